@@ -1,0 +1,89 @@
+//! The one place that reads a clock or seeds dice.
+//!
+//! Policy time (lifetimes, windows, backoff) comes from the injected [`Clock`]; what a caller or a
+//! socket waits is tokio time, which nobody scales.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
+use jwks_cache_core::Moment;
+
+/// A boxed future, as [`Clock::sleep_until`] returns it.
+pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+
+/// The source of all policy time of a registry.
+///
+/// Production uses [`SystemClock`]. Tests hand in a clock that they drive or scale; the testkit has one.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The moment now, on a clock that never goes back and counts suspended time.
+    fn now(&self) -> Moment;
+
+    /// The wall time now, for HTTP dates, status and snapshots only.
+    fn wall(&self) -> DateTime<Utc>;
+
+    /// Completes once [`Clock::now`] has reached `moment`. May complete early, never much too late.
+    fn sleep_until(&self, moment: Moment) -> Sleep;
+}
+
+/// The machine's clock: boot time, which no one can set and which counts suspended time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+/// Moments start here, so that a snapshot older than the machine's boot still has a moment.
+const BEFORE_BOOT: Duration = Duration::from_secs(50 * 365 * 86_400);
+
+/// The longest single sleep: tokio's timers do not count suspended time, so a long one is cut.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        Moment::ORIGIN + BEFORE_BOOT + since_boot()
+    }
+
+    fn wall(&self) -> DateTime<Utc> {
+        #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
+        let now = SystemTime::now();
+        now.into()
+    }
+
+    fn sleep_until(&self, moment: Moment) -> Sleep {
+        let wait = moment.since(self.now()).min(LONGEST_SLEEP);
+        Box::pin(tokio::time::sleep(wait))
+    }
+}
+
+#[cfg(unix)]
+fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+    // Elsewhere the monotonic clock of POSIX counts suspended time already, or nothing does.
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+    let now = rustix::time::clock_gettime(CLOCK);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(not(unix))]
+fn since_boot() -> Duration {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static FIRST: OnceLock<Instant> = OnceLock::new();
+    #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
+    let now = Instant::now();
+    now.duration_since(*FIRST.get_or_init(|| now))
+}
+
+/// Socket time: deadlines and waits that no one scales.
+pub(crate) fn socket_now() -> tokio::time::Instant {
+    #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
+    tokio::time::Instant::now()
+}
+
+/// Dice, seeded by the operating system, or by a simulation.
+pub(crate) fn seeded_dice(seed: Option<u64>) -> fastrand::Rng {
+    #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
+    seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
+}
