@@ -1,0 +1,220 @@
+//! What readers hold: a key set with its times, and what may be done with it now. Immutable once
+//! published; this room does not know how a set is fetched or when the next flight starts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use jsonwebtoken::jwk::JwkSet;
+
+use crate::freshness::{Stated, StoredHeaders};
+use crate::key::{Key, Thumbprint};
+use crate::keyset::KeySet;
+use crate::time::Moment;
+
+/// A failure this recent means that stale keys are served without waiting.
+const FAILED_RECENTLY: Duration = Duration::from_secs(10 * 60);
+
+/// How many materials one denial remembers.
+const DENIED_MATERIALS: usize = 1024;
+
+/// What a reader may do with what is held now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Fresh, and no refresh is due: answer.
+    Fresh,
+    /// Fresh, and a refresh is due: answer, and have one started.
+    RefreshDue,
+    /// Expired inside the stale window while the provider is known to fail: answer, and have a flight started.
+    Stale,
+    /// Expired inside the stale window: wait for a flight, shortly, then answer.
+    Expired,
+    /// Nothing may be served: wait for a flight.
+    Unusable,
+}
+
+/// A key set with the times it was granted.
+#[derive(Debug)]
+pub struct Held {
+    /// The judged set.
+    pub set: Arc<KeySet>,
+    /// The header fields that granted the lifetime; a 304 merges into them.
+    pub headers: StoredHeaders,
+    /// Where the lifetime came from.
+    pub stated: Stated,
+    /// When the last document (200 or 304) arrived; trust counts from here.
+    pub received_at: Moment,
+    /// The same on the wall.
+    pub received_wall: DateTime<Utc>,
+    /// Fresh until.
+    pub expires_at: Moment,
+    /// A refresh is due from.
+    pub refresh_at: Moment,
+    /// Servable until: the end of the stale window or of trust, whichever is earlier.
+    pub servable_until: Moment,
+    /// Whether the validators came from an exchange of our own and may be sent.
+    pub validators_trusted: bool,
+    /// Keys that left the document but are still within their grace.
+    pub retiring: Vec<Retiring>,
+}
+
+impl Held {
+    /// Fresh until this: the earlier of expiry and the end of trust.
+    #[must_use]
+    pub fn fresh_until(&self) -> Moment {
+        self.expires_at.min(self.servable_until)
+    }
+
+    /// Whether anything may be served of it.
+    #[must_use]
+    pub fn is_servable(&self, now: Moment) -> bool {
+        now < self.servable_until
+    }
+}
+
+/// A key that left the published set and is still honoured (confirmed removal).
+#[derive(Clone, Debug)]
+pub struct Retiring {
+    /// The key.
+    pub key: Arc<Key>,
+    /// When a document came without it.
+    pub left_at: Moment,
+    /// When a document last held it.
+    pub last_held_at: Moment,
+    /// Honoured until.
+    pub until: Moment,
+}
+
+/// Keys that an operator has switched off, by kid or thumbprint.
+#[derive(Clone, Debug, Default)]
+pub struct Denials(BTreeMap<String, BTreeSet<Thumbprint>>);
+
+impl Denials {
+    /// Denies a kid, or a key by its thumbprint, until allowed again. `true` if that is new.
+    pub fn deny(&mut self, id: &str) -> bool {
+        let named = id.parse::<Thumbprint>().ok().into_iter().collect();
+        match self.0.entry(id.to_owned()) {
+            std::collections::btree_map::Entry::Occupied(_) => false,
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(named);
+                true
+            }
+        }
+    }
+
+    /// Lifts a denial. `true` if there was one.
+    pub fn allow(&mut self, id: &str) -> bool {
+        self.0.remove(id).is_some()
+    }
+
+    /// The denied kids and thumbprints, as they were given.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Whether nothing is denied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `kid` itself is denied.
+    #[must_use]
+    pub fn denies_kid(&self, kid: &str) -> bool {
+        self.0.contains_key(kid)
+    }
+
+    /// Whether `key` is denied: by its kid, or because its material stood under a denied kid.
+    #[must_use]
+    pub fn denies(&self, key: &Key) -> bool {
+        key.kid().is_some_and(|kid| self.denies_kid(kid))
+            || self.0.values().any(|materials| materials.contains(&key.thumbprint()))
+    }
+
+    /// Remembers the material that stands under denied kids, so that another kid does not revive it.
+    pub fn learn<'a>(&mut self, keys: impl IntoIterator<Item = &'a Arc<Key>>) {
+        if self.is_empty() {
+            return;
+        }
+        for key in keys {
+            let Some(materials) = key.kid().and_then(|kid| self.0.get_mut(kid)) else { continue };
+            if materials.len() < DENIED_MATERIALS {
+                materials.insert(key.thumbprint());
+            }
+        }
+    }
+}
+
+/// All that a lookup needs, in one immutable value.
+#[derive(Debug, Default)]
+pub struct Published {
+    /// The held set, if any.
+    pub held: Option<Arc<Held>>,
+    /// The published set without denied keys.
+    pub jwks: Arc<JwkSet>,
+    /// The well-formed keys without denied ones, in the document's order.
+    pub keys: Arc<[Arc<Key>]>,
+    /// The retiring keys without denied ones.
+    pub retiring: Vec<Retiring>,
+    /// What is denied.
+    pub denials: Arc<Denials>,
+    /// When the last flight failed, if the last one did.
+    pub failed_at: Option<Moment>,
+    /// No flight starts by itself before this.
+    pub backoff_until: Moment,
+}
+
+impl Published {
+    /// Puts together what readers get of `held`, less what is denied.
+    #[must_use]
+    pub fn new(
+        held: Option<Arc<Held>>,
+        denials: Arc<Denials>,
+        failed_at: Option<Moment>,
+        backoff_until: Moment,
+    ) -> Self {
+        let Some(of) = &held else {
+            return Self { denials, failed_at, backoff_until, ..Self::default() };
+        };
+        let (jwks, keys, retiring) = if denials.is_empty() {
+            (of.set.jwks().clone(), of.set.keys().into(), of.retiring.clone())
+        } else {
+            let kept = |key: &Arc<Key>| !denials.denies(key);
+            let jwks = std::iter::zip(of.set.keys(), &of.set.jwks().keys)
+                .filter(|(key, _)| kept(key))
+                .map(|(_, jwk)| jwk.clone())
+                .collect();
+            let keys = of.set.keys().iter().filter(|key| kept(key)).cloned().collect();
+            let retiring = of.retiring.iter().filter(|retiring| kept(&retiring.key)).cloned().collect();
+            (Arc::new(JwkSet { keys: jwks }), keys, retiring)
+        };
+        Self { held, jwks, keys, retiring, denials, failed_at, backoff_until }
+    }
+
+    /// What a reader may do now.
+    #[must_use]
+    pub fn standing(&self, now: Moment) -> Standing {
+        let Some(held) = &self.held else { return Standing::Unusable };
+        if now < held.refresh_at {
+            Standing::Fresh
+        } else if now < held.fresh_until() {
+            Standing::RefreshDue
+        } else if !held.is_servable(now) {
+            Standing::Unusable
+        } else if now < self.backoff_until
+            || self.failed_at.is_some_and(|at| now.since(at) < FAILED_RECENTLY)
+        {
+            Standing::Stale
+        } else {
+            Standing::Expired
+        }
+    }
+
+    /// Whether a usable key is servable now; denials count, for a denied key verifies nothing.
+    #[must_use]
+    pub fn has_usable_keys(&self, now: Moment) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_servable(now))
+            && self.keys.iter().any(|key| key.set_aside().is_none())
+    }
+}

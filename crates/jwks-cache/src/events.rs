@@ -1,0 +1,114 @@
+//! What a registry tells those who subscribe. Sending never waits; who is slow misses the oldest.
+
+use std::sync::Arc;
+
+use jwks_cache_core::keyset::SetDiff;
+use tokio::sync::broadcast::{self, error::RecvError};
+
+/// How many events a slow subscriber may be behind before it misses the oldest.
+const BEHIND: usize = 256;
+
+/// Something that happened to a provider.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The tenant.
+    pub tenant: Arc<str>,
+    /// The provider.
+    pub provider: Arc<str>,
+    /// What happened.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum What {
+    /// Another set was adopted.
+    SetChanged {
+        /// What changed, by thumbprint.
+        diff: Arc<SetDiff>,
+    },
+    /// The adopted set has nothing in common with the last, or new material under a held kid.
+    SuspiciousChange {
+        /// What changed, by thumbprint.
+        diff: Arc<SetDiff>,
+    },
+    /// A flight failed.
+    RefreshFailed {
+        /// `connect`, `timeout`, `status`, `not_json`, …
+        reason: &'static str,
+        /// Flights that failed in a row.
+        failures: u32,
+    },
+    /// Expired keys are served, for the first time since they were fresh.
+    ServingStale,
+    /// A flight succeeded after others had failed.
+    Recovered,
+    /// A key was denied.
+    KeyDenied {
+        /// The kid or thumbprint, as given.
+        id: Arc<str>,
+    },
+    /// A denial was lifted.
+    KeyAllowed {
+        /// The kid or thumbprint, as given.
+        id: Arc<str>,
+    },
+    /// A snapshot was not restored.
+    SnapshotRefused {
+        /// Why.
+        reason: Arc<str>,
+    },
+}
+
+/// A subscription to the events of a registry.
+#[derive(Debug)]
+pub struct Subscription(broadcast::Receiver<Event>);
+
+impl Subscription {
+    /// The next event; `None` once the registry is gone. A subscriber that was too slow goes on with
+    /// the oldest event still held.
+    ///
+    /// # Cancel safety
+    /// No event is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.0.recv().await {
+                Ok(event) => return Some(event),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// The next event, if one is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        loop {
+            match self.0.try_recv() {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::TryRecvError::Lagged(_)) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Events(broadcast::Sender<Event>);
+
+impl Default for Events {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(BEHIND))
+    }
+}
+
+impl Events {
+    pub(crate) fn subscribe(&self) -> Subscription {
+        Subscription(self.0.subscribe())
+    }
+
+    pub(crate) fn send(&self, tenant: &Arc<str>, provider: &Arc<str>, what: What) {
+        // Nobody listening is no failure.
+        let _ = self.0.send(Event { tenant: tenant.clone(), provider: provider.clone(), what });
+    }
+}

@@ -1,0 +1,411 @@
+//! One provider: its owner decides when a flight starts, flies it, and publishes what it brought.
+//! Only this room knows slot, fetch, telemetry and events together.
+
+mod flight;
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
+
+use jwks_cache_core::freshness::StoredHeaders;
+use jwks_cache_core::keyset::KeySet;
+use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
+use jwks_cache_core::missing::MissingKids;
+use jwks_cache_core::policy::Policy;
+use jwks_cache_core::Moment;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::engine::Engine;
+use crate::error::{Error, FetchError, Result};
+use crate::events::What;
+use crate::fetch::FetchRequest;
+use crate::lock;
+use crate::registration::IdentityProviderRegistration;
+use crate::slot::{Ended, Flight, Publisher, Slot, View};
+use crate::snapshot::PersistentSnapshot;
+use crate::telemetry::Counters;
+
+/// One registered provider. Readers use `slot`; everything else goes through the owner.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    pub(crate) tenant: Arc<str>,
+    pub(crate) id: Arc<str>,
+    pub(crate) serial: u64,
+    pub(crate) slot: Slot,
+    pub(crate) counters: Counters,
+    pub(crate) engine: Arc<Engine>,
+    owner: Mutex<Owner>,
+}
+
+/// What only one may change at a time; never held across an await.
+#[derive(Debug)]
+struct Owner {
+    lifecycle: Lifecycle,
+    publisher: Publisher,
+    source: Arc<Source>,
+    running: Option<Running>,
+    missing: MissingKids,
+    last_error: Option<FetchError>,
+    timer: Option<Moment>,
+    closed: Option<Closed>,
+}
+
+#[derive(Debug)]
+struct Running {
+    flight: Arc<Flight>,
+    task: Option<AbortHandle>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    Unregistered,
+    ShutDown,
+}
+
+/// Where keys come from, and under which registration.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) registration: Arc<IdentityProviderRegistration>,
+    /// The registry's own list; it applies besides the registration's.
+    pub(crate) registry_domains: Arc<Vec<String>>,
+    /// The client was handed in: its TLS is not ours, so pins cannot be enforced.
+    pub(crate) given_client: bool,
+}
+
+/// The answer to somebody who wants keys.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// This flight runs; `started` by this very question.
+    Flight(Arc<Flight>),
+    /// Not before this moment; the last error tells why.
+    NotBefore(Moment, Option<FetchError>),
+    /// There is nothing to do: look again.
+    LookAgain,
+    /// No runtime to fly in.
+    NoRuntime,
+    /// The provider is gone.
+    Unregistered,
+    /// The registry is shut down.
+    ShutDown,
+}
+
+/// What a lookup for a kid that is not held is told.
+#[derive(Debug)]
+pub(crate) enum KidAsked {
+    /// It is known to be missing, or nothing may be asked now: answer from what is held.
+    Answer,
+    /// Wait for this flight.
+    Flight(Arc<Flight>),
+    /// The provider is gone.
+    Unregistered,
+}
+
+impl Provider {
+    pub(crate) fn new(engine: Arc<Engine>, source: Source) -> Arc<Self> {
+        let policy = Arc::new(source.registration.policy());
+        let lifecycle = Lifecycle::new(policy.clone());
+        let (slot, publisher) = Slot::new(View {
+            published: lifecycle.published(),
+            policy,
+            flight: None,
+            last_error: None,
+            closed: false,
+        });
+        Arc::new(Self {
+            tenant: source.registration.tenant_id.as_str().into(),
+            id: source.registration.provider_id.as_str().into(),
+            serial: engine.serial(),
+            slot,
+            counters: Counters::default(),
+            engine,
+            owner: Mutex::new(Owner {
+                lifecycle,
+                publisher,
+                source: Arc::new(source),
+                running: None,
+                missing: MissingKids::default(),
+                last_error: None,
+                timer: None,
+                closed: None,
+            }),
+        })
+    }
+
+    pub(crate) fn registration(&self) -> Arc<IdentityProviderRegistration> {
+        lock(&self.owner).source.registration.clone()
+    }
+
+    /// Flights that failed in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        lock(&self.owner).lifecycle.failures()
+    }
+
+    pub(crate) fn not_registered(&self) -> Error {
+        Error::NotRegistered { tenant: self.tenant.to_string(), provider: self.id.to_string() }
+    }
+
+    /// Asks for a flight.
+    pub(crate) fn ask(self: &Arc<Self>, asker: Asker) -> Asked {
+        let mut owner = lock(&self.owner);
+        self.ask_owner(&mut owner, asker)
+    }
+
+    /// Asks for a flight on behalf of a reader whose keys are at hand, and goes on.
+    pub(crate) fn nudge(self: &Arc<Self>) {
+        let _ = self.ask(Asker::Reader);
+    }
+
+    /// Asks about a kid that is not held. `began` numbers the last flight before the lookup.
+    pub(crate) fn ask_for_kid(self: &Arc<Self>, kid: &str) -> KidAsked {
+        let mut owner = lock(&self.owner);
+        self.counters.kid_misses.fetch_add(1, Relaxed);
+        if owner.missing.knows(kid, self.engine.now()) {
+            return KidAsked::Answer;
+        }
+        match self.ask_owner(&mut owner, Asker::MissingKid) {
+            Asked::Flight(flight) => KidAsked::Flight(flight),
+            Asked::Unregistered => KidAsked::Unregistered,
+            _ => KidAsked::Answer,
+        }
+    }
+
+    /// Remembers that a flight which began after the lookup came back without `kid`.
+    pub(crate) fn remember_missing(&self, kid: &str) {
+        lock(&self.owner).missing.remember(kid, self.engine.now());
+    }
+
+    /// A bad signature under a matching or absent kid: the provider may have rotated in place.
+    pub(crate) fn suspect_rotation(self: &Arc<Self>) {
+        let _ = self.ask(Asker::MissingKid);
+    }
+
+    pub(crate) fn timer_fired(self: &Arc<Self>) {
+        let mut owner = lock(&self.owner);
+        owner.timer = None;
+        let read = self.slot.was_read();
+        // Whatever the answer, the lifecycle says when to wake next.
+        let _ = self.ask_owner(&mut owner, Asker::Timer { read });
+        self.rearm(&mut owner);
+    }
+
+    fn ask_owner(self: &Arc<Self>, owner: &mut Owner, asker: Asker) -> Asked {
+        match owner.closed {
+            Some(Closed::Unregistered) => return Asked::Unregistered,
+            Some(Closed::ShutDown) => return Asked::ShutDown,
+            None => {}
+        }
+        match owner.lifecycle.ask(asker, self.engine.now()) {
+            Answer::Start(plan) => match Handle::try_current() {
+                Ok(runtime) => Asked::Flight(self.take_off(owner, plan, &runtime)),
+                Err(_) => {
+                    owner.lifecycle.abandon(plan.number);
+                    Asked::NoRuntime
+                }
+            },
+            Answer::Flying => match &owner.running {
+                Some(running) => Asked::Flight(running.flight.clone()),
+                None => Asked::LookAgain,
+            },
+            Answer::NotBefore(moment) => Asked::NotBefore(moment, owner.last_error.clone()),
+            Answer::Quiet => Asked::LookAgain,
+        }
+    }
+
+    fn take_off(self: &Arc<Self>, owner: &mut Owner, plan: Plan, runtime: &Handle) -> Arc<Flight> {
+        let flight = Arc::new(Flight::new(plan.number));
+        self.slot.begin_flight(&mut owner.publisher, plan.number);
+        if plan.asker == Asker::MissingKid {
+            self.counters.kid_fetches.fetch_add(1, Relaxed);
+        }
+        owner.running = Some(Running { flight: flight.clone(), task: None });
+        self.publish(owner);
+        self.rearm(owner);
+        let task = runtime.spawn(flight::fly(flight::Crew {
+            provider: self.clone(),
+            flight: flight.clone(),
+            source: owner.source.clone(),
+            policy: owner.lifecycle.policy().clone(),
+            plan,
+        }));
+        // The task cannot have landed yet: landing takes the owner's lock.
+        if let Some(running) = &mut owner.running {
+            running.task = Some(task.abort_handle());
+        }
+        flight
+    }
+
+    /// Takes another registration: the same source goes on with its keys, another starts empty.
+    pub(crate) fn reconfigure(self: &Arc<Self>, source: Source) {
+        let mut owner = lock(&self.owner);
+        let owner = &mut *owner;
+        let (old, new) = (&owner.source.registration, &source.registration);
+        let policy = Arc::new(new.policy());
+        let keeps_keys = old.jwks_url == new.jwks_url
+            && !old.is_tightened_by(new)
+            && (owner.source.registry_domains == source.registry_domains);
+        if keeps_keys {
+            let rules = policy.key_rules();
+            let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
+            owner.lifecycle.reconfigure(policy, judge, &mut self.engine.dice());
+        } else {
+            owner.lifecycle.forget(policy);
+            owner.last_error = None;
+        }
+        owner.missing.clear();
+        owner.source = Arc::new(source);
+        self.ground(owner, &Ended::Superseded);
+        self.publish(owner);
+        self.rearm(owner);
+    }
+
+    pub(crate) fn unregister(self: &Arc<Self>) {
+        self.close(Closed::Unregistered, &Ended::Unregistered);
+    }
+
+    pub(crate) fn shut_down(self: &Arc<Self>) {
+        self.close(Closed::ShutDown, &Ended::ShutDown);
+    }
+
+    fn close(self: &Arc<Self>, how: Closed, ended: &Ended) {
+        let mut owner = lock(&self.owner);
+        if owner.closed.is_some() {
+            return;
+        }
+        owner.closed = Some(how);
+        self.ground(&mut owner, ended);
+        self.publish(&mut owner);
+        let old = owner.timer.take();
+        self.engine.schedule.rearm(&self.engine, self, old, None);
+        drop(owner);
+        self.counters.flush(&self.tenant, &self.id);
+    }
+
+    /// Ends the running flight without landing.
+    fn ground(&self, owner: &mut Owner, ended: &Ended) {
+        if let Some(running) = owner.running.take() {
+            owner.lifecycle.abandon(running.flight.number);
+            running.flight.end(ended.clone());
+            if let Some(task) = running.task {
+                task.abort();
+            }
+        }
+    }
+
+    /// Denies a kid or a thumbprint at once. `true` if that is new.
+    pub(crate) fn deny(self: &Arc<Self>, id: &str) -> bool {
+        self.change_denials(|lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
+    }
+
+    /// Lifts a denial at once. `true` if there was one.
+    pub(crate) fn allow(self: &Arc<Self>, id: &str) -> bool {
+        self.change_denials(|lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
+    }
+
+    fn change_denials(self: &Arc<Self>, change: impl FnOnce(&mut Lifecycle) -> bool, what: What) -> bool {
+        let mut owner = lock(&self.owner);
+        let changed = change(&mut owner.lifecycle);
+        self.publish(&mut owner);
+        drop(owner);
+        if changed {
+            tracing::warn!(tenant = &*self.tenant, provider = &*self.id, ?what, "denials changed");
+            self.engine.events.send(&self.tenant, &self.id, what);
+        }
+        changed
+    }
+
+    /// Takes a snapshot, judged like a fetched body.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] naming the snapshot's field. Nothing held is lost.
+    pub(crate) fn restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
+        let restored = self.try_restore(snapshot);
+        if let Err(error) = &restored {
+            tracing::warn!(tenant = &*self.tenant, provider = &*self.id, %error, "snapshot refused");
+            let reason = error.to_string().into();
+            self.engine.events.send(&self.tenant, &self.id, What::SnapshotRefused { reason });
+        }
+        restored
+    }
+
+    fn try_restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
+        let mut owner = lock(&self.owner);
+        let owner = &mut *owner;
+        if owner.closed.is_some() {
+            return Err(self.not_registered());
+        }
+        snapshot.validate(&owner.source.registration)?;
+        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
+        let age = snapshot.age(wall)?;
+        let policy = owner.lifecycle.policy().clone();
+        let set = self
+            .engine
+            .judge(snapshot.jwks_json.as_bytes(), &policy.key_rules())
+            .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
+        let left = (snapshot.expires_at - wall).to_std();
+        let expires_at = match left {
+            Ok(left) => now + left,
+            Err(_) => now - (wall - snapshot.expires_at).to_std().unwrap_or_default(),
+        };
+        let headers = StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified);
+        if owner.lifecycle.held().is_some_and(|held| now - age <= held.received_at) {
+            return Ok(());
+        }
+        let mut dice = self.engine.dice();
+        if !owner.lifecycle.restore(set, headers, age, expires_at, snapshot.persisted_at, now, &mut dice) {
+            return Err(Error::validation("expires_at", "the snapshot is too old to be served"));
+        }
+        self.slot.became_fresh(&mut owner.publisher);
+        self.publish(owner);
+        self.rearm(owner);
+        Ok(())
+    }
+
+    /// Replaces what readers see by what the lifecycle says.
+    fn publish(&self, owner: &mut Owner) -> Arc<View> {
+        let view = View {
+            published: owner.lifecycle.published(),
+            policy: Arc::<Policy>::clone(owner.lifecycle.policy()),
+            flight: owner.running.as_ref().map(|running| running.flight.clone()),
+            last_error: owner.last_error.clone(),
+            closed: owner.closed == Some(Closed::Unregistered),
+        };
+        self.slot.publish(&mut owner.publisher, view)
+    }
+
+    fn rearm(self: &Arc<Self>, owner: &mut Owner) {
+        let next = owner.lifecycle.wake_at().filter(|_| owner.closed.is_none());
+        if next != owner.timer {
+            self.engine.schedule.rearm(&self.engine, self, owner.timer, next);
+            owner.timer = next;
+        }
+    }
+}
+
+impl Source {
+    fn request(&self, plan: &Plan) -> FetchRequest {
+        let of = &self.registration;
+        FetchRequest {
+            url: of.jwks_url.clone(),
+            if_none_match: plan.validators.etag.clone(),
+            if_modified_since: plan.validators.last_modified.clone(),
+            bypass_caches: plan.bypasses_caches(),
+            require_https: of.require_https,
+            allowed_domains: vec![of.allowed_domains.clone(), self.registry_domains.to_vec()],
+            max_redirects: of.max_redirects,
+            max_response_bytes: of.max_response_bytes,
+        }
+    }
+
+    fn origin(&self) -> Arc<str> {
+        self.registration.jwks_url.origin().ascii_serialization().into()
+    }
+}
+
+impl Provider {
+    /// A caller who has nothing waits for this flight: it goes first in the queue.
+    pub(crate) fn join_cold(&self, flight: &Flight) {
+        if let Some(ticket) = flight.ticket.get() {
+            self.engine.gate.promote(*ticket);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! One flight: through the gate, its attempts, its landing. Runs in a task of its own, so that a
+//! caller who goes away changes nothing for the others.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use http::StatusCode;
+use jwks_cache_core::admission::{Request, Urgency};
+use jwks_cache_core::freshness::StoredHeaders;
+use jwks_cache_core::lifecycle::{Asker, Change, Outcome, Plan};
+use jwks_cache_core::policy::Policy;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
+
+use super::{Provider, Source};
+use crate::clock::socket_now;
+use crate::error::{Failure, FetchError, redacted};
+use crate::events::What;
+use crate::fetch::{FetchRequest, Fetched, NotFetched};
+use crate::lock;
+use crate::slot::{Ended, Flight};
+
+/// Everything that flies.
+pub(super) struct Crew {
+    pub(super) provider: Arc<Provider>,
+    pub(super) flight: Arc<Flight>,
+    pub(super) source: Arc<Source>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) plan: Plan,
+}
+
+pub(super) async fn fly(crew: Crew) {
+    let span = tracing::info_span!(
+        "jwks_cache_flight",
+        tenant = &*crew.provider.tenant,
+        provider = &*crew.provider.id,
+        number = crew.plan.number,
+        reason = reason(crew.plan.asker),
+    );
+    let began = socket_now();
+    let mut aboard = Aboard { crew, landed: false };
+    async {
+        let engine = aboard.crew.provider.engine.clone();
+        let mut place = engine.gate.queue(Request {
+            tenant: aboard.crew.provider.tenant.clone(),
+            origin: aboard.crew.source.origin(),
+            urgency: match aboard.crew.plan.asker {
+                _ if aboard.crew.plan.cold => Urgency::Waited,
+                Asker::MissingKid => Urgency::MissingKid,
+                _ => Urgency::Due,
+            },
+            after_failure: aboard.crew.plan.after_failure,
+        });
+        // Set once: the flight has one place.
+        let _ = aboard.crew.flight.ticket.set(place.ticket);
+        place.admitted().await;
+        let result = aboard.crew.attempts().await;
+        drop(place);
+        aboard.land(result, began);
+    }
+    .instrument(span)
+    .await;
+}
+
+fn reason(asker: Asker) -> &'static str {
+    match asker {
+        Asker::Reader => "read",
+        Asker::Timer { .. } => "timer",
+        Asker::Person => "requested",
+        Asker::MissingKid => "missing_kid",
+    }
+}
+
+/// Why a flight brought nothing.
+struct Failed {
+    error: FetchError,
+    retry_after: Option<Duration>,
+}
+
+impl Crew {
+    /// Attempts until one brings a document, no more are worth it, or the deadline is near.
+    async fn attempts(&self) -> Result<Outcome, Failed> {
+        let retry = &self.policy.retry;
+        let deadline = socket_now() + retry.deadline;
+        let request = self.source.request(&self.plan);
+        let mut waited = None;
+        let mut attempt = 1;
+        loop {
+            let failed = match self.attempt(&request, attempt, deadline).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(failed) => failed,
+            };
+            let (retryable, retry_after) = (failed.retryable, failed.retry_after);
+            let error = self.failure(failed, attempt);
+            tracing::debug!(attempt, %error, retryable, "attempt failed");
+            *lock(&self.flight.last_attempt) = Some(error.clone());
+            let wait = retry.wait(attempt - 1, waited, &mut self.provider.engine.dice());
+            waited = Some(wait);
+            let wait = wait.max(retry_after.unwrap_or_default());
+            let room = deadline.saturating_duration_since(socket_now());
+            if !retryable || attempt >= self.plan.attempts || wait >= room {
+                return Err(Failed { error, retry_after });
+            }
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        request: &FetchRequest,
+        attempt: u32,
+        deadline: Instant,
+    ) -> Result<Outcome, NotFetched> {
+        let engine = &self.provider.engine;
+        if !self.source.registration.pinned_spki.is_empty() {
+            let why = if self.source.given_client { "a client that was handed in" } else { "this version" };
+            return Err(NotFetched::refused(format!("pinned_spki is set, but {why} cannot enforce pins")));
+        }
+        let most = self.policy.retry.attempt_timeout;
+        let time = most.min(deadline.saturating_duration_since(socket_now()));
+        let fetched = match timeout(time, engine.fetch.fetch(request)).await {
+            Ok(Ok(fetched)) => fetched,
+            Ok(Err(failed)) => {
+                self.provider.counters.requests_sent.fetch_add(u64::from(failed.requests), Relaxed);
+                return Err(failed);
+            }
+            Err(_) => {
+                // The request that hangs has left.
+                self.provider.counters.requests_sent.fetch_add(1, Relaxed);
+                let message = format!("no whole answer within {time:?}");
+                return Err(NotFetched::new("timeout", message).retryable());
+            }
+        };
+        self.provider.counters.requests_sent.fetch_add(u64::from(fetched.requests), Relaxed);
+        tracing::debug!(attempt, status = fetched.status.as_u16(), bytes = fetched.body.len(), "answered");
+        self.judge(fetched)
+    }
+
+    fn judge(&self, fetched: Fetched) -> Result<Outcome, NotFetched> {
+        let Fetched { status, headers, body, timing, .. } = fetched;
+        if status == StatusCode::NOT_MODIFIED {
+            return Ok(Outcome::NotModified { headers, timing });
+        }
+        let set = self
+            .provider
+            .engine
+            .judge(&body, &self.policy.key_rules())
+            .map_err(|refusal| NotFetched {
+                status: Some(status),
+                ..NotFetched::new(refusal.reason(), refusal.to_string())
+            })?;
+        Ok(Outcome::Document { set, headers: StoredHeaders::from_response(&headers), timing })
+    }
+
+    fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
+        FetchError(Arc::new(Failure {
+            tenant: self.provider.tenant.clone(),
+            provider: self.provider.id.clone(),
+            attempt,
+            url: redacted(&self.source.registration.jwks_url),
+            status: failed.status,
+            body: failed.excerpt,
+            reason: failed.reason,
+            refused_by_policy: failed.refused_by_policy,
+            message: failed.message,
+            cause: failed.cause,
+        }))
+    }
+}
+
+/// A flight in the air. If its task goes away before it lands, everyone who waits is told.
+struct Aboard {
+    crew: Crew,
+    landed: bool,
+}
+
+impl Aboard {
+    fn land(&mut self, result: Result<Outcome, Failed>, began: Instant) {
+        self.landed = true;
+        let Crew { provider, flight, plan, .. } = &self.crew;
+        let (outcome, mut error) = match result {
+            Ok(outcome) => (outcome, None),
+            Err(Failed { error, retry_after }) => (Outcome::Failed { retry_after }, Some(error)),
+        };
+        let not_modified = matches!(outcome, Outcome::NotModified { .. });
+        let mut guard = lock(&provider.owner);
+        let owner = &mut *guard;
+        let now = provider.engine.now();
+        let change = owner.lifecycle.land(plan.number, outcome, now, &mut provider.engine.dice());
+        match &change {
+            // The registration changed meanwhile; whoever changed it has told the waiters.
+            Change::Ignored => return,
+            Change::Adopted { .. } => owner.missing.clear(),
+            Change::Renewed { .. } => {}
+            Change::Refused(refusal) => {
+                let refused = NotFetched::new(refusal.reason(), refusal.to_string());
+                error = Some(self.crew.failure(refused, 1));
+            }
+            Change::Failed if error.is_none() => {
+                let gone = NotFetched::new("status", "304, but the keys it stands for are gone");
+                error = Some(self.crew.failure(gone, 1));
+            }
+            Change::Failed => {}
+        }
+        owner.running = None;
+        owner.last_error.clone_from(&error);
+        if error.is_none() {
+            provider.slot.became_fresh(&mut owner.publisher);
+        }
+        let failures = owner.lifecycle.failures();
+        let view = provider.publish(owner);
+        // Those who wait come before everything else.
+        flight.end(match &error {
+            None => Ended::Landed(view),
+            Some(error) => Ended::Failed(error.clone()),
+        });
+        provider.rearm(owner);
+        drop(guard);
+        self.tell(&change, error.as_ref(), failures, not_modified, began);
+    }
+
+    fn tell(
+        &self,
+        change: &Change,
+        error: Option<&FetchError>,
+        failures: u32,
+        not_modified: bool,
+        began: Instant,
+    ) {
+        let provider = &self.crew.provider;
+        let took = socket_now().saturating_duration_since(began);
+        let send = |what| provider.engine.events.send(&provider.tenant, &provider.id, what);
+        if let Some(error) = error {
+            provider.counters.refresh_errors.fetch_add(1, Relaxed);
+            tracing::warn!(%error, failures, "keys could not be refreshed");
+            send(What::RefreshFailed { reason: error.reason(), failures });
+        } else {
+            provider.counters.refreshed(took);
+            if not_modified {
+                provider.counters.not_modified.fetch_add(1, Relaxed);
+            }
+        }
+        let status = match change {
+            _ if error.is_some() => "error",
+            Change::Renewed { .. } => "not_modified",
+            _ => "success",
+        };
+        provider.counters.record_flight(&provider.tenant, &provider.id, status, took);
+        let recovered = match change {
+            Change::Adopted { diff, suspicious, recovered } => {
+                if !diff.is_empty() {
+                    let diff = Arc::new(diff.clone());
+                    tracing::info!(
+                        added = diff.added.len(),
+                        removed = diff.removed.len(),
+                        changed = diff.changed.len(),
+                        "another key set was adopted"
+                    );
+                    if *suspicious {
+                        tracing::warn!("the key set changed suspiciously");
+                        send(What::SuspiciousChange { diff: diff.clone() });
+                    }
+                    send(What::SetChanged { diff });
+                }
+                *recovered
+            }
+            Change::Renewed { recovered } => *recovered,
+            _ => false,
+        };
+        if recovered {
+            tracing::info!("the provider recovered");
+            send(What::Recovered);
+        }
+    }
+}
+
+impl Drop for Aboard {
+    fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
+        // The task was dropped: its runtime went away, it was aborted, or it panicked.
+        let Crew { provider, flight, plan, .. } = &self.crew;
+        let mut guard = lock(&provider.owner);
+        let owner = &mut *guard;
+        if owner.running.as_ref().is_some_and(|running| running.flight.number == plan.number) {
+            owner.running = None;
+            if std::thread::panicking() {
+                // Counts as a failure, so that a document that panics us is not fetched in a loop.
+                let failed = Outcome::Failed { retry_after: None };
+                let now = provider.engine.now();
+                let _ = owner.lifecycle.land(plan.number, failed, now, &mut provider.engine.dice());
+                let panicked = NotFetched::new("panic", "the flight panicked; this is a bug of ours");
+                owner.last_error = Some(self.crew.failure(panicked, 1));
+            } else {
+                owner.lifecycle.abandon(plan.number);
+            }
+            provider.counters.lost_flights.fetch_add(1, Relaxed);
+            provider.publish(owner);
+            provider.rearm(owner);
+        }
+        flight.end(match &owner.last_error {
+            Some(error) if std::thread::panicking() => Ended::Failed(error.clone()),
+            _ => Ended::Lost,
+        });
+    }
+}

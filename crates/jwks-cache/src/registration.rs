@@ -1,0 +1,394 @@
+//! What a tenant registers: a key source and the settings it is cached by.
+
+use std::time::Duration;
+
+use jwks_cache_core::policy::{Policy, Retry};
+use jwks_cache_core::{AlgorithmSet, Dice, allow, ids};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::clock::seeded_dice;
+use crate::duration_text;
+use crate::error::{Error, Result};
+use crate::security::{SpkiFingerprint, enforce_https};
+
+pub use jwks_cache_core::Algorithm;
+pub use jwks_cache_core::policy::{
+    DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_MAX_TTL, DEFAULT_PREFETCH_JITTER, DEFAULT_REFRESH_EARLY,
+    DEFAULT_STALE_WHILE_ERROR, JitterStrategy, MAX_REDIRECTS, MIN_TTL_FLOOR, RefreshMode,
+};
+
+/// A provider: whose it is, where its keys are, how they are cached.
+///
+/// ```
+/// use std::time::Duration;
+/// use jwks_cache::IdentityProviderRegistration;
+///
+/// let mut registration =
+///     IdentityProviderRegistration::new("acme", "main", "https://id.example.com/jwks.json")?;
+/// registration.stale_while_error = Duration::from_secs(24 * 3600);
+/// registration.validate()?;
+/// # Ok::<(), jwks_cache::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IdentityProviderRegistration {
+    /// The tenant: 1–64 ASCII letters, digits, `-`.
+    pub tenant_id: String,
+    /// The provider within the tenant: 1–64 ASCII letters, digits, `-`, `_`.
+    pub provider_id: String,
+    /// Where the JWKS is published. Has a host, no credentials, no fragment.
+    pub jwks_url: Url,
+    /// Whether only https will do. Default true. An https URL is never downgraded by a redirect,
+    /// whatever this says.
+    #[serde(default = "yes")]
+    pub require_https: bool,
+    /// Hosts that may be asked: each name allows itself and its subdomains, at every redirect too.
+    /// Default empty: any host, and redirects stay on the registered one.
+    #[serde(default)]
+    pub allowed_domains: Vec<String>,
+    /// How long before the end of their lifetime keys are refreshed, at most two fifths of it.
+    /// At least 1 s, less than `max_ttl`. Default 30 s, or the registry's default.
+    #[serde(with = "duration_text", default = "default_refresh_early")]
+    pub refresh_early: Duration,
+    /// How long expired keys are served while the provider fails; 0 is never. A response's
+    /// `stale-if-error` extends it (RFC 5861 §4), nothing shortens it. Default 60 s, or the
+    /// registry's default; 24 h outlives most outages.
+    #[serde(with = "duration_text", default = "default_stale_while_error")]
+    pub stale_while_error: Duration,
+    /// The shortest lifetime a response is given. At least, and by default, 30 s.
+    #[serde(with = "duration_text", default = "default_min_ttl")]
+    pub min_ttl: Duration,
+    /// The longest lifetime a response is given. Default 24 h: some providers state months.
+    #[serde(with = "duration_text", default = "default_max_ttl")]
+    pub max_ttl: Duration,
+    /// The lifetime of a response that states none. Default 5 min.
+    #[serde(with = "duration_text", default = "default_ttl")]
+    pub default_ttl: Duration,
+    /// No key is served later than this after a document last held it, whatever else is set.
+    /// At least `min_ttl`. Default: the larger of 48 h and `max_ttl` + `stale_while_error`.
+    #[serde(with = "duration_text::option", default)]
+    pub max_trust_age: Option<Duration>,
+    /// Obeys HTTP caching to the letter (RFC 9111): no floor, no default lifetime, and no stale
+    /// window where the response forbids it. Default false, because many providers send
+    /// `no-store` or `must-revalidate` with their keys, and then an outage of theirs is yours.
+    #[serde(default)]
+    pub http_strict: bool,
+    /// The most bytes of a body, compressed and inflated. Default 1 MiB.
+    #[serde(default = "default_max_response_bytes")]
+    pub max_response_bytes: u64,
+    /// The most keys in a document. Default 512.
+    #[serde(default = "default_max_keys")]
+    pub max_keys: u32,
+    /// RSA keys below this are not used. 1024–4096, default 2048 (RFC 7518 §3.3).
+    #[serde(default = "default_min_rsa_bits")]
+    pub min_rsa_bits: u32,
+    /// The algorithms `key()` may answer with. Default empty: all asymmetric ones.
+    #[serde(default)]
+    pub algorithms: Vec<Algorithm>,
+    /// How long a failed fetch answers callers who have nothing, without the network. 0 (off) or at
+    /// least 1 s. Default off.
+    #[serde(with = "duration_text", default)]
+    pub negative_cache_ttl: Duration,
+    /// The least time between two requests that unknown kids cause. At least 1 s, default 10 s.
+    #[serde(with = "duration_text", default = "default_kid_miss_interval")]
+    pub kid_miss_interval: Duration,
+    /// The longest a caller waits for an unknown kid. Default 2 s.
+    #[serde(with = "duration_text", default = "default_kid_miss_wait")]
+    pub kid_miss_wait: Duration,
+    /// How long `key()` goes on with a key that left the document: sets of large providers flap.
+    /// Default 10 min; 0 is at once.
+    #[serde(with = "duration_text", default = "default_removal_grace")]
+    pub removal_grace: Duration,
+    /// Who starts refreshes. Default [`RefreshMode::WhileInUse`].
+    #[serde(default)]
+    pub refresh_mode: RefreshMode,
+    /// Whether readiness waits for it. Default true.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// How long a caller waits for a refresh before it gets expired keys inside the stale window.
+    /// Default 250 ms.
+    #[serde(with = "duration_text", default = "default_stale_wait")]
+    pub stale_wait: Duration,
+    /// The most redirects followed. At most 10, default 3.
+    #[serde(default = "default_max_redirects")]
+    pub max_redirects: u8,
+    /// Pins on the TLS certificate path. Default none. Not enforced yet: a registration with pins
+    /// fails at its first fetch.
+    #[serde(default)]
+    pub pinned_spki: Vec<SpkiFingerprint>,
+    /// A random part taken off the refresh time, at most a tenth of the lifetime. Default 5 s.
+    #[serde(with = "duration_text", default = "default_prefetch_jitter")]
+    pub prefetch_jitter: Duration,
+    /// Retries within one flight.
+    #[serde(default)]
+    pub retry_policy: RetryPolicy,
+}
+
+impl IdentityProviderRegistration {
+    /// A registration with every setting at its default. Parses the URL and validates nothing else.
+    ///
+    /// # Errors
+    /// [`Error::Url`] when `jwks_url` is not a URL.
+    pub fn new(
+        tenant_id: impl Into<String>,
+        provider_id: impl Into<String>,
+        jwks_url: impl AsRef<str>,
+    ) -> Result<Self> {
+        Ok(Self {
+            tenant_id: tenant_id.into(),
+            provider_id: provider_id.into(),
+            jwks_url: Url::parse(jwks_url.as_ref())?,
+            require_https: true,
+            allowed_domains: Vec::new(),
+            refresh_early: DEFAULT_REFRESH_EARLY,
+            stale_while_error: DEFAULT_STALE_WHILE_ERROR,
+            min_ttl: MIN_TTL_FLOOR,
+            max_ttl: DEFAULT_MAX_TTL,
+            default_ttl: default_ttl(),
+            max_trust_age: None,
+            http_strict: false,
+            max_response_bytes: DEFAULT_MAX_RESPONSE_BYTES,
+            max_keys: default_max_keys(),
+            min_rsa_bits: default_min_rsa_bits(),
+            algorithms: Vec::new(),
+            negative_cache_ttl: Duration::ZERO,
+            kid_miss_interval: default_kid_miss_interval(),
+            kid_miss_wait: default_kid_miss_wait(),
+            removal_grace: default_removal_grace(),
+            refresh_mode: RefreshMode::default(),
+            required: true,
+            stale_wait: default_stale_wait(),
+            max_redirects: default_max_redirects(),
+            pinned_spki: Vec::new(),
+            prefetch_jitter: DEFAULT_PREFETCH_JITTER,
+            retry_policy: RetryPolicy::default(),
+        })
+    }
+
+    /// Sets `require_https`.
+    #[must_use]
+    pub fn with_require_https(mut self, require_https: bool) -> Self {
+        self.require_https = require_https;
+        self
+    }
+
+    /// Brings `allowed_domains` into canonical form: trimmed, lower case, no trailing dot, no duplicates.
+    pub fn normalize_allowed_domains(&mut self) {
+        self.allowed_domains = allow::normalize_allowlist(std::mem::take(&mut self.allowed_domains));
+    }
+
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] names the first field that breaks its rule; [`Error::Security`] for a
+    /// scheme other than https where that is required.
+    pub fn validate(&self) -> Result<()> {
+        ids::check_tenant_id(&self.tenant_id)?;
+        ids::check_provider_id(&self.provider_id)?;
+        for domain in &self.allowed_domains {
+            check_domain(domain)?;
+        }
+        self.validate_url()?;
+        self.policy().check()?;
+        Ok(())
+    }
+
+    fn validate_url(&self) -> Result<()> {
+        let refuse = |reason: String| Err(Error::validation("jwks_url", reason));
+        let Some(host) = self.jwks_url.host_str() else {
+            return refuse("must have a host, as in https://id.example.com/jwks.json".into());
+        };
+        if !self.jwks_url.username().is_empty() || self.jwks_url.password().is_some() {
+            return refuse("must not carry credentials".into());
+        }
+        if self.jwks_url.fragment().is_some() {
+            return refuse("must not have a fragment; drop the part from '#' on".into());
+        }
+        if self.require_https {
+            enforce_https(&self.jwks_url)?;
+        } else if !matches!(self.jwks_url.scheme(), "https" | "http") {
+            return Err(Error::Security(format!("scheme {} is not http or https", self.jwks_url.scheme())));
+        }
+        if !allow::host_is_allowed(host, &self.allowed_domains) {
+            return refuse(format!("host {host} is not in this registration's allowed_domains"));
+        }
+        Ok(())
+    }
+
+    /// The settings that decisions depend on.
+    pub(crate) fn policy(&self) -> Policy {
+        let algorithms = if self.algorithms.is_empty() {
+            AlgorithmSet::ALL
+        } else {
+            self.algorithms.iter().copied().collect()
+        };
+        Policy {
+            refresh_early: self.refresh_early,
+            stale_while_error: self.stale_while_error,
+            min_ttl: self.min_ttl,
+            max_ttl: self.max_ttl,
+            default_ttl: self.default_ttl,
+            max_trust_age: self.max_trust_age,
+            http_strict: self.http_strict,
+            max_response_bytes: self.max_response_bytes,
+            max_keys: self.max_keys,
+            min_rsa_bits: self.min_rsa_bits,
+            algorithms,
+            negative_cache_ttl: self.negative_cache_ttl,
+            kid_miss_interval: self.kid_miss_interval,
+            kid_miss_wait: self.kid_miss_wait,
+            removal_grace: self.removal_grace,
+            refresh_mode: self.refresh_mode,
+            stale_wait: self.stale_wait,
+            max_redirects: self.max_redirects,
+            prefetch_jitter: self.prefetch_jitter,
+            retry: self.retry_policy.rules(),
+        }
+    }
+
+    /// Whether going from `self` to `next` trusts less than before: then what is held must go.
+    pub(crate) fn is_tightened_by(&self, next: &Self) -> bool {
+        let pins_loosened =
+            next.pinned_spki.is_empty() || self.pinned_spki.iter().all(|pin| next.pinned_spki.contains(pin));
+        let pins_tightened = self.pinned_spki != next.pinned_spki
+            && (self.pinned_spki.is_empty() || !pins_loosened);
+        pins_tightened
+            || !(self.allowed_domains == next.allowed_domains
+                || allow::is_loosening(&self.allowed_domains, &next.allowed_domains))
+            || (next.require_https && !self.require_https)
+    }
+}
+
+fn check_domain(domain: &str) -> Result<()> {
+    let Some(name) = allow::canonicalize_dns_name(domain) else {
+        return Err(Error::validation("allowed_domains", "has a blank entry; remove it"));
+    };
+    let legal = |c: u8| c.is_ascii_alphanumeric() || b"-_.:[]".contains(&c);
+    if name.starts_with('.') || !name.bytes().all(legal) {
+        return Err(Error::validation(
+            "allowed_domains",
+            format!("{domain:?} is not a host name; write it as in example.com (its subdomains are included)"),
+        ));
+    }
+    Ok(())
+}
+
+/// Retries within one flight: what is tried again, how soon, and until when.
+///
+/// Retried are connection errors, broken connections, timeouts, 408, 429 and 5xx; never other 4xx,
+/// refused bodies or refusals by policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RetryPolicy {
+    /// Attempts after the first. Default 2.
+    pub max_retries: u32,
+    /// The deadline of one attempt, connecting and body included. At least 100 ms, default 3 s.
+    #[serde(with = "duration_text")]
+    pub attempt_timeout: Duration,
+    /// The first wait, more than 0. Default 250 ms. Also the base of the backoff between flights.
+    #[serde(with = "duration_text")]
+    pub initial_backoff: Duration,
+    /// The longest wait, at least `initial_backoff`. Default 2 s.
+    #[serde(with = "duration_text")]
+    pub max_backoff: Duration,
+    /// The deadline of a flight, waits included, and of every caller. At least `attempt_timeout`, default 8 s.
+    #[serde(with = "duration_text")]
+    pub deadline: Duration,
+    /// How waits are spread. Default [`JitterStrategy::Full`].
+    pub jitter: JitterStrategy,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_retries: 2,
+            attempt_timeout: Duration::from_secs(3),
+            initial_backoff: Duration::from_millis(250),
+            max_backoff: Duration::from_secs(2),
+            deadline: Duration::from_secs(8),
+            jitter: JitterStrategy::default(),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] names the first field that breaks its rule, as `retry_policy.…`.
+    pub fn validate(&self) -> Result<()> {
+        Ok(self.rules().check()?)
+    }
+
+    /// The wait after attempt `attempt` (counted from 0): `initial_backoff` × 2^attempt, at most
+    /// `max_backoff`, spread by [`RetryPolicy::jitter`].
+    #[must_use]
+    pub fn compute_backoff(&self, attempt: u32) -> Duration {
+        let mut dice = seeded_dice(None);
+        self.rules().wait(attempt, None, &mut || dice.f64())
+    }
+
+    /// The same as [`RetryPolicy::compute_backoff`].
+    #[must_use]
+    pub fn default_backoff(&self, attempt: u32) -> Duration {
+        self.compute_backoff(attempt)
+    }
+
+    pub(crate) fn rules(&self) -> Retry {
+        Retry {
+            max_retries: self.max_retries,
+            attempt_timeout: self.attempt_timeout,
+            initial_backoff: self.initial_backoff,
+            max_backoff: self.max_backoff,
+            deadline: self.deadline,
+            jitter: self.jitter,
+        }
+    }
+}
+
+// Serde takes defaults as functions.
+fn yes() -> bool {
+    true
+}
+fn default_refresh_early() -> Duration {
+    DEFAULT_REFRESH_EARLY
+}
+fn default_stale_while_error() -> Duration {
+    DEFAULT_STALE_WHILE_ERROR
+}
+fn default_min_ttl() -> Duration {
+    MIN_TTL_FLOOR
+}
+fn default_max_ttl() -> Duration {
+    DEFAULT_MAX_TTL
+}
+fn default_ttl() -> Duration {
+    Duration::from_secs(300)
+}
+fn default_max_response_bytes() -> u64 {
+    DEFAULT_MAX_RESPONSE_BYTES
+}
+fn default_max_keys() -> u32 {
+    512
+}
+fn default_min_rsa_bits() -> u32 {
+    2048
+}
+fn default_kid_miss_interval() -> Duration {
+    Duration::from_secs(10)
+}
+fn default_kid_miss_wait() -> Duration {
+    Duration::from_secs(2)
+}
+fn default_removal_grace() -> Duration {
+    Duration::from_secs(600)
+}
+fn default_stale_wait() -> Duration {
+    Duration::from_millis(250)
+}
+fn default_max_redirects() -> u8 {
+    3
+}
+fn default_prefetch_jitter() -> Duration {
+    DEFAULT_PREFETCH_JITTER
+}

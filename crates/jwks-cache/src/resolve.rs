@@ -1,0 +1,294 @@
+//! A lookup: from what is held, at once; or after a flight that all who need it share.
+//! A reader never fetches.
+
+use std::sync::Arc;
+
+use jsonwebtoken::jwk::JwkSet;
+use jwks_cache_core::key::VerificationKey;
+use jwks_cache_core::lifecycle::Asker;
+use jwks_cache_core::published::Standing;
+use jwks_cache_core::select::{self, NoKey};
+use jwks_cache_core::{Algorithm, Moment};
+use tokio::time::{Instant, timeout_at};
+
+use crate::clock::socket_now;
+use crate::error::{Error, KeyError, Result};
+use crate::events::What;
+use crate::lock;
+use crate::refresh::{Asked, KidAsked, Provider};
+use crate::slot::{Ended, Flight, View};
+
+/// What a lookup wants of a view.
+pub(crate) trait Want {
+    /// The answer.
+    type Answer;
+
+    /// The kid that a refresh might bring.
+    fn kid(&self) -> Option<&str>;
+
+    /// Picks the answer off a view; `missing` when the kid is not held and not denied.
+    fn pick(&self, view: &View, now: Moment) -> Picked<Self::Answer>;
+}
+
+/// An answer, and whether a refresh might bring a better one.
+pub(crate) struct Picked<A> {
+    answer: Result<A>,
+    missing: bool,
+}
+
+/// The whole set, as published.
+pub(crate) struct WholeSet<'a> {
+    pub(crate) kid: Option<&'a str>,
+}
+
+impl Want for WholeSet<'_> {
+    type Answer = Arc<JwkSet>;
+
+    fn kid(&self) -> Option<&str> {
+        self.kid
+    }
+
+    fn pick(&self, view: &View, _now: Moment) -> Picked<Arc<JwkSet>> {
+        let published = &view.published;
+        let missing = self
+            .kid
+            .is_some_and(|kid| !select::holds_kid(&published.keys, kid) && !published.denials.denies_kid(kid));
+        Picked { answer: Ok(published.jwks.clone()), missing }
+    }
+}
+
+/// One key that verifies.
+pub(crate) struct OneKey<'a> {
+    pub(crate) kid: Option<&'a str>,
+    pub(crate) algorithm: Algorithm,
+}
+
+impl Want for OneKey<'_> {
+    type Answer = VerificationKey;
+
+    fn kid(&self) -> Option<&str> {
+        self.kid
+    }
+
+    fn pick(&self, view: &View, now: Moment) -> Picked<VerificationKey> {
+        let published = &view.published;
+        if let Some(kid) = self.kid
+            && published.denials.denies_kid(kid)
+        {
+            return Picked { answer: Err(KeyError::Denied.into()), missing: false };
+        }
+        let no_key = match select::select(&published.keys, self.kid, self.algorithm) {
+            Ok(key) => {
+                let key = VerificationKey::new(key.clone(), self.algorithm);
+                return Picked { answer: key.ok_or_else(|| KeyError::NoMatch.into()), missing: false };
+            }
+            Err(no_key) => no_key,
+        };
+        let Some(kid) = self.kid.filter(|kid| !select::holds_kid(&published.keys, kid)) else {
+            return Picked { answer: Err(key_error(no_key).into()), missing: false };
+        };
+        let retiring = published
+            .retiring
+            .iter()
+            .filter(|old| now < old.until && old.key.kid() == Some(kid))
+            .find_map(|old| VerificationKey::new(old.key.clone(), self.algorithm));
+        match retiring {
+            Some(key) => Picked { answer: Ok(key), missing: false },
+            // Its material stood under a denied kid, or it was denied by thumbprint.
+            None if published.held.as_ref().is_some_and(|held| held.set.mentions(kid))
+                && select::was_denied(held_keys(view), &published.keys, kid) =>
+            {
+                Picked { answer: Err(KeyError::Denied.into()), missing: false }
+            }
+            None => Picked { answer: Err(key_error(no_key).into()), missing: true },
+        }
+    }
+}
+
+fn held_keys(view: &View) -> &[Arc<jwks_cache_core::key::Key>] {
+    view.published.held.as_ref().map_or(&[], |held| held.set.keys())
+}
+
+fn key_error(no_key: NoKey) -> KeyError {
+    match no_key {
+        NoKey::UnknownKid => KeyError::UnknownKid,
+        NoKey::NoMatch => KeyError::NoMatch,
+        NoKey::Ambiguous => KeyError::Ambiguous,
+        NoKey::NoKeys => KeyError::NoKeys,
+    }
+}
+
+/// Answers from what is held: no lock, no wait. `None` when the lookup has to wait.
+pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Result<W::Answer>> {
+    let now = provider.engine.now();
+    let view = provider.slot.load();
+    let stale = match view.published.standing(now) {
+        Standing::Fresh => false,
+        Standing::RefreshDue => {
+            if view.wants_flight(now) {
+                provider.nudge();
+            }
+            false
+        }
+        Standing::Stale => {
+            if view.wants_flight(now) {
+                provider.nudge();
+            }
+            true
+        }
+        Standing::Expired if view.has_slow_flight() => true,
+        Standing::Expired | Standing::Unusable => return None,
+    };
+    if view.closed {
+        return None;
+    }
+    let picked = want.pick(&view, now);
+    if picked.missing {
+        return None;
+    }
+    provider.slot.note_read();
+    Some(count(provider, picked.answer, if stale { From::Stale } else { From::Held }))
+}
+
+/// Answers after waiting for what has to be waited for.
+///
+/// # Cancel safety
+/// Dropping the future changes nothing for other callers; a flight it started goes on.
+pub(crate) async fn waited<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<W::Answer> {
+    provider.slot.note_read();
+    match lookup(provider, want).await {
+        Ok((answer, from)) => count(provider, answer, from),
+        Err(error) => count(provider, Err(error), From::Held),
+    }
+}
+
+/// Where an answer came from, for the counters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Held,
+    Stale,
+    Flight,
+}
+
+fn count<A>(provider: &Arc<Provider>, answer: Result<A>, from: From) -> Result<A> {
+    let counters = &provider.counters;
+    let flush = match (&answer, from) {
+        (Err(_), _) => counters.failure(),
+        (Ok(_), From::Flight) => counters.miss(),
+        (Ok(_), _) => counters.hit(from == From::Stale),
+    };
+    if flush {
+        provider.engine.schedule.flush_soon(&provider.engine, provider);
+    }
+    if from == From::Stale && provider.slot.announces_stale() {
+        tracing::warn!(tenant = &*provider.tenant, provider = &*provider.id, "serving expired keys");
+        provider.engine.events.send(&provider.tenant, &provider.id, What::ServingStale);
+    }
+    answer
+}
+
+async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W::Answer>, From)> {
+    let asked_at = socket_now();
+    let last_flight = provider.slot.flights();
+    let (view, mut from, joined) = servable(provider, asked_at).await?;
+    let picked = want.pick(&view, provider.engine.now());
+    let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((picked.answer, from)) };
+    if joined.is_some_and(|number| number > last_flight) {
+        // The flight began after this lookup and came back without the kid.
+        provider.remember_missing(kid);
+        return Ok((picked.answer, from));
+    }
+    let patience = asked_at + view.policy.kid_miss_wait;
+    let mut newest = view;
+    while let KidAsked::Flight(flight) = match provider.ask_for_kid(kid) {
+        KidAsked::Unregistered => return Err(provider.not_registered()),
+        asked => asked,
+    } {
+        match timeout_at(patience, flight.ended()).await {
+            Ok(Ended::Landed(view)) => {
+                newest = view;
+                from = From::Flight;
+                if !want.pick(&newest, provider.engine.now()).missing {
+                    break;
+                }
+                if flight.number > last_flight {
+                    provider.remember_missing(kid);
+                    break;
+                }
+            }
+            Ok(Ended::Superseded | Ended::Lost) => {}
+            Ok(Ended::Unregistered) => return Err(provider.not_registered()),
+            Ok(Ended::Failed(_) | Ended::ShutDown) | Err(_) => break,
+        }
+    }
+    // Nothing better came; keys that were servable when the lookup began still answer it.
+    let view = provider.slot.load_full();
+    let now = provider.engine.now();
+    let newest = if view.published.standing(now) == Standing::Unusable { newest } else { view };
+    Ok((want.pick(&newest, now).answer, from))
+}
+
+/// A view whose keys may be served, and the flight that brought them, if one was waited for.
+async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, From, Option<u64>)> {
+    let deadline = asked_at + provider.slot.load().policy.retry.deadline;
+    loop {
+        let now = provider.engine.now();
+        let view = provider.slot.load_full();
+        if view.closed {
+            return Err(provider.not_registered());
+        }
+        let (until, stale) = match view.published.standing(now) {
+            Standing::Fresh | Standing::RefreshDue => return Ok((view, From::Held, None)),
+            Standing::Stale => {
+                provider.nudge();
+                return Ok((view, From::Stale, None));
+            }
+            Standing::Expired => (None, true),
+            Standing::Unusable => (Some(deadline), false),
+        };
+        let flight = match provider.ask(Asker::Reader) {
+            Asked::Flight(flight) => flight,
+            Asked::LookAgain => continue,
+            Asked::Unregistered => return Err(provider.not_registered()),
+            _ if stale => return Ok((view, From::Stale, None)),
+            Asked::NotBefore(_, error) => return Err(backing_off(error)),
+            Asked::NoRuntime => return Err(Error::Cache("no tokio runtime to fetch keys in".into())),
+            Asked::ShutDown => return Err(Error::Cache("the registry is shut down".into())),
+        };
+        if !stale {
+            provider.join_cold(&flight);
+        }
+        let until = until.unwrap_or_else(|| {
+            socket_now() + view.policy.stale_wait.saturating_sub(flight.age())
+        });
+        match timeout_at(until, flight.ended()).await {
+            Ok(Ended::Landed(view)) => return Ok((view, From::Flight, Some(flight.number))),
+            Ok(Ended::Failed(_)) | Err(_) if stale => {
+                let newest = provider.slot.load_full();
+                let now = provider.engine.now();
+                let view = if newest.published.standing(now) == Standing::Unusable { view } else { newest };
+                return Ok((view, From::Stale, None));
+            }
+            Ok(Ended::Failed(error)) => return Err(error.to_error()),
+            Ok(Ended::Unregistered) => return Err(provider.not_registered()),
+            Ok(Ended::ShutDown) => return Err(Error::Cache("the registry is shut down".into())),
+            Ok(Ended::Superseded | Ended::Lost) if socket_now() < deadline => {}
+            Ok(Ended::Superseded | Ended::Lost) | Err(_) => return Err(out_of_time(&flight)),
+        }
+    }
+}
+
+fn backing_off(error: Option<crate::error::FetchError>) -> Error {
+    match error {
+        Some(error) => error.to_error(),
+        None => Error::Cache("the provider asked to wait".into()),
+    }
+}
+
+/// A caller's deadline passed; the flight goes on.
+fn out_of_time(flight: &Flight) -> Error {
+    match &*lock(&flight.last_attempt) {
+        Some(error) => error.to_error(),
+        None => Error::Cache("no answer from the provider within the deadline; the fetch goes on".into()),
+    }
+}

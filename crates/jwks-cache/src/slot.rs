@@ -1,0 +1,185 @@
+//! Who holds the keys now: the one pointer that readers load, and the flight that others wait for.
+//! This room knows neither how keys are fetched nor what happens next.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use jwks_cache_core::Moment;
+use jwks_cache_core::admission::Ticket;
+use jwks_cache_core::policy::Policy;
+use jwks_cache_core::published::Published;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::clock::socket_now;
+use crate::error::FetchError;
+
+/// Everything a lookup needs, in one immutable value.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub(crate) published: Published,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) flight: Option<Arc<Flight>>,
+    /// Why the last flight failed, if the last one did.
+    pub(crate) last_error: Option<FetchError>,
+    /// The provider was unregistered.
+    pub(crate) closed: bool,
+}
+
+impl View {
+    /// Whether a reader who finds keys due or expired should ask for a flight.
+    pub(crate) fn wants_flight(&self, now: Moment) -> bool {
+        self.flight.is_none() && now >= self.published.backoff_until
+    }
+
+    /// Whether a flight runs that readers of expired keys no longer wait for.
+    pub(crate) fn has_slow_flight(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.age() >= self.policy.stale_wait)
+    }
+}
+
+/// The place readers look at.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    view: ArcSwap<View>,
+    /// Set by the first read after a flight began; the timer asks for it.
+    read: AtomicBool,
+    /// The number of the last flight that began.
+    flights: AtomicU64,
+    /// Set by the first stale answer of a set, so that it is announced once.
+    stale_announced: AtomicBool,
+}
+
+/// The right to change what readers see. There is one per slot, and it is not `Clone`.
+#[derive(Debug)]
+pub(crate) struct Publisher(());
+
+impl Slot {
+    pub(crate) fn new(view: View) -> (Self, Publisher) {
+        let slot = Self {
+            view: ArcSwap::from_pointee(view),
+            read: AtomicBool::new(false),
+            flights: AtomicU64::new(0),
+            stale_announced: AtomicBool::new(false),
+        };
+        (slot, Publisher(()))
+    }
+
+    /// What readers see; the guard must not be held across an await.
+    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<View>> {
+        self.view.load()
+    }
+
+    /// The same, owned.
+    pub(crate) fn load_full(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Notes a read. Written once per flight, so that readers share a line they only load.
+    pub(crate) fn note_read(&self) {
+        if !self.read.load(Ordering::Relaxed) {
+            self.read.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was read since the last flight began.
+    pub(crate) fn was_read(&self) -> bool {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// The number of the last flight that began.
+    pub(crate) fn flights(&self) -> u64 {
+        self.flights.load(Ordering::Acquire)
+    }
+
+    /// `true` for the first stale answer since keys were last fresh.
+    pub(crate) fn announces_stale(&self) -> bool {
+        !self.stale_announced.load(Ordering::Relaxed) && !self.stale_announced.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn publish(&self, _by: &mut Publisher, view: View) -> Arc<View> {
+        let view = Arc::new(view);
+        self.view.store(view.clone());
+        view
+    }
+
+    pub(crate) fn begin_flight(&self, _by: &mut Publisher, number: u64) {
+        self.read.store(false, Ordering::Relaxed);
+        self.flights.store(number, Ordering::Release);
+    }
+
+    pub(crate) fn became_fresh(&self, _by: &mut Publisher) {
+        self.stale_announced.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A running refresh that all who wait share.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) number: u64,
+    asked_at: Instant,
+    /// Its place at the gate, once it has one.
+    pub(crate) ticket: OnceLock<Ticket>,
+    /// The last attempt that failed, for callers who cannot wait longer.
+    pub(crate) last_attempt: std::sync::Mutex<Option<FetchError>>,
+    ended: OnceLock<Ended>,
+    told: Notify,
+}
+
+/// How a flight ended for those who waited.
+#[derive(Clone, Debug)]
+pub(crate) enum Ended {
+    /// It brought keys, or a new lifetime for those held: this view.
+    Landed(Arc<View>),
+    /// It failed, for everyone alike.
+    Failed(FetchError),
+    /// The provider was registered anew: join the next.
+    Superseded,
+    /// The provider was unregistered.
+    Unregistered,
+    /// The registry was shut down.
+    ShutDown,
+    /// Its runtime went away: start afresh.
+    Lost,
+}
+
+impl Flight {
+    pub(crate) fn new(number: u64) -> Self {
+        Self {
+            number,
+            asked_at: socket_now(),
+            ticket: OnceLock::new(),
+            last_attempt: std::sync::Mutex::default(),
+            ended: OnceLock::new(),
+            told: Notify::new(),
+        }
+    }
+
+    /// How long ago it was asked for.
+    pub(crate) fn age(&self) -> Duration {
+        socket_now().saturating_duration_since(self.asked_at)
+    }
+
+    /// Ends it, once: the first ending counts.
+    pub(crate) fn end(&self, ended: Ended) {
+        if self.ended.set(ended).is_ok() {
+            self.told.notify_waiters();
+        }
+    }
+
+    /// Waits for its end. Cancel safe: a caller that goes away changes nothing for the others.
+    pub(crate) async fn ended(&self) -> Ended {
+        loop {
+            let told = self.told.notified();
+            tokio::pin!(told);
+            // Enlists before looking, so that an end between look and wait is not missed.
+            told.as_mut().enable();
+            if let Some(ended) = self.ended.get() {
+                return ended.clone();
+            }
+            told.await;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What is counted. Reads count into lines of their thread; a tick forwards to the recorder.
+
+#[cfg(feature = "metrics")]
+mod recorder;
+#[cfg(not(feature = "metrics"))]
+#[path = "telemetry/off.rs"]
+mod recorder;
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use recorder::Recorder;
+
+/// How far the recorder may lag behind.
+pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+const STRIPES: usize = 8;
+
+/// The counters of one provider. They only grow.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Written on every hit; allocated at the first.
+    stripes: OnceLock<Box<[Stripe; STRIPES]>>,
+    unflushed: AtomicBool,
+    pub(crate) misses: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) kid_misses: AtomicU64,
+    pub(crate) kid_fetches: AtomicU64,
+    pub(crate) refresh_successes: AtomicU64,
+    pub(crate) refresh_errors: AtomicU64,
+    pub(crate) not_modified: AtomicU64,
+    pub(crate) requests_sent: AtomicU64,
+    pub(crate) lost_flights: AtomicU64,
+    last_refresh_micros: AtomicU64,
+    recorder: Recorder,
+}
+
+/// One cache line's worth of hot counters.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Stripe {
+    hits: AtomicU64,
+    stale: AtomicU64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) requests: u64,
+    pub(crate) hits: u64,
+    pub(crate) stale: u64,
+    pub(crate) misses: u64,
+    pub(crate) failed: u64,
+    pub(crate) refresh_successes: u64,
+    pub(crate) refresh_errors: u64,
+    pub(crate) last_refresh_micros: Option<u64>,
+}
+
+impl Counters {
+    /// Counts an answer from what is held. `true` when the recorder should hear of it soon.
+    pub(crate) fn hit(&self, stale: bool) -> bool {
+        let stripe = &self.stripes.get_or_init(Box::default)[stripe()];
+        stripe.hits.fetch_add(1, Relaxed);
+        if stale {
+            stripe.stale.fetch_add(1, Relaxed);
+        }
+        self.became_dirty()
+    }
+
+    /// Counts a lookup that waited for keys. `true` when the recorder should hear of it soon.
+    pub(crate) fn miss(&self) -> bool {
+        self.misses.fetch_add(1, Relaxed);
+        self.became_dirty()
+    }
+
+    /// Counts a lookup that brought nothing. `true` when the recorder should hear of it soon.
+    pub(crate) fn failure(&self) -> bool {
+        self.failed.fetch_add(1, Relaxed);
+        self.became_dirty()
+    }
+
+    fn became_dirty(&self) -> bool {
+        cfg!(feature = "metrics")
+            && !self.unflushed.load(Relaxed)
+            && !self.unflushed.swap(true, Relaxed)
+    }
+
+    /// Notes a flight that brought keys.
+    pub(crate) fn refreshed(&self, took: Duration) {
+        self.refresh_successes.fetch_add(1, Relaxed);
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        // 0 stands for "never".
+        self.last_refresh_micros.store(micros.max(1), Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let sum = |of: fn(&Stripe) -> &AtomicU64| {
+            self.stripes.get().map_or(0, |stripes| stripes.iter().map(|stripe| of(stripe).load(Relaxed)).sum())
+        };
+        let (hits, stale): (u64, u64) = (sum(|stripe| &stripe.hits), sum(|stripe| &stripe.stale));
+        let (misses, failed) = (self.misses.load(Relaxed), self.failed.load(Relaxed));
+        let micros = self.last_refresh_micros.load(Relaxed);
+        Counts {
+            requests: hits + misses + failed,
+            hits,
+            stale,
+            misses,
+            failed,
+            refresh_successes: self.refresh_successes.load(Relaxed),
+            refresh_errors: self.refresh_errors.load(Relaxed),
+            last_refresh_micros: (micros > 0).then_some(micros),
+        }
+    }
+
+    /// Forwards what was counted since the last flush.
+    pub(crate) fn flush(&self, tenant: &str, provider: &str) {
+        self.unflushed.store(false, Relaxed);
+        self.recorder.flush(tenant, provider, self);
+    }
+
+    /// Records a finished flight.
+    pub(crate) fn record_flight(&self, tenant: &str, provider: &str, status: &'static str, took: Duration) {
+        self.recorder.flight(tenant, provider, status, took);
+        self.flush(tenant, provider);
+    }
+}
+
+impl Counts {
+    /// The share of lookups answered from what was held; 0 before the first.
+    pub(crate) fn hit_rate(&self) -> f64 {
+        ratio(self.hits, self.requests)
+    }
+
+    /// The share of lookups answered with expired keys; 0 before the first.
+    pub(crate) fn stale_ratio(&self) -> f64 {
+        ratio(self.stale, self.requests)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people; exact below 2^53")]
+pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// The stripe of this thread.
+fn stripe() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static MINE: usize = NEXT.fetch_add(1, Relaxed) % STRIPES;
+    }
+    // During a thread's end its locals are gone; any stripe will do.
+    MINE.try_with(|mine| *mine).unwrap_or(0)
+}
