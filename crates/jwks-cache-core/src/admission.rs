@@ -487,19 +487,33 @@ mod tests {
         }
     }
 
+    /// Whose tickets come next, one at a time.
+    fn turns(gate: &mut Admission, count: usize) -> String {
+        let mut turn = || {
+            let ticket = gate.grant().unwrap();
+            let tenant = gate.tickets[&ticket].request.tenant.clone();
+            gate.leave(ticket);
+            tenant
+        };
+        (0..count).map(|_| turn().to_string()).collect()
+    }
+
     #[test]
     fn tenants_take_turns_however_much_each_has_queued() {
         let mut gate = Admission::new(Limits { total: 1, ..Limits::default() });
         for (tenant, count) in [("a", 300), ("b", 30), ("c", 3)] {
             ask_many(&mut gate, tenant, Due, count);
         }
-        let mut turns = String::new();
-        for _ in 0..15 {
-            let ticket = gate.grant().unwrap();
-            turns.push_str(&gate.tickets[&ticket].request.tenant);
-            gate.leave(ticket);
-        }
-        assert_eq!(turns, "abcabcabcababab");
+        assert_eq!(turns(&mut gate, 15), "abcabcabcababab");
+    }
+
+    #[test]
+    fn a_tenant_that_comes_late_does_not_catch_up_on_turns_it_had_no_use_for() {
+        let mut gate = Admission::new(Limits { total: 1, ..Limits::default() });
+        ask_many(&mut gate, "a", Due, 300);
+        turns(&mut gate, 100);
+        ask_many(&mut gate, "b", Due, 300);
+        assert_eq!(turns(&mut gate, 7), "bababab");
     }
 
     #[test]
