@@ -3,7 +3,9 @@
 //! Nothing here knows a clock, dice, a socket, an async runtime or a log: every function takes the
 //! moment and the chance it decides by, so that a test or a simulation replays it exactly.
 
+pub mod admission;
 mod algorithm;
+pub mod freshness;
 mod time;
 
 pub use algorithm::{Algorithm, AlgorithmSet, UnknownAlgorithm};
