@@ -1,0 +1,143 @@
+//! Real identity providers, started as child processes on free loopback ports.
+//!
+//! A part that cannot start panics with the command that installs it. This room does not know the
+//! library under test: its HTTP client only asks the parts themselves.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// How long a part may take to make its keys and listen; Node on a busy machine takes two seconds.
+const START: Duration = Duration::from_secs(60);
+
+/// An identity provider on Node, killed when dropped.
+#[derive(Debug)]
+pub struct NodePart {
+    issuer: String,
+    client: reqwest::Client,
+    // Held for their pipes: the part exits when its standard input closes.
+    _child: Child,
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// What a part answered on its JWKS path since it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Counts {
+    /// Requests that arrived, whatever became of them.
+    pub requests: u64,
+    /// Answers with status 200.
+    pub full: u64,
+    /// Answers with status 304.
+    pub not_modified: u64,
+}
+
+impl NodePart {
+    /// Starts `node/<name>.mjs`: `oidc-provider` or `mock-server`.
+    ///
+    /// # Panics
+    ///
+    /// When Node or its packages are missing, or the part does not come up within a minute.
+    pub async fn start(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("node");
+        assert!(folder.join("node_modules").is_dir(), "the Node packages are missing; {INSTALL}");
+        let mut child = Command::new("node")
+            .arg(folder.join(format!("{name}.mjs")))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("`node` does not start ({error}); {INSTALL}"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("standard output is piped above"));
+
+        let port = tokio::time::timeout(START, ready(&mut stdout))
+            .await
+            .unwrap_or_else(|_| panic!("{name} did not say that it listens within {START:?}"))
+            .unwrap_or_else(|| panic!("{name} ended before it listened: its standard error says why"));
+        let issuer = format!("http://127.0.0.1:{port}");
+        Self { issuer, client: client(), _child: child, _stdout: stdout }
+    }
+
+    /// The issuer, which is also the base URL.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Where the part publishes its key set.
+    #[must_use]
+    pub fn jwks_url(&self) -> String {
+        format!("{}/jwks", self.issuer)
+    }
+
+    /// The algorithms that [`NodePart::token`] and [`NodePart::rotate`] take, as JWS names.
+    pub async fn algorithms(&self) -> Vec<String> {
+        self.control("algorithms").await
+    }
+
+    /// A token that the part just signed with its newest key for `alg`.
+    pub async fn token(&self, alg: &str) -> String {
+        self.control(&format!("token?alg={alg}")).await
+    }
+
+    /// Adds a key for `alg` to the published set, has it sign from now on, and gives its kid.
+    pub async fn rotate(&self, alg: &str) -> String {
+        self.control(&format!("rotate?alg={alg}")).await
+    }
+
+    /// What was answered on the JWKS path so far.
+    pub async fn counts(&self) -> Counts {
+        self.control("counts").await
+    }
+
+    async fn control<T: DeserializeOwned>(&self, what: &str) -> T {
+        let url = format!("{}/-/{what}", self.issuer);
+        let response = self.client.get(&url).send().await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        let status = response.status();
+        let body = response.bytes().await.unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert!(status.is_success(), "{url}: {status} {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{url}: {error}"))
+    }
+}
+
+const INSTALL: &str =
+    "run `cargo xtask test --yes`, or by hand `npm ci --prefix crates/jwks-cache-acceptance/node`";
+
+/// A plain HTTP client, for asking a part what it serves.
+///
+/// It brings its own TLS provider instead of installing one for the process: a library that forgot
+/// to bring its own must not be saved by its test.
+#[must_use]
+pub fn client() -> reqwest::Client {
+    let tls =
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("aws-lc-rs knows the default protocol versions")
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .build()
+        .expect("a client without options builds")
+}
+
+/// The port from the first line that is the ready message; `None` when the part ends before it.
+async fn ready(stdout: &mut BufReader<ChildStdout>) -> Option<u16> {
+    #[derive(Deserialize)]
+    struct Ready {
+        port: u16,
+    }
+    let mut lines = stdout.lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if let Ok(Ready { port }) = serde_json::from_str(&line) {
+            return Some(port);
+        }
+    }
+    None
+}

@@ -1,0 +1,112 @@
+//! The closing table, and the one plain line under it.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How a row went.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// Tests ran, or a check failed.
+    Ran {
+        /// Tests that passed.
+        passed: u64,
+        /// Tests that failed; a failed check is one.
+        failed: u64,
+    },
+    /// A check passed; it counts no tests.
+    Passed,
+    /// Left out, for this reason.
+    Skipped(&'static str),
+}
+
+impl Outcome {
+    /// Of a check.
+    pub(crate) fn check(passed: bool) -> Self {
+        if passed { Self::Passed } else { Self::Ran { passed: 0, failed: 1 } }
+    }
+
+    /// One failure, said why.
+    pub(crate) fn failure(why: &str) -> Self {
+        println!("failed: {why}");
+        Self::check(false)
+    }
+}
+
+/// Rows as they were run.
+#[derive(Default)]
+pub(crate) struct Report {
+    rows: Vec<(&'static str, Outcome, Duration)>,
+}
+
+impl Report {
+    /// Runs one row and keeps how it went.
+    #[expect(clippy::disallowed_methods, reason = "how long a step took on this machine is wall time")]
+    pub(crate) fn row(&mut self, name: &'static str, run: impl FnOnce() -> Outcome) {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let outcome = run();
+        if let Outcome::Skipped(why) = outcome {
+            println!("skipped: {why}");
+        }
+        self.rows.push((name, outcome, start.elapsed()));
+    }
+
+    /// Prints the table and the line `N passed, N failed`.
+    pub(crate) fn close(self) -> ExitCode {
+        let text = self.text();
+        println!("\n{text}");
+        ExitCode::from(u8::from(self.failed() > 0))
+    }
+
+    fn failed(&self) -> u64 {
+        self.rows
+            .iter()
+            .map(|(_, outcome, _)| if let Outcome::Ran { failed, .. } = outcome { *failed } else { 0 })
+            .sum()
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        let mut all_passed = 0;
+        for (name, outcome, took) in &self.rows {
+            let went = match outcome {
+                Outcome::Ran { passed, failed } => {
+                    all_passed += passed;
+                    format!(
+                        "{} {passed} passed, {failed} failed",
+                        if *failed > 0 { "FAILED" } else { "ok    " }
+                    )
+                }
+                Outcome::Passed => "ok".to_owned(),
+                Outcome::Skipped(why) => format!("skipped: {why}"),
+            };
+            text.push_str(&format!("{name:20} {:>7.1} s  {went}\n", took.as_secs_f64()));
+        }
+        // The last line stands alone: it is what machines read.
+        text.push_str(&format!("\n{all_passed} passed, {} failed", self.failed()));
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_sums_all_rows_and_a_failed_check_is_one_failure() {
+        let row = |name, outcome| (name, outcome, Duration::from_millis(1500));
+        let report = Report {
+            rows: vec![
+                row("fmt", Outcome::check(true)),
+                row("clippy", Outcome::check(false)),
+                row("unit", Outcome::Ran { passed: 7, failed: 0 }),
+                row("idp", Outcome::Ran { passed: 2, failed: 3 }),
+                row("corpora", Outcome::Skipped("not here")),
+            ],
+        };
+        let text = report.text();
+        assert_eq!(text.lines().last(), Some("9 passed, 4 failed"), "{text}");
+        assert!(text.contains("1.5 s") && text.contains("skipped: not here"), "{text}");
+        assert_eq!(report.close(), ExitCode::from(1));
+    }
+}

@@ -1,0 +1,218 @@
+//! What can be tested and what is checked: one row each.
+//!
+//! A row says which commands run. How they run, are counted and are reported, this room does not know.
+
+use std::path::{Path, PathBuf};
+
+use crate::install::Need;
+use crate::report::Outcome;
+use crate::{run, tidy};
+
+/// A test group, or a long part: commands whose tests are counted together.
+pub(crate) struct Part {
+    /// How the command line calls it.
+    pub(crate) name: &'static str,
+    /// What it shows, for the list of parts.
+    pub(crate) shows: &'static str,
+    /// What must be there first.
+    pub(crate) needs: &'static [Need],
+    /// The commands for the checkout at this root, each as words; `Err` where they cannot run here.
+    pub(crate) commands: fn(&Path) -> Result<Vec<Vec<String>>, Absent>,
+}
+
+/// Something that no command can install is absent.
+pub(crate) enum Absent {
+    /// The part is left out, for this reason.
+    Skip(&'static str),
+    /// The part fails, for this reason.
+    Fail(&'static str),
+}
+
+/// What `cargo xtask test` and `cargo xtask ci` run.
+pub(crate) const DEFAULT_GROUPS: &[&str] = &["unit", "corpora", "idp"];
+
+/// The groups of `cargo xtask test`.
+pub(crate) const GROUPS: &[Part] = &[
+    Part {
+        name: "unit",
+        shows: "every test that needs nothing but Rust, with default, no and all features",
+        needs: &[],
+        commands: unit,
+    },
+    Part {
+        name: "corpora",
+        shows: "the collected key sets, headers and malformed inputs beside the checkout",
+        needs: &[],
+        commands: corpora,
+    },
+    Part {
+        name: "idp",
+        shows: "real identity providers on Node: oidc-provider and oauth2-mock-server",
+        needs: &[NODE, NODE_PACKAGES],
+        commands: |_| Ok(vec![words("cargo test --no-fail-fast -p jwks-cache-acceptance")]),
+    },
+];
+
+/// The parts of `cargo xtask long`.
+pub(crate) const PARTS: &[Part] = &[];
+
+const NODE: Need = Need {
+    what: "Node.js 20.19 or newer, with npm",
+    is_there: |root| {
+        run::succeeds(root, &["npm", "--version"]) && run::succeeds(root, &["node", "--version"])
+    },
+    install: None,
+};
+
+const NODE_PACKAGES: Need = Need {
+    what: "the identity providers' packages",
+    // npm writes its record of what it installed last, so an older one is out of date.
+    is_there: |root| {
+        let node = root.join("crates/jwks-cache-acceptance/node");
+        let changed = |file: PathBuf| file.metadata().and_then(|data| data.modified()).ok();
+        changed(node.join("node_modules/.package-lock.json")) >= changed(node.join("package-lock.json"))
+    },
+    install: Some(&["npm", "ci", "--no-audit", "--no-fund", "--prefix", "crates/jwks-cache-acceptance/node"]),
+};
+
+fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
+    let test = |selection: &str, crates: &[&str]| {
+        let mut command = words("cargo test --no-fail-fast --lib --bins --examples");
+        command.extend(words(selection));
+        for (_, name) in tests(root)
+            .into_iter()
+            .filter(|(owner, name)| !name.starts_with(CORPORA) && crates.contains(&owner.as_str()))
+        {
+            command.extend(["--test".to_owned(), name]);
+        }
+        command
+    };
+    Ok(vec![
+        test("", &["jwks-cache-core", "jwks-cache", "jwks-cache-testkit", "jwks-cache-server"]),
+        words("cargo test --no-fail-fast --doc"),
+        test("-p jwks-cache --no-default-features", &["jwks-cache"]),
+        test("-p jwks-cache --all-features", &["jwks-cache"]),
+        words("cargo test --no-fail-fast -p xtask"),
+    ])
+}
+
+/// How a test file's name begins when it reads the corpora.
+const CORPORA: &str = "corpora_";
+
+fn corpora(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
+    let folder =
+        std::env::var_os("JWKS_CACHE_CORPORA").map_or_else(|| root.join("../shared/corpora"), PathBuf::from);
+    if !folder.is_dir() {
+        return Err(if run::in_ci() {
+            Absent::Fail("the corpora must stand beside the checkout in CI")
+        } else {
+            Absent::Skip("only where the corpora stand beside the checkout")
+        });
+    }
+    let tests = tests(root).into_iter().filter(|(_, name)| name.starts_with(CORPORA));
+    // Uncaptured, as these tests print how many inputs they read.
+    Ok(tests
+        .map(|(owner, name)| words(&format!("cargo test -p {owner} --test {name} -- --nocapture")))
+        .collect())
+}
+
+/// Every integration test: the crate's folder, and the test's name.
+fn tests(root: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for owner in run::entries(&root.join("crates")) {
+        for test in run::entries(&owner.join("tests")) {
+            let is_test = test.extension().is_some_and(|end| end == "rs") || test.join("main.rs").is_file();
+            if let (true, Some(owner), Some(name)) = (is_test, owner.file_name(), test.file_stem()) {
+                found.push((owner.to_string_lossy().into_owned(), name.to_string_lossy().into_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// A check of `cargo xtask ci` that counts no tests.
+pub(crate) struct Check {
+    /// Its name in the closing table.
+    pub(crate) name: &'static str,
+    /// Looks at the checkout at this root.
+    pub(crate) run: fn(&Path) -> Outcome,
+}
+
+/// What `cargo xtask ci` checks before the default groups.
+pub(crate) const CHECKS: &[Check] = &[
+    Check { name: "fmt", run: |root| run::checks(root, &words("cargo fmt --all --check"), &[]) },
+    Check { name: "tidy", run: tidy },
+    Check { name: "purity", run: purity },
+    Check {
+        name: "clippy",
+        run: |root| {
+            let command = words("cargo clippy --workspace --all-targets --all-features -- -D warnings");
+            run::checks(root, &command, &[])
+        },
+    },
+    Check {
+        name: "clippy, no features",
+        run: |root| {
+            let command =
+                words("cargo clippy -p jwks-cache --all-targets --no-default-features -- -D warnings");
+            run::checks(root, &command, &[])
+        },
+    },
+    Check {
+        name: "docs",
+        run: |root| {
+            let command = words("cargo doc --workspace --no-deps --all-features");
+            run::checks(root, &command, &[("RUSTDOCFLAGS", "-D warnings")])
+        },
+    },
+];
+
+/// Holds the repository to the rules of `tidy.rs`.
+pub(crate) fn tidy(root: &Path) -> Outcome {
+    let found = tidy::problems(root);
+    for problem in &found {
+        println!("{problem}");
+    }
+    Outcome::check(found.is_empty())
+}
+
+/// Packages that the core must not reach, however far down: runtimes, clients, stores, logs, dice.
+const IMPURE: &[&str] =
+    &["tokio", "reqwest", "hyper", "redis", "metrics", "tracing", "log", "fastrand", "rand", "jwks-cache"];
+
+fn purity(root: &Path) -> Outcome {
+    let command = words("cargo tree -p jwks-cache-core -e normal --all-features --target all --prefix none");
+    let Some(tree) = run::output(root, &command) else { return Outcome::check(false) };
+    let reached: Vec<&str> = tree
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|package| IMPURE.contains(package))
+        .collect();
+    for package in &reached {
+        println!("jwks-cache-core reaches {package}: `cargo tree -p jwks-cache-core -e normal -i {package}`");
+    }
+    Outcome::check(reached.is_empty() && tree.contains("jwks-cache-core"))
+}
+
+fn words(command: &str) -> Vec<String> {
+    command.split_whitespace().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_group_is_a_row_and_no_name_stands_twice() {
+        let names: Vec<&str> = GROUPS.iter().chain(PARTS).map(|part| part.name).collect();
+        assert!(DEFAULT_GROUPS.iter().all(|group| names.contains(group)));
+        assert!(names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)));
+    }
+
+    #[test]
+    fn unit_leaves_the_corpora_to_their_own_group() {
+        let commands = unit(&crate::root()).unwrap_or_default();
+        assert!(commands.len() > 1);
+        assert!(commands.iter().flatten().all(|word| !word.starts_with(CORPORA)));
+    }
+}
