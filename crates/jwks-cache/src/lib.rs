@@ -1,4 +1,68 @@
-//! jwks-cache
+//! An async, multi-tenant JWKS cache.
+//!
+//! Services verify JWTs with public keys that identity providers publish as a JSON Web Key Set
+//! (RFC 7517). This crate keeps those keys at hand: it honours HTTP caching (RFC 9111), refreshes
+//! early, shares one flight among all who wait, survives outages within bounds, never amplifies an
+//! attack, and tells what it does.
+//!
+//! Start at [`Registry`]; a single provider can do with [`CacheManager`].
+//!
+//! # Features
+//! - `metrics` (default): counters per provider, forwarded to the `metrics` facade once a second.
+//! - `prometheus` (default): a ready-made recorder, `install_default_exporter`.
+//! - `jsonwebtoken-aws-lc-rs`, `jsonwebtoken-rust-crypto`: pass-through to jsonwebtoken's backends.
+
+mod builder;
+pub mod cache;
 mod clock;
+mod duration_text;
+mod engine;
+mod error;
+mod events;
+mod fetch;
+mod gate;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+mod refresh;
+mod registration;
+mod registry;
+mod resolve;
+mod schedule;
+pub mod security;
+mod slot;
+mod snapshot;
+mod status;
+mod telemetry;
+
+pub use jsonwebtoken;
+pub use jsonwebtoken::jwk::JwkSet;
+pub use jwks_cache_core::Moment;
+pub use jwks_cache_core::freshness::Timing;
+pub use jwks_cache_core::key::{BadSignature, Thumbprint, VerificationKey};
+pub use jwks_cache_core::keyset::{KeyId, SetDiff};
+pub use reqwest;
+
+pub use builder::RegistryBuilder;
+pub use cache::manager::{CacheManager, CacheSnapshot};
+pub use cache::state::{CachePayload, CacheState};
 pub use clock::{Clock, Sleep, SystemClock};
-pub use jwks_cache_core::{Algorithm, Moment};
+pub use error::{Error, ErrorKind, FetchError, KeyError, Result};
+pub use events::{Event, Subscription, What};
+pub use fetch::{Fetch, FetchRequest, Fetched, Fetching, NotFetched};
+#[cfg(feature = "prometheus")]
+pub use metrics::install_default_exporter;
+pub use registration::{
+    Algorithm, DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_MAX_TTL, DEFAULT_PREFETCH_JITTER, DEFAULT_REFRESH_EARLY,
+    DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration, JitterStrategy, MAX_REDIRECTS, MIN_TTL_FLOOR,
+    RefreshMode, RetryPolicy,
+};
+pub use registry::{ProviderHandle, Registry};
+pub use security::SpkiFingerprint;
+pub use snapshot::PersistentSnapshot;
+pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, StatusMetric};
+
+/// Locks a mutex. One that a panic poisoned still holds a consistent state: nothing here panics
+/// halfway through a change, and if it does all the same, serving goes on.
+pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

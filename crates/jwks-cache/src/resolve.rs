@@ -292,3 +292,62 @@ fn out_of_time(flight: &Flight) -> Error {
         None => Error::Cache("no answer from the provider within the deadline; the fetch goes on".into()),
     }
 }
+
+/// Starts or joins a refresh, however fresh the keys are.
+pub(crate) async fn refresh(provider: &Arc<Provider>) -> Result<()> {
+    let flight = insist(provider).await?;
+    let servable = provider.slot.load().published.standing(provider.engine.now()) != Standing::Unusable;
+    if servable {
+        return Ok(());
+    }
+    provider.join_cold(&flight);
+    outcome(provider, &flight).await
+}
+
+/// The outcome of a flight that began after this call.
+pub(crate) async fn refresh_and_wait(provider: &Arc<Provider>) -> Result<()> {
+    let before = provider.slot.flights();
+    loop {
+        let flight = insist(provider).await?;
+        if flight.number > before {
+            return outcome(provider, &flight).await;
+        }
+        flight.ended().await;
+    }
+}
+
+/// A flight for somebody who insists; one that runs will do.
+async fn insist(provider: &Arc<Provider>) -> Result<Arc<Flight>> {
+    loop {
+        match provider.ask(Asker::Person) {
+            Asked::Flight(flight) => return Ok(flight),
+            Asked::NotBefore(moment, _) => provider.engine.clock.sleep_until(moment).await,
+            Asked::LookAgain => tokio::task::yield_now().await,
+            Asked::NoRuntime => return Err(Error::Cache("no tokio runtime to fetch keys in".into())),
+            Asked::Unregistered => return Err(provider.not_registered()),
+            Asked::ShutDown => return Err(Error::Cache("the registry is shut down".into())),
+        }
+    }
+}
+
+async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Result<()> {
+    let deadline = socket_now() + provider.slot.load().policy.retry.deadline;
+    match timeout_at(deadline, flight.ended()).await {
+        Ok(Ended::Landed(_)) => Ok(()),
+        Ok(Ended::Failed(error)) => Err(error.to_error()),
+        Ok(Ended::Unregistered) => Err(provider.not_registered()),
+        Ok(Ended::ShutDown) => Err(Error::Cache("the registry is shut down".into())),
+        Ok(Ended::Superseded) => Err(Error::Cache("the provider was registered anew meanwhile".into())),
+        Ok(Ended::Lost) => Err(Error::Cache("the runtime that fetched keys went away".into())),
+        Err(_) => Err(out_of_time(flight)),
+    }
+}
+
+/// A flight for a provider that has nothing servable.
+pub(crate) fn start_if_empty(provider: &Arc<Provider>) -> Option<Arc<Flight>> {
+    let empty = provider.slot.load().published.standing(provider.engine.now()) == Standing::Unusable;
+    match provider.ask(Asker::Reader) {
+        Asked::Flight(flight) if empty => Some(flight),
+        _ => None,
+    }
+}

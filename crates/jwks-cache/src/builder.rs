@@ -1,0 +1,104 @@
+//! How a registry is built.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jwks_cache_core::admission::Limits;
+
+use crate::clock::Clock;
+use crate::engine::EngineParts;
+use crate::fetch::Fetch;
+use crate::registry::{Registry, Settings};
+use crate::security::normalize_allowlist;
+
+/// Builds a [`Registry`]. Settings here are defaults and bounds for all its providers.
+#[derive(Debug, Default)]
+pub struct RegistryBuilder {
+    settings: Settings,
+    parts: EngineParts,
+}
+
+impl RegistryBuilder {
+    /// All settings at their default.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether providers must use https. Default true: a registration that does not is refused.
+    /// `false` lifts it for all registrations.
+    #[must_use]
+    pub fn require_https(mut self, require_https: bool) -> Self {
+        self.settings.require_https = require_https;
+        self
+    }
+
+    /// `refresh_early` of registrations that leave it at its default. Default 30 s.
+    #[must_use]
+    pub fn default_refresh_early(mut self, value: Duration) -> Self {
+        self.settings.refresh_early = value;
+        self
+    }
+
+    /// `stale_while_error` of registrations that leave it at its default. Default 60 s.
+    #[must_use]
+    pub fn default_stale_while_error(mut self, value: Duration) -> Self {
+        self.settings.stale_while_error = value;
+        self
+    }
+
+    /// Adds a host that providers may be fetched from; its subdomains are included. With none, any
+    /// host will do.
+    #[must_use]
+    pub fn add_allowed_domain(self, domain: impl Into<String>) -> Self {
+        let mut domains = Vec::clone(&self.settings.allowed_domains);
+        domains.push(domain.into());
+        self.allowed_domains(domains)
+    }
+
+    /// Replaces the hosts that providers may be fetched from.
+    #[must_use]
+    pub fn allowed_domains<I, S>(mut self, domains: I) -> Self
+    where
+        I: IntoIterator<Item = S>,
+        S: Into<String>,
+    {
+        let domains = normalize_allowlist(domains.into_iter().map(Into::into).collect());
+        self.settings.allowed_domains = Arc::new(domains);
+        self
+    }
+
+    /// How many fetches run at once, over all providers. Default 64.
+    #[must_use]
+    pub fn max_concurrent_fetches(mut self, most: usize) -> Self {
+        self.parts.limits = Limits { total: most.max(1), ..self.parts.limits };
+        self
+    }
+
+    /// The clock of all policy time. Default the machine's; tests hand in one that they drive.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.parts.clock = Some(clock);
+        self
+    }
+
+    /// What makes exchanges. Default HTTP; a simulation hands in its own.
+    #[must_use]
+    pub fn fetcher(mut self, fetch: Arc<dyn Fetch>) -> Self {
+        self.parts.fetch = Some(fetch);
+        self
+    }
+
+    /// Seeds the dice of jitter and backoff, so that a simulation can be replayed.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.parts.seed = Some(seed);
+        self
+    }
+
+    /// Builds it. Needs no runtime, and starts nothing.
+    #[must_use]
+    pub fn build(self) -> Registry {
+        Registry::from_parts(self.settings, self.parts)
+    }
+}

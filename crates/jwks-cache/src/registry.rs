@@ -1,0 +1,424 @@
+//! The registry: which providers there are. What each does is `refresh`'s and `resolve`'s to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::jwk::JwkSet;
+use jwks_cache_core::key::VerificationKey;
+use jwks_cache_core::{Algorithm, allow};
+use papaya::{Equivalent, HashMap};
+use tokio::time::timeout_at;
+
+use crate::builder::RegistryBuilder;
+use crate::clock::socket_now;
+use crate::engine::{Engine, EngineParts};
+use crate::error::{Error, Result};
+use crate::events::Subscription;
+use crate::refresh::{Provider, Source};
+use crate::registration::{
+    DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration,
+};
+use crate::resolve::{self, OneKey, Want, WholeSet};
+use crate::security::enforce_host;
+use crate::status::{Health, ProviderStatus};
+
+/// The keys of many tenants' providers, always at hand. Cloning it is cheap, and clones are one.
+///
+/// Flights and timers run in the tokio runtime of whoever asks; dropping the last clone ends them.
+///
+/// ```no_run
+/// use jwks_cache::{Algorithm, IdentityProviderRegistration, Registry};
+///
+/// # async fn verify(kid: &str, signing_input: &[u8], signature: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::new();
+/// registry
+///     .register(IdentityProviderRegistration::new("acme", "main", "https://id.example.com/jwks.json")?)
+///     .await?;
+/// let key = registry.key("acme", "main", Some(kid), Algorithm::RS256).await?;
+/// key.verify(signing_input, signature)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Registry(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    providers: HashMap<Name, Arc<Provider>, foldhash::fast::RandomState>,
+    engine: Arc<Engine>,
+    settings: Settings,
+}
+
+/// What the builder sets for all providers.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) require_https: bool,
+    pub(crate) refresh_early: Duration,
+    pub(crate) stale_while_error: Duration,
+    pub(crate) allowed_domains: Arc<Vec<String>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            require_https: true,
+            refresh_early: DEFAULT_REFRESH_EARLY,
+            stale_while_error: DEFAULT_STALE_WHILE_ERROR,
+            allowed_domains: Arc::default(),
+        }
+    }
+}
+
+/// A provider's name; looked up by borrowed parts.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Name(Arc<str>, Arc<str>);
+
+#[derive(Hash)]
+struct NameRef<'a>(&'a str, &'a str);
+
+impl Equivalent<Name> for NameRef<'_> {
+    fn equivalent(&self, name: &Name) -> bool {
+        *self.0 == *name.0 && *self.1 == *name.1
+    }
+}
+
+impl Registry {
+    /// A registry with default settings: https is required, any host is allowed.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A registry with settings of its own.
+    #[must_use]
+    pub fn builder() -> RegistryBuilder {
+        RegistryBuilder::new()
+    }
+
+    pub(crate) fn from_parts(settings: Settings, parts: EngineParts) -> Self {
+        Self(Arc::new(Inner { providers: HashMap::default(), engine: Engine::new(parts), settings }))
+    }
+
+    /// Registers a provider, or updates its registration. Starts no fetch: see [`Registry::warm_up`].
+    ///
+    /// Held keys stay when the source is the same, and are judged anew; they go when the source is
+    /// another or the new registration trusts less. A running flight of the old registration ends.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme
+    /// or a host that the registry refuses. Nothing held is lost by either.
+    pub async fn register(&self, registration: IdentityProviderRegistration) -> Result<()> {
+        let source = self.0.settings.admit(registration)?;
+        let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
+        let map = self.0.providers.pin();
+        match map.get(&NameRef(&tenant, &id)) {
+            Some(provider) => provider.reconfigure(source),
+            None => {
+                let provider = Provider::new(self.0.engine.clone(), source);
+                let name = Name(provider.tenant.clone(), provider.id.clone());
+                // Of two who register the same new name at once, the later one wins, whole.
+                if let Some(other) = map.insert(name, provider) {
+                    other.unregister();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The published key set. With a `kid` that is not in it, a refresh is tried first, within the
+    /// budget for unknown kids; the newest set is returned either way.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`]; or why no keys could be had, shared by all who waited.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing for other callers.
+    pub async fn resolve(
+        &self,
+        tenant_id: &str,
+        provider_id: &str,
+        kid: Option<&str>,
+    ) -> Result<Arc<JwkSet>> {
+        self.look(tenant_id, provider_id, &WholeSet { kid }).await
+    }
+
+    /// The key that verifies `algorithm` under `kid`; without a kid, the only key that can.
+    ///
+    /// # Errors
+    /// [`Error::Key`] when keys are at hand but none for this; otherwise as [`Registry::resolve`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing for other callers.
+    pub async fn key(
+        &self,
+        tenant_id: &str,
+        provider_id: &str,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<VerificationKey> {
+        self.look(tenant_id, provider_id, &OneKey { kid, algorithm }).await
+    }
+
+    async fn look<W: Want>(&self, tenant: &str, id: &str, want: &W) -> Result<W::Answer> {
+        let provider = {
+            let map = self.0.providers.pin();
+            let Some(provider) = map.get(&NameRef(tenant, id)) else {
+                return Err(not_registered(tenant, id));
+            };
+            if let Some(answer) = resolve::at_hand(provider, want) {
+                return answer;
+            }
+            provider.clone()
+        };
+        resolve::waited(&provider, want).await
+    }
+
+    /// A handle on one provider, which skips the lookup by name. It keeps the registry alive, and
+    /// says [`Error::NotRegistered`] once the provider is unregistered.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`].
+    pub fn provider(&self, tenant_id: &str, provider_id: &str) -> Result<ProviderHandle> {
+        Ok(ProviderHandle { provider: self.find(tenant_id, provider_id)?, registry: self.clone() })
+    }
+
+    /// Starts a refresh at once, however fresh the keys are, or joins one that runs; within a second
+    /// of the last start, waits that second out. Returns when it has started where keys are
+    /// servable, and when it has finished where none are.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`]; where no keys are servable, why the refresh failed.
+    ///
+    /// # Cancel safety
+    /// A refresh that has started goes on.
+    pub async fn refresh(&self, tenant_id: &str, provider_id: &str) -> Result<()> {
+        resolve::refresh(&self.find(tenant_id, provider_id)?).await
+    }
+
+    /// Refreshes, and returns the outcome of a flight that began after this call. All who ask
+    /// meanwhile share that flight.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`]; why the refresh failed. Keys that are held stay.
+    ///
+    /// # Cancel safety
+    /// A refresh that has started goes on.
+    pub async fn refresh_and_wait(&self, tenant_id: &str, provider_id: &str) -> Result<()> {
+        resolve::refresh_and_wait(&self.find(tenant_id, provider_id)?).await
+    }
+
+    /// Forgets a provider. Ends its flight; those who wait get [`Error::NotRegistered`]. Returns
+    /// whether it was there.
+    ///
+    /// # Errors
+    /// None at present.
+    pub async fn unregister(&self, tenant_id: &str, provider_id: &str) -> Result<bool> {
+        let map = self.0.providers.pin();
+        let removed = map.remove(&NameRef(tenant_id, provider_id));
+        if let Some(provider) = removed {
+            provider.unregister();
+        }
+        Ok(removed.is_some())
+    }
+
+    /// The status of one provider.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`].
+    pub async fn provider_status(&self, tenant_id: &str, provider_id: &str) -> Result<ProviderStatus> {
+        Ok(self.find(tenant_id, provider_id)?.status())
+    }
+
+    /// The status of every provider, by tenant and provider.
+    pub async fn all_statuses(&self) -> Vec<ProviderStatus> {
+        self.sorted().iter().map(|provider| provider.status()).collect()
+    }
+
+    /// Writes every provider's keys to the store. Without a store, there is nothing to do.
+    ///
+    /// # Errors
+    /// None without a store.
+    pub async fn persist_all(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Reads every provider's keys from the store. Without a store, there is nothing to do.
+    ///
+    /// # Errors
+    /// None without a store.
+    pub async fn restore_from_persistence(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Fetches the keys of every provider that has none, bounded and fair, for at most `deadline`.
+    /// Flights that are not done by then go on.
+    pub async fn warm_up(&self, deadline: Duration) -> Health {
+        warm_up(self.sorted(), deadline).await
+    }
+
+    /// The same for some providers, as `(tenant_id, provider_id)`.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`] for the first that is not; nothing is fetched then.
+    pub async fn warm_up_only(&self, providers: &[(&str, &str)], deadline: Duration) -> Result<Health> {
+        let providers: Result<Vec<_>> = providers.iter().map(|(tenant, id)| self.find(tenant, id)).collect();
+        Ok(warm_up(providers?, deadline).await)
+    }
+
+    /// Whether every required provider has servable usable keys. Asking is a read of those that have
+    /// none, and starts their flight unless backoff runs.
+    pub async fn health(&self) -> Health {
+        Health::of(self.sorted().iter().map(Provider::health).collect())
+    }
+
+    /// Switches a key off, by kid or RFC 7638 thumbprint, at once and until allowed again. A denied
+    /// kid denies the material under it too, whatever kid it comes back under. Returns whether that is new.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`].
+    pub async fn deny_key(&self, tenant_id: &str, provider_id: &str, id: &str) -> Result<bool> {
+        Ok(self.find(tenant_id, provider_id)?.deny(id))
+    }
+
+    /// Lifts a denial. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::NotRegistered`].
+    pub async fn allow_key(&self, tenant_id: &str, provider_id: &str, id: &str) -> Result<bool> {
+        Ok(self.find(tenant_id, provider_id)?.allow(id))
+    }
+
+    /// The events of all providers from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        self.0.engine.events.subscribe()
+    }
+
+    /// Ends all flights and timers. Those who wait are told; held keys are still served while they last.
+    pub async fn shutdown(&self) {
+        self.0.shut_down();
+    }
+
+    fn find(&self, tenant: &str, id: &str) -> Result<Arc<Provider>> {
+        let map = self.0.providers.pin();
+        map.get(&NameRef(tenant, id)).cloned().ok_or_else(|| not_registered(tenant, id))
+    }
+
+    fn sorted(&self) -> Vec<Arc<Provider>> {
+        let mut providers: Vec<_> = self.0.providers.pin().values().cloned().collect();
+        providers.sort_by(|a, b| (&a.tenant, &a.id).cmp(&(&b.tenant, &b.id)));
+        providers
+    }
+}
+
+async fn warm_up(providers: Vec<Arc<Provider>>, deadline: Duration) -> Health {
+    let until = socket_now() + deadline;
+    // All flights are started before one is waited for; the gate bounds and spreads them.
+    let flights: Vec<_> = providers.iter().filter_map(resolve::start_if_empty).collect();
+    for flight in flights {
+        if timeout_at(until, flight.ended()).await.is_err() {
+            break;
+        }
+    }
+    Health::of(providers.iter().map(Provider::health).collect())
+}
+
+fn not_registered(tenant: &str, provider: &str) -> Error {
+    Error::NotRegistered { tenant: tenant.to_owned(), provider: provider.to_owned() }
+}
+
+impl Settings {
+    /// Applies the registry's defaults and checks everything.
+    fn admit(&self, mut registration: IdentityProviderRegistration) -> Result<Source> {
+        if self.require_https && !registration.require_https {
+            return Err(Error::Security(
+                "this registry requires https; build it with require_https(false) to allow plain http".into(),
+            ));
+        }
+        registration.require_https &= self.require_https;
+        if registration.refresh_early == DEFAULT_REFRESH_EARLY {
+            registration.refresh_early = self.refresh_early;
+        }
+        if registration.stale_while_error == DEFAULT_STALE_WHILE_ERROR {
+            registration.stale_while_error = self.stale_while_error;
+        }
+        registration.validate()?;
+        registration.normalize_allowed_domains();
+        let host = registration.jwks_url.host_str().unwrap_or_default();
+        enforce_host(host, &self.allowed_domains, "the registry's")?;
+        Ok(Source {
+            registration: Arc::new(registration),
+            registry_domains: self.allowed_domains.clone(),
+            given_client: false,
+        })
+    }
+}
+
+impl Inner {
+    fn shut_down(&self) {
+        self.engine.schedule.close();
+        for provider in self.providers.pin().values() {
+            provider.shut_down();
+        }
+    }
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            providers: HashMap::default(),
+            engine: Engine::new(EngineParts::default()),
+            settings: Settings::default(),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+/// One provider of a registry.
+#[derive(Clone, Debug)]
+pub struct ProviderHandle {
+    provider: Arc<Provider>,
+    registry: Registry,
+}
+
+impl ProviderHandle {
+    /// As [`Registry::resolve`].
+    ///
+    /// # Errors
+    /// As [`Registry::resolve`].
+    pub async fn resolve(&self, kid: Option<&str>) -> Result<Arc<JwkSet>> {
+        self.look(&WholeSet { kid }).await
+    }
+
+    /// As [`Registry::key`].
+    ///
+    /// # Errors
+    /// As [`Registry::key`].
+    pub async fn key(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<VerificationKey> {
+        self.look(&OneKey { kid, algorithm }).await
+    }
+
+    /// The registry it belongs to.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Tells that a signature failed under a matching or absent kid: the provider may have changed
+    /// its key in place. Starts a refresh in the background, within the budget for unknown kids.
+    pub fn report_bad_signature(&self) {
+        self.provider.suspect_rotation();
+    }
+
+    async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
+        match resolve::at_hand(&self.provider, want) {
+            Some(answer) => answer,
+            None => resolve::waited(&self.provider, want).await,
+        }
+    }
+}
