@@ -4,6 +4,9 @@
 //! moment and the chance it decides by, so that a test or a simulation replays it exactly.
 
 mod algorithm;
+pub mod key;
+pub mod keyset;
+pub mod select;
 mod time;
 
 pub use algorithm::{Algorithm, AlgorithmSet, UnknownAlgorithm};
