@@ -5,7 +5,17 @@
 
 pub mod admission;
 mod algorithm;
+pub mod allow;
 pub mod freshness;
+pub mod ids;
+pub mod key;
+pub mod keyset;
+pub mod lifecycle;
+pub mod missing;
+pub mod pin;
+pub mod policy;
+pub mod published;
+pub mod select;
 mod time;
 
 pub use algorithm::{Algorithm, AlgorithmSet, UnknownAlgorithm};

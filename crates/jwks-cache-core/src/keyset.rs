@@ -1,0 +1,543 @@
+//! A key set document, judged key by key (RFC 7517 §5): one bad key does not cost the others.
+//!
+//! This room accepts the JSON that real providers publish and says of each entry what it is worth. It does
+//! not know where a document came from, how long it is good, or which keys were held before.
+
+mod diff;
+mod entry;
+mod material;
+mod reason;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use jsonwebtoken::jwk::JwkSet;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+pub use diff::{KeyId, SetDiff, diff};
+pub use reason::Reason;
+
+use crate::key::{Findings, Key, Thumbprint};
+use crate::{Algorithm, AlgorithmSet};
+use entry::{Judged, Text, Unfit};
+
+/// Real documents nest five deep.
+const MAX_DEPTH: u32 = 32;
+
+/// What a key must be to be trusted, and how large a set may be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeyRules {
+    /// The shortest RSA modulus trusted, in bits. Default 2048 (RFC 7518 §3.3); nothing below 1024 verifies,
+    /// and below 2048 only RS256 and RS512 do.
+    pub min_rsa_bits: u32,
+    /// The most entries a document may have. Default 512, some 30 times the largest set seen.
+    pub max_keys: u32,
+    /// The algorithms that keys may verify. Default all.
+    pub algorithms: AlgorithmSet,
+}
+
+impl Default for KeyRules {
+    fn default() -> Self {
+        Self { min_rsa_bits: 2048, max_keys: 512, algorithms: AlgorithmSet::ALL }
+    }
+}
+
+/// A judged document. Cloning shares it.
+#[derive(Clone)]
+pub struct KeySet {
+    text: Arc<str>,
+    jwks: Arc<JwkSet>,
+    keys: Arc<[Arc<Key>]>,
+    ledger: Arc<[LedgerEntry]>,
+}
+
+impl KeySet {
+    /// Judges a document, every entry by itself and then for kids that name two keys.
+    ///
+    /// A document without a usable key is judged all the same; an empty `keys` array gives an empty set.
+    ///
+    /// # Errors
+    /// The document as a whole cannot be taken: see [`Refusal`].
+    pub fn judge(document: &[u8], rules: &KeyRules) -> Result<Self, Refusal> {
+        let text = std::str::from_utf8(document).map_err(|_| Refusal::NotUtf8)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text); // RFC 8259 §8.1 permits ignoring it
+        if is_nested_too_deep(text) {
+            return Err(Refusal::TooDeep);
+        }
+        let entries = entries(text, rules.max_keys)?;
+
+        let mut judged: Vec<Judged> = entries.iter().map(|entry| entry::judge(entry, rules)).collect();
+        set_aside_ambiguous(&mut judged);
+
+        let text = published(text, &entries, &judged);
+        let mut jwks = Vec::new();
+        let rows: Vec<Result<Findings, Unfit>> = judged
+            .into_iter()
+            .map(|Judged { outcome, .. }| {
+                outcome.map(|(findings, jwk)| {
+                    jwks.push(jwk);
+                    findings
+                })
+            })
+            .collect();
+        if let (true, Some(Err(unfit))) = (jwks.is_empty(), rows.first()) {
+            return Err(Refusal::NoneWellFormed { entries: rows.len(), first: unfit.reason });
+        }
+        jwks.shrink_to_fit();
+        let jwks = Arc::new(JwkSet { keys: jwks });
+
+        let mut keys = Vec::with_capacity(jwks.keys.len());
+        let ledger = rows.into_iter().enumerate().map(|(index, row)| {
+            let row = match row {
+                Ok(findings) => {
+                    let key = Key::new(findings, Arc::clone(&jwks), keys.len());
+                    let key = Arc::new(key.expect("there is a JWK for each"));
+                    keys.push(Arc::clone(&key));
+                    Row::Key(key)
+                }
+                Err(unfit) => Row::Unfit(Arc::new(unfit)),
+            };
+            LedgerEntry { index, row }
+        });
+        let ledger = ledger.collect();
+        Ok(Self { text, jwks, keys: keys.into(), ledger })
+    }
+
+    /// The published text. Keys with private members, symmetric keys and entries that are no objects are left
+    /// out whole; everything else stands as it was published.
+    #[must_use]
+    pub const fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// The well-formed keys in the document's order, set aside or not, with their numbers encoded canonically.
+    #[must_use]
+    pub const fn jwks(&self) -> &Arc<JwkSet> {
+        &self.jwks
+    }
+
+    /// The same keys as in [`KeySet::jwks`], in the same order.
+    #[must_use]
+    pub fn keys(&self) -> &[Arc<Key>] {
+        &self.keys
+    }
+
+    /// Every entry of the document with its verdict.
+    #[must_use]
+    pub fn ledger(&self) -> &[LedgerEntry] {
+        &self.ledger
+    }
+
+    /// The keys that may verify.
+    pub fn usable(&self) -> impl Iterator<Item = &Arc<Key>> {
+        self.keys.iter().filter(|key| key.is_usable())
+    }
+
+    /// Whether the document had no entries at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ledger.is_empty()
+    }
+
+    /// The SHA-256 of [`KeySet::text`], computed on each call.
+    #[must_use]
+    pub fn set_hash(&self) -> [u8; 32] {
+        sha256(self.text.as_bytes())
+    }
+}
+
+impl fmt::Debug for KeySet {
+    /// Prints kids, escaped, and thumbprints; no material.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.keys.iter().map(|key| (key.kid(), key.thumbprint()))).finish()
+    }
+}
+
+/// One entry of a document.
+#[derive(Clone)]
+pub struct LedgerEntry {
+    index: usize,
+    row: Row,
+}
+
+#[derive(Clone)]
+enum Row {
+    Key(Arc<Key>),
+    Unfit(Arc<Unfit>),
+}
+
+/// What an entry is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is a key that may verify.
+    Usable,
+    /// It verifies nothing.
+    SetAside {
+        /// Why.
+        reason: Reason,
+        /// Whether it is still in [`KeySet::jwks`].
+        well_formed: bool,
+    },
+}
+
+impl LedgerEntry {
+    /// The entry's place in the document, from 0.
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The key, if the entry is a well-formed one.
+    #[must_use]
+    pub const fn key(&self) -> Option<&Arc<Key>> {
+        match &self.row {
+            Row::Key(key) => Some(key),
+            Row::Unfit(_) => None,
+        }
+    }
+
+    /// `kid`, where it is a readable text. It may hold any character: escape it.
+    #[must_use]
+    pub fn kid(&self) -> Option<&str> {
+        match &self.row {
+            Row::Key(key) => key.kid(),
+            Row::Unfit(unfit) => unfit.kid.as_deref(),
+        }
+    }
+
+    /// `kty`, where readable.
+    #[must_use]
+    pub fn kty(&self) -> Option<&str> {
+        match &self.row {
+            Row::Key(key) => Some(key.kty().as_str()),
+            Row::Unfit(unfit) => unfit.kty.as_deref(),
+        }
+    }
+
+    /// `alg`, where readable.
+    #[must_use]
+    pub fn alg(&self) -> Option<&str> {
+        match &self.row {
+            Row::Key(key) => key.alg(),
+            Row::Unfit(unfit) => unfit.alg.as_deref(),
+        }
+    }
+
+    /// `use`, where readable.
+    #[must_use]
+    pub fn key_use(&self) -> Option<&str> {
+        match &self.row {
+            Row::Key(key) => key.key_use(),
+            Row::Unfit(unfit) => unfit.key_use.as_deref(),
+        }
+    }
+
+    /// `crv`, where readable.
+    #[must_use]
+    pub fn curve(&self) -> Option<&str> {
+        match &self.row {
+            Row::Key(key) => key.curve().map(crate::key::Curve::as_str),
+            Row::Unfit(unfit) => unfit.curve.as_deref(),
+        }
+    }
+
+    /// The size of a well-formed key, in bits.
+    #[must_use]
+    pub fn bits(&self) -> Option<u32> {
+        self.key().map(|key| key.bits())
+    }
+
+    /// The thumbprint of a well-formed key.
+    #[must_use]
+    pub fn thumbprint(&self) -> Option<Thumbprint> {
+        self.key().map(|key| key.thumbprint())
+    }
+
+    /// What the entry is worth.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let reason = match &self.row {
+            Row::Key(key) => key.set_aside().copied(),
+            Row::Unfit(unfit) => Some(unfit.reason),
+        };
+        match reason {
+            None => Verdict::Usable,
+            Some(reason) => Verdict::SetAside { reason, well_formed: reason.is_well_formed() },
+        }
+    }
+}
+
+impl fmt::Debug for LedgerEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LedgerEntry")
+            .field("index", &self.index)
+            .field("kid", &self.kid())
+            .field("thumbprint", &self.thumbprint())
+            .field("verdict", &self.verdict())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a document as a whole is not taken. It holds nothing of the document's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// JSON between systems is UTF-8 (RFC 8259 §8.1).
+    NotUtf8,
+    /// Not one JSON value.
+    NotJson {
+        /// Where reading stopped, from 1.
+        line: usize,
+        /// Where in the line, from 1.
+        column: usize,
+        /// It begins like HTML or XML.
+        markup: bool,
+    },
+    /// An array or object lies more than 32 deep.
+    TooDeep,
+    /// Not an object with an array `keys`.
+    NoKeysArray(Instead),
+    /// `keys` stands in it twice, and readers would differ on which one counts.
+    RepeatedKeys,
+    /// More entries than allowed; counting stopped there.
+    TooManyKeys {
+        /// The entries allowed.
+        max: u32,
+    },
+    /// There are entries, and none is a well-formed public key.
+    NoneWellFormed {
+        /// How many entries there are.
+        entries: usize,
+        /// What is wrong with the first.
+        first: Reason,
+    },
+}
+
+/// What a document without a `keys` array looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Instead {
+    /// OpenID Connect or OAuth metadata: it has `jwks_uri`.
+    Metadata,
+    /// A single key: it has `kty`.
+    SingleKey,
+    /// An error answer: it has `error`.
+    Error,
+    /// Anything else.
+    Other,
+}
+
+impl Refusal {
+    /// A stable label for metrics and machines.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::NotUtf8 => "not_utf8",
+            Self::NotJson { .. } => "not_json",
+            Self::TooDeep => "too_deep",
+            Self::NoKeysArray(_) => "no_keys_array",
+            Self::RepeatedKeys => "repeated_keys",
+            Self::TooManyKeys { .. } => "too_many_keys",
+            Self::NoneWellFormed { .. } => "none_well_formed",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUtf8 => f.write_str("not UTF-8 text: check that the URL gives plain JSON"),
+            Self::NotJson { markup: true, .. } => f.write_str(
+                "not JSON but markup: check that the URL is that of the key set, and that no login or \
+                 gateway page stands before it",
+            ),
+            Self::NotJson { line, column, .. } => write!(
+                f,
+                "not JSON from line {line}, column {column}: check the URL, and that the answer arrived whole"
+            ),
+            Self::TooDeep => write!(f, "nested more than {MAX_DEPTH} deep: no key set is; check the URL"),
+            Self::NoKeysArray(instead) => {
+                f.write_str("not a key set, which is an object with an array `keys`: ")?;
+                f.write_str(match instead {
+                    Instead::Metadata => "this is metadata; use the URL in its `jwks_uri`",
+                    Instead::SingleKey => "this is a single key; its publisher must put it into a set",
+                    Instead::Error => "this is an error message; ask the provider",
+                    Instead::Other => "check the URL",
+                })
+            }
+            Self::RepeatedKeys => {
+                f.write_str("`keys` stands in it twice: its publisher must say which one counts")
+            }
+            Self::TooManyKeys { max } => {
+                write!(f, "more than {max} keys: raise `max_keys` if the provider really has so many")
+            }
+            Self::NoneWellFormed { entries, first } => write!(
+                f,
+                "none of its {entries} keys is a well-formed public key (the first: {first}): ask the provider"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Whether brackets outside of strings nest too deep. It runs before any parser, and does not recurse.
+fn is_nested_too_deep(text: &str) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_u32, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth = depth.saturating_add(1);
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// The entries of the one `keys` array, unread.
+fn entries(text: &str, max: u32) -> Result<Vec<&RawValue>, Refusal> {
+    let top: Top<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => Refusal::NoKeysArray(Instead::Other),
+        _ => Refusal::NotJson {
+            line: error.line(),
+            column: error.column(),
+            markup: text.trim_start().starts_with('<'),
+        },
+    })?;
+    if top.repeated {
+        return Err(Refusal::RepeatedKeys);
+    }
+    match top.keys {
+        Some(keys) if keys.get().starts_with('[') => {
+            let mut collect = Collect { max: max as usize, entries: Vec::new() };
+            let complete =
+                serde_json::Deserializer::from_str(keys.get()).deserialize_seq(&mut collect).is_ok();
+            // The text is JSON already: all that can stop the reading is the limit.
+            if complete { Ok(collect.entries) } else { Err(Refusal::TooManyKeys { max }) }
+        }
+        _ => Err(Refusal::NoKeysArray(top.instead)),
+    }
+}
+
+/// The top level. Other members may stand twice: nobody reads them.
+struct Top<'a> {
+    keys: Option<&'a RawValue>,
+    repeated: bool,
+    instead: Instead,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TopVisitor;
+        impl<'de> Visitor<'de> for TopVisitor {
+            type Value = Top<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top<'de>, A::Error> {
+                let mut top = Top { keys: None, repeated: false, instead: Instead::Other };
+                while let Some(Text(name)) = map.next_key()? {
+                    match &*name {
+                        "keys" => {
+                            top.repeated |= top.keys.replace(map.next_value()?).is_some();
+                            continue;
+                        }
+                        "jwks_uri" => top.instead = Instead::Metadata,
+                        "kty" => top.instead = Instead::SingleKey,
+                        "error" => top.instead = Instead::Error,
+                        _ => {}
+                    }
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Ok(top)
+            }
+        }
+        deserializer.deserialize_map(TopVisitor)
+    }
+}
+
+/// Collects the elements of an array, and stops at the first beyond the limit.
+struct Collect<'a> {
+    max: usize,
+    entries: Vec<&'a RawValue>,
+}
+
+impl<'de> Visitor<'de> for &mut Collect<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        while let Some(entry) = array.next_element()? {
+            if self.entries.len() == self.max {
+                return Err(A::Error::custom("too many"));
+            }
+            self.entries.push(entry);
+        }
+        Ok(())
+    }
+}
+
+/// Different material under one kid for one algorithm: nothing says which is meant, so neither is trusted
+/// (RFC 7517 §4.5 asks for distinct kids). The same material twice is one key.
+fn set_aside_ambiguous(judged: &mut [Judged]) {
+    let mut claims: HashMap<(&str, Algorithm), (Thumbprint, bool)> = HashMap::new();
+    for (findings, jwk) in judged.iter().filter_map(|judged| judged.outcome.as_ref().ok()) {
+        let Some(kid) = jwk.common.key_id.as_deref() else { continue };
+        for algorithm in findings.algorithms.iter() {
+            let (first, contested) = claims.entry((kid, algorithm)).or_insert((findings.thumbprint, false));
+            *contested |= *first != findings.thumbprint;
+        }
+    }
+    let is_ambiguous = |judged: &Judged| {
+        let Ok((findings, jwk)) = &judged.outcome else { return false };
+        let Some(kid) = jwk.common.key_id.as_deref() else { return false };
+        findings.algorithms.iter().any(|algorithm| claims.get(&(kid, algorithm)).is_some_and(|claim| claim.1))
+    };
+    let ambiguous: Vec<bool> = judged.iter().map(is_ambiguous).collect();
+    for (judged, ambiguous) in judged.iter_mut().zip(ambiguous) {
+        if let (Ok((findings, _)), true) = (&mut judged.outcome, ambiguous) {
+            findings.put_aside(Reason::AmbiguousKid);
+        }
+    }
+}
+
+/// The document without the entries that must not leave the process.
+fn published(text: &str, entries: &[&RawValue], judged: &[Judged]) -> Arc<str> {
+    if judged.iter().all(|judged| judged.publishable) {
+        return text.into();
+    }
+    // The entries are slices of the text: their places follow from where they lie.
+    let place = |entry: &RawValue| (entry.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+    let start = entries.first().map_or(0, |entry| place(entry));
+    let end = entries.last().map_or(0, |entry| place(entry).saturating_add(entry.get().len()));
+    let kept: Vec<&str> = entries
+        .iter()
+        .zip(judged)
+        .filter_map(|(entry, judged)| judged.publishable.then_some(entry.get()))
+        .collect();
+    let around =
+        |part: Option<&'_ str>| part.expect("an entry begins and ends between characters").to_owned();
+    (around(text.get(..start)) + &kept.join(",") + &around(text.get(end..))).into()
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("a SHA-256 has 32 bytes")
+}
