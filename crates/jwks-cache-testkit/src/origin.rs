@@ -130,6 +130,9 @@ impl Origin {
     }
 
     /// Goes down: closes every connection, and refuses new ones, until [`Origin::resume`].
+    ///
+    /// # Panics
+    /// If another process takes the port at that very moment.
     pub fn pause(&self) {
         self.order(Command::Pause);
     }
