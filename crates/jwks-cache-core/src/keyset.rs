@@ -137,6 +137,12 @@ impl KeySet {
         self.keys.iter().filter(|key| key.is_usable())
     }
 
+    /// Whether the document has an entry with this kid, whatever became of it.
+    #[must_use]
+    pub fn mentions(&self, kid: &str) -> bool {
+        self.ledger.iter().any(|entry| entry.kid() == Some(kid))
+    }
+
     /// Whether the document had no entries at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -315,6 +321,8 @@ pub enum Refusal {
         /// What is wrong with the first.
         first: Reason,
     },
+    /// No key of it may verify, and keys that may are still servable.
+    NothingUsable,
 }
 
 /// What a document without a `keys` array looks like.
@@ -343,6 +351,7 @@ impl Refusal {
             Self::RepeatedKeys => "repeated_keys",
             Self::TooManyKeys { .. } => "too_many_keys",
             Self::NoneWellFormed { .. } => "none_well_formed",
+            Self::NothingUsable => "nothing_usable",
         }
     }
 }

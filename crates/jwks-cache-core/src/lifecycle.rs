@@ -322,7 +322,7 @@ impl Lifecycle {
         self.held = Some(Arc::new(Held {
             set,
             headers,
-            stated: Stated::default(),
+            stated: Stated::Nothing,
             received_at,
             received_wall,
             expires_at,
@@ -457,7 +457,7 @@ impl Lifecycle {
             Freshness {
                 lifetime: self.policy.min_ttl,
                 stale_window: Duration::ZERO,
-                stated: Stated::default(),
+                stated: Stated::Nothing,
             }
         } else {
             assess(&headers, &timing, &self.policy.freshness_rules())

@@ -192,6 +192,19 @@ impl Published {
         Self { held, jwks, keys, retiring, denials, failed_at, backoff_until }
     }
 
+    /// Whether `kid` is denied, or names a held key that is denied by its material.
+    #[must_use]
+    pub fn denies_kid(&self, kid: &str) -> bool {
+        if self.denials.is_empty() {
+            return false;
+        }
+        let named = |key: &Key| key.kid() == Some(kid) && self.denials.denies(key);
+        self.denials.denies_kid(kid)
+            || self.held.as_ref().is_some_and(|held| {
+                held.set.keys().iter().any(|key| named(key)) || held.retiring.iter().any(|old| named(&old.key))
+            })
+    }
+
     /// What a reader may do now.
     #[must_use]
     pub fn standing(&self, now: Moment) -> Standing {

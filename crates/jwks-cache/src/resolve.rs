@@ -52,7 +52,7 @@ impl Want for WholeSet<'_> {
         let published = &view.published;
         let missing = self
             .kid
-            .is_some_and(|kid| !select::holds_kid(&published.keys, kid) && !published.denials.denies_kid(kid));
+            .is_some_and(|kid| !select::holds_kid(&published.keys, kid) && !published.denies_kid(kid));
         Picked { answer: Ok(published.jwks.clone()), missing }
     }
 }
@@ -73,7 +73,7 @@ impl Want for OneKey<'_> {
     fn pick(&self, view: &View, now: Moment) -> Picked<VerificationKey> {
         let published = &view.published;
         if let Some(kid) = self.kid
-            && published.denials.denies_kid(kid)
+            && published.denies_kid(kid)
         {
             return Picked { answer: Err(KeyError::Denied.into()), missing: false };
         }
@@ -94,19 +94,9 @@ impl Want for OneKey<'_> {
             .find_map(|old| VerificationKey::new(old.key.clone(), self.algorithm));
         match retiring {
             Some(key) => Picked { answer: Ok(key), missing: false },
-            // Its material stood under a denied kid, or it was denied by thumbprint.
-            None if published.held.as_ref().is_some_and(|held| held.set.mentions(kid))
-                && select::was_denied(held_keys(view), &published.keys, kid) =>
-            {
-                Picked { answer: Err(KeyError::Denied.into()), missing: false }
-            }
             None => Picked { answer: Err(key_error(no_key).into()), missing: true },
         }
     }
-}
-
-fn held_keys(view: &View) -> &[Arc<jwks_cache_core::key::Key>] {
-    view.published.held.as_ref().map_or(&[], |held| held.set.keys())
 }
 
 fn key_error(no_key: NoKey) -> KeyError {

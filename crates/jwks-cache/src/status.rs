@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
+use jwks_cache_core::keyset::{LedgerEntry, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::refresh::Provider;
@@ -204,27 +205,20 @@ impl Provider {
 fn key_statuses(view: &View, now: Moment) -> Vec<KeyStatus> {
     let published = &view.published;
     let Some(held) = &published.held else { return Vec::new() };
-    let mut keys: Vec<KeyStatus> = held.set.ledger().iter().map(|entry| {
-        let reason = entry.reason().map(ToString::to_string);
+    let entry = |entry: &LedgerEntry| {
+        let (state, reason) = match entry.verdict() {
+            Verdict::SetAside { reason, .. } => ("set_aside", Some(reason.as_str().to_owned())),
+            Verdict::Usable if entry.key().is_some_and(|key| published.denials.denies(key)) => ("denied", None),
+            Verdict::Usable => ("usable", None),
+        };
         KeyStatus {
-            kid: entry.kid.as_deref().map(shown_kid),
-            thumbprint: entry.thumbprint.map(|thumbprint| thumbprint.to_string()),
-            state: match &reason {
-                Some(_) => "set_aside",
-                None if entry.kid.as_deref().is_some_and(|kid| published.denials.denies_kid(kid)) => "denied",
-                None if entry
-                    .thumbprint
-                    .is_some_and(|print| !published.keys.iter().any(|key| key.thumbprint() == print)) =>
-                {
-                    "denied"
-                }
-                None => "usable",
-            }
-            .to_owned(),
+            kid: entry.kid().map(shown_kid),
+            thumbprint: entry.thumbprint().map(|thumbprint| thumbprint.to_string()),
+            state: state.to_owned(),
             reason,
         }
-    })
-    .collect();
+    };
+    let mut keys: Vec<KeyStatus> = held.set.ledger().iter().map(entry).collect();
     keys.extend(published.retiring.iter().filter(|old| now < old.until).map(|old| KeyStatus {
         kid: old.key.kid().map(shown_kid),
         thumbprint: Some(old.key.thumbprint().to_string()),

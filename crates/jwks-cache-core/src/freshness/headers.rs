@@ -46,6 +46,17 @@ impl StoredHeaders {
         }
     }
 
+    /// The header of a stored set, of which only the validators are known.
+    #[must_use]
+    pub fn from_validators(etag: Option<&str>, last_modified: Option<DateTime<Utc>>) -> Self {
+        Self {
+            etag: etag.filter(|tag| !tag.is_empty() && tag.len() <= Self::MAX_ETAG_BYTES).map(str::to_owned),
+            last_modified: last_modified
+                .map(|at| LastModified { text: httpdate::fmt_http_date(at.into()), at }),
+            ..Self::default()
+        }
+    }
+
     /// Freshens the stored fields with those of a 304 (RFC 9111 §3.2, §4.3.4): a field that the 304
     /// carries replaces the stored one, or is added; one that it leaves out stays.
     ///

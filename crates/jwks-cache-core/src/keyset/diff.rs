@@ -30,6 +30,12 @@ pub struct SetDiff {
 }
 
 impl SetDiff {
+    /// The difference between nothing and `set`.
+    #[must_use]
+    pub fn all_of(set: &KeySet) -> Self {
+        Self { added: set.keys().iter().map(|key| id(key)).collect(), ..Self::default() }
+    }
+
     /// Whether both sets hold the same keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
