@@ -384,6 +384,9 @@ impl fmt::Display for Refusal {
             Self::TooManyKeys { max } => {
                 write!(f, "more than {max} keys: raise `max_keys` if the provider really has so many")
             }
+            Self::NothingUsable => {
+                f.write_str("no key of the document may verify, while usable keys are still held")
+            }
             Self::NoneWellFormed { entries, first } => write!(
                 f,
                 "none of its {entries} keys is a well-formed public key (the first: {first}): ask the provider"

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
 
-use crate::freshness::{Freshness, Stated, StoredHeaders, Timing, Validators, assess};
+use crate::freshness::{Bound, Freshness, Stated, StoredHeaders, Timing, Validators, assess};
 use crate::keyset::{KeySet, Refusal, SetDiff, diff};
 use crate::policy::{Policy, RefreshMode, doubled};
 use crate::published::{Denials, Held, Published, Retiring};
@@ -125,6 +125,18 @@ pub enum Change {
     Failed,
     /// A flight that had been given up; nothing happened.
     Ignored,
+}
+
+/// A set to hold from now on.
+struct Document {
+    set: Arc<KeySet>,
+    headers: StoredHeaders,
+    timing: Timing,
+    retiring: Vec<Retiring>,
+    /// Nothing was servable before: the first timer is drawn early, so that providers part.
+    first: bool,
+    /// Whether its validators may be sent.
+    trusted: bool,
 }
 
 /// The state machine of one provider.
@@ -273,7 +285,7 @@ impl Lifecycle {
                 let first = servable.is_none();
                 let retiring = self.retire(&set, timing.received_at);
                 self.learn_denied(&set);
-                self.hold(set, headers, timing, retiring, first, dice);
+                self.hold(Document { set, headers, timing, retiring, first, trusted: true }, dice);
                 Change::Adopted { diff, suspicious, recovered: self.succeed() }
             }
             Outcome::NotModified { headers, timing } => {
@@ -286,7 +298,8 @@ impl Lifecycle {
                 let first = !held.is_servable(now);
                 let retiring = held.retiring.iter().filter(|key| timing.received_at < key.until);
                 let retiring = retiring.cloned().collect();
-                self.hold(held.set.clone(), merged, timing, retiring, first, dice);
+                let set = held.set.clone();
+                self.hold(Document { set, headers: merged, timing, retiring, first, trusted: true }, dice);
                 Change::Renewed { recovered: self.succeed() }
             }
             Outcome::Failed { retry_after } => {
@@ -358,12 +371,8 @@ impl Lifecycle {
             received_at: held.received_at,
             received_wall: held.received_wall,
         };
-        self.hold(set, held.headers.clone(), timing, retiring, false, dice);
-        if let Some(now_held) = self.held.take() {
-            let mut now_held = Arc::unwrap_or_clone(now_held);
-            now_held.validators_trusted = held.validators_trusted;
-            self.held = Some(Arc::new(now_held));
-        }
+        let (headers, trusted) = (held.headers.clone(), held.validators_trusted);
+        self.hold(Document { set, headers, timing, retiring, first: false, trusted }, dice);
     }
 
     /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust.
@@ -444,20 +453,14 @@ impl Lifecycle {
         self.policy.refresh_mode != RefreshMode::OnDemand
     }
 
-    fn hold(
-        &mut self,
-        set: Arc<KeySet>,
-        headers: StoredHeaders,
-        timing: Timing,
-        retiring: Vec<Retiring>,
-        first: bool,
-        dice: &mut dyn Dice,
-    ) {
+    fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
+        let Document { set, headers, timing, retiring, first, trusted } = document;
         let granted = if set.is_empty() {
             Freshness {
                 lifetime: self.policy.min_ttl,
                 stale_window: Duration::ZERO,
                 stated: Stated::Nothing,
+                bound: Bound::MinTtl,
             }
         } else {
             assess(&headers, &timing, &self.policy.freshness_rules())
@@ -486,7 +489,7 @@ impl Lifecycle {
             expires_at,
             refresh_at,
             servable_until,
-            validators_trusted: true,
+            validators_trusted: trusted,
             retiring,
         }));
     }

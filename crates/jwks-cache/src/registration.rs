@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jwks_cache_core::policy::{Policy, Retry};
-use jwks_cache_core::{AlgorithmSet, Dice, allow, ids};
+use jwks_cache_core::{AlgorithmSet, allow, ids};
 use serde::{Deserialize, Serialize};
 use url::Url;
 

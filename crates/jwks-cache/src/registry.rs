@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jwks_cache_core::key::VerificationKey;
-use jwks_cache_core::{Algorithm, allow};
+use jwks_cache_core::Algorithm;
 use papaya::{Equivalent, HashMap};
 use tokio::time::timeout_at;
 

@@ -77,7 +77,7 @@ impl Want for OneKey<'_> {
         {
             return Picked { answer: Err(KeyError::Denied.into()), missing: false };
         }
-        let no_key = match select::select(&published.keys, self.kid, self.algorithm) {
+        let no_key = match select::select(&*published.keys, self.kid, self.algorithm) {
             Ok(key) => {
                 let key = VerificationKey::new(key.clone(), self.algorithm);
                 return Picked { answer: key.ok_or_else(|| KeyError::NoMatch.into()), missing: false };

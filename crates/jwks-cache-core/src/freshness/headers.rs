@@ -52,6 +52,8 @@ impl StoredHeaders {
         Self {
             etag: etag.filter(|tag| !tag.is_empty() && tag.len() <= Self::MAX_ETAG_BYTES).map(str::to_owned),
             last_modified: last_modified
+                // The years that an HTTP date can say.
+                .filter(|at| (0..253_402_300_800).contains(&at.timestamp()))
                 .map(|at| LastModified { text: httpdate::fmt_http_date(at.into()), at }),
             ..Self::default()
         }

@@ -232,7 +232,7 @@ fn transport(error: reqwest::Error) -> NotFetched {
 }
 
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 
 fn is_tls(error: &(dyn StdError + 'static)) -> bool {
