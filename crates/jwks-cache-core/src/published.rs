@@ -201,7 +201,8 @@ impl Published {
         let named = |key: &Key| key.kid() == Some(kid) && self.denials.denies(key);
         self.denials.denies_kid(kid)
             || self.held.as_ref().is_some_and(|held| {
-                held.set.keys().iter().any(|key| named(key)) || held.retiring.iter().any(|old| named(&old.key))
+                held.set.keys().iter().any(|key| named(key))
+                    || held.retiring.iter().any(|old| named(&old.key))
             })
     }
 
@@ -215,8 +216,7 @@ impl Published {
             Standing::RefreshDue
         } else if !held.is_servable(now) {
             Standing::Unusable
-        } else if now < self.backoff_until
-            || self.failed_at.is_some_and(|at| now.since(at) < FAILED_RECENTLY)
+        } else if now < self.backoff_until || self.failed_at.is_some_and(|at| now.since(at) < FAILED_RECENTLY)
         {
             Standing::Stale
         } else {

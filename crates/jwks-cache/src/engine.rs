@@ -109,6 +109,9 @@ fn digest(document: &[u8], rules: &KeyRules) -> [u8; 32] {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("clock", &self.clock).field("fetch", &self.fetch).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("clock", &self.clock)
+            .field("fetch", &self.fetch)
+            .finish_non_exhaustive()
     }
 }

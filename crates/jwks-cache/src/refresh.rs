@@ -6,12 +6,12 @@ mod flight;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
+use jwks_cache_core::Moment;
 use jwks_cache_core::freshness::StoredHeaders;
 use jwks_cache_core::keyset::KeySet;
 use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
-use jwks_cache_core::Moment;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 

@@ -250,8 +250,8 @@ impl IdentityProviderRegistration {
     pub(crate) fn is_tightened_by(&self, next: &Self) -> bool {
         let pins_loosened =
             next.pinned_spki.is_empty() || self.pinned_spki.iter().all(|pin| next.pinned_spki.contains(pin));
-        let pins_tightened = self.pinned_spki != next.pinned_spki
-            && (self.pinned_spki.is_empty() || !pins_loosened);
+        let pins_tightened =
+            self.pinned_spki != next.pinned_spki && (self.pinned_spki.is_empty() || !pins_loosened);
         pins_tightened
             || !(self.allowed_domains == next.allowed_domains
                 || allow::is_loosening(&self.allowed_domains, &next.allowed_domains))
@@ -267,7 +267,9 @@ fn check_domain(domain: &str) -> Result<()> {
     if name.starts_with('.') || !name.bytes().all(legal) {
         return Err(Error::validation(
             "allowed_domains",
-            format!("{domain:?} is not a host name; write it as in example.com (its subdomains are included)"),
+            format!(
+                "{domain:?} is not a host name; write it as in example.com (its subdomains are included)"
+            ),
         ));
     }
     Ok(())

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
-use jwks_cache_core::key::VerificationKey;
 use jwks_cache_core::Algorithm;
+use jwks_cache_core::key::VerificationKey;
 use papaya::{Equivalent, HashMap};
 use tokio::time::timeout_at;
 
@@ -15,9 +15,7 @@ use crate::engine::{Engine, EngineParts};
 use crate::error::{Error, Result};
 use crate::events::Subscription;
 use crate::refresh::{Provider, Source};
-use crate::registration::{
-    DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration,
-};
+use crate::registration::{DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration};
 use crate::resolve::{self, OneKey, Want, WholeSet};
 use crate::security::enforce_host;
 use crate::status::{Health, ProviderStatus};

@@ -248,9 +248,8 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
         if !stale {
             provider.join_cold(&flight);
         }
-        let until = until.unwrap_or_else(|| {
-            socket_now() + view.policy.stale_wait.saturating_sub(flight.age())
-        });
+        let until =
+            until.unwrap_or_else(|| socket_now() + view.policy.stale_wait.saturating_sub(flight.age()));
         match timeout_at(until, flight.ended()).await {
             Ok(Ended::Landed(view)) => return Ok((view, From::Flight, Some(flight.number))),
             Ok(Ended::Failed(_)) | Err(_) if stale => {

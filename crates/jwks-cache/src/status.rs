@@ -208,7 +208,9 @@ fn key_statuses(view: &View, now: Moment) -> Vec<KeyStatus> {
     let entry = |entry: &LedgerEntry| {
         let (state, reason) = match entry.verdict() {
             Verdict::SetAside { reason, .. } => ("set_aside", Some(reason.as_str().to_owned())),
-            Verdict::Usable if entry.key().is_some_and(|key| published.denials.denies(key)) => ("denied", None),
+            Verdict::Usable if entry.key().is_some_and(|key| published.denials.denies(key)) => {
+                ("denied", None)
+            }
             Verdict::Usable => ("usable", None),
         };
         KeyStatus {

@@ -81,9 +81,7 @@ impl Counters {
     }
 
     fn became_dirty(&self) -> bool {
-        cfg!(feature = "metrics")
-            && !self.unflushed.load(Relaxed)
-            && !self.unflushed.swap(true, Relaxed)
+        cfg!(feature = "metrics") && !self.unflushed.load(Relaxed) && !self.unflushed.swap(true, Relaxed)
     }
 
     /// Notes a flight that brought keys.
@@ -96,7 +94,9 @@ impl Counters {
 
     pub(crate) fn counts(&self) -> Counts {
         let sum = |of: fn(&Stripe) -> &AtomicU64| {
-            self.stripes.get().map_or(0, |stripes| stripes.iter().map(|stripe| of(stripe).load(Relaxed)).sum())
+            self.stripes
+                .get()
+                .map_or(0, |stripes| stripes.iter().map(|stripe| of(stripe).load(Relaxed)).sum())
         };
         let (hits, stale): (u64, u64) = (sum(|stripe| &stripe.hits), sum(|stripe| &stripe.stale));
         let (misses, failed) = (self.misses.load(Relaxed), self.failed.load(Relaxed));

@@ -62,7 +62,11 @@ impl HttpFetch {
         Self { identity, clock }
     }
 
-    async fn exchange(&self, request: &FetchRequest, requests: &mut u32) -> std::result::Result<Fetched, NotFetched> {
+    async fn exchange(
+        &self,
+        request: &FetchRequest,
+        requests: &mut u32,
+    ) -> std::result::Result<Fetched, NotFetched> {
         redirect::check(request, &request.url).map_err(NotFetched::refused)?;
         let mut url = request.url.clone();
         let mut hop = 0;
@@ -157,7 +161,11 @@ fn ask(client: &Client, request: &FetchRequest, url: &Url) -> reqwest::RequestBu
     ask
 }
 
-async fn read(mut response: Response, headers: &HeaderMap, most: u64) -> std::result::Result<Vec<u8>, NotFetched> {
+async fn read(
+    mut response: Response,
+    headers: &HeaderMap,
+    most: u64,
+) -> std::result::Result<Vec<u8>, NotFetched> {
     let mut body = Body::new(headers, most)?;
     while let Some(chunk) = response.chunk().await.map_err(transport)? {
         body.push(&chunk)?;
@@ -245,17 +253,17 @@ fn own(cell: &OnceLock<Client>, idle_per_host: usize) -> std::result::Result<Cli
     if let Some(client) = cell.get() {
         return Ok(client.clone());
     }
-    let client = build(idle_per_host).map_err(|error| {
-        NotFetched::new("client", "the HTTP client could not be built").because(error)
-    })?;
+    let client = build(idle_per_host)
+        .map_err(|error| NotFetched::new("client", "the HTTP client could not be built").because(error))?;
     Ok(cell.get_or_init(|| client).clone())
 }
 
 fn build(idle_per_host: usize) -> Result<Client> {
-    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_platform_verifier())
-        .map_err(|error| Error::Cache(format!("TLS could not be set up: {error}")))?;
+    let tls =
+        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_platform_verifier())
+            .map_err(|error| Error::Cache(format!("TLS could not be set up: {error}")))?;
     let mut tls = tls.with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let client = Client::builder()

@@ -143,14 +143,9 @@ impl Crew {
         if status == StatusCode::NOT_MODIFIED {
             return Ok(Outcome::NotModified { headers, timing });
         }
-        let set = self
-            .provider
-            .engine
-            .judge(&body, &self.policy.key_rules())
-            .map_err(|refusal| NotFetched {
-                status: Some(status),
-                ..NotFetched::new(refusal.reason(), refusal.to_string())
-            })?;
+        let set = self.provider.engine.judge(&body, &self.policy.key_rules()).map_err(|refusal| {
+            NotFetched { status: Some(status), ..NotFetched::new(refusal.reason(), refusal.to_string()) }
+        })?;
         Ok(Outcome::Document { set, headers: StoredHeaders::from_response(&headers), timing })
     }
 
