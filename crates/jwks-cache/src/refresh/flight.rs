@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::{Provider, Source};
 use crate::clock::socket_now;
-use crate::error::{Failure, FetchError, redacted};
+use crate::error::FetchError;
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
 use crate::lock;
@@ -83,7 +83,7 @@ impl Crew {
     async fn attempts(&self) -> Result<Outcome, Failed> {
         let retry = &self.policy.retry;
         let deadline = socket_now() + retry.deadline;
-        let request = self.source.request(&self.plan);
+        let request = self.source.request(&self.plan.validators, self.plan.bypasses_caches());
         let mut waited = None;
         let mut attempt = 1;
         loop {
@@ -114,10 +114,7 @@ impl Crew {
         deadline: Instant,
     ) -> Result<Outcome, NotFetched> {
         let engine = &self.provider.engine;
-        if !self.source.registration.pinned_spki.is_empty() {
-            let why = if self.source.given_client { "a client that was handed in" } else { "this version" };
-            return Err(NotFetched::refused(format!("pinned_spki is set, but {why} cannot enforce pins")));
-        }
+        self.source.refuse_pins()?;
         let most = self.policy.retry.attempt_timeout;
         let time = most.min(deadline.saturating_duration_since(socket_now()));
         let fetched = match timeout(time, engine.fetch.fetch(request)).await {
@@ -129,8 +126,7 @@ impl Crew {
             Err(_) => {
                 // The request that hangs has left.
                 self.provider.counters.requests_sent.fetch_add(1, Relaxed);
-                let message = format!("no whole answer within {time:?}");
-                return Err(NotFetched::new("timeout", message).retryable());
+                return Err(NotFetched::timed_out(time));
             }
         };
         self.provider.counters.requests_sent.fetch_add(u64::from(fetched.requests), Relaxed);
@@ -150,18 +146,7 @@ impl Crew {
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
-        FetchError(Arc::new(Failure {
-            tenant: self.provider.tenant.clone(),
-            provider: self.provider.id.clone(),
-            attempt,
-            url: redacted(&self.source.registration.jwks_url),
-            status: failed.status,
-            body: failed.excerpt,
-            reason: failed.reason,
-            refused_by_policy: failed.refused_by_policy,
-            message: failed.message,
-            cause: failed.cause,
-        }))
+        self.source.failure(failed, attempt)
     }
 }
 
