@@ -9,6 +9,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
@@ -49,6 +51,32 @@ pub struct FetchRequest {
     pub max_redirects: u8,
     /// The most bytes of the body, compressed and inflated.
     pub max_response_bytes: u64,
+    /// How many requests have left for the attempt that runs.
+    pub(crate) sent: Sent,
+}
+
+/// Counts requests as they leave, so that those of an attempt that was given up count too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sent(Arc<AtomicU32>);
+
+impl Sent {
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    fn one_more(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// The one that was about to leave did not.
+    fn one_less(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Starts a new attempt.
+    pub(crate) fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
 }
 
 impl FetchRequest {

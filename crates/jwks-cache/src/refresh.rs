@@ -23,6 +23,7 @@ use crate::lock;
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
+use crate::status::shown_kid;
 use crate::telemetry::Counters;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
@@ -293,21 +294,33 @@ impl Provider {
 
     /// Denies a kid or a thumbprint at once. `true` if that is new.
     pub(crate) fn deny(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(|lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
+        self.change_denials(id, |lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
     }
 
     /// Lifts a denial at once. `true` if there was one.
     pub(crate) fn allow(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(|lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
+        self.change_denials(id, |lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
     }
 
-    fn change_denials(self: &Arc<Self>, change: impl FnOnce(&mut Lifecycle) -> bool, what: What) -> bool {
+    fn change_denials(
+        self: &Arc<Self>,
+        id: &str,
+        change: impl FnOnce(&mut Lifecycle) -> bool,
+        what: What,
+    ) -> bool {
         let mut owner = lock(&self.owner);
         let changed = change(&mut owner.lifecycle);
         self.publish(&mut owner);
         drop(owner);
         if changed {
-            tracing::warn!(tenant = &*self.tenant, provider = &*self.id, ?what, "denials changed");
+            let denied = matches!(what, What::KeyDenied { .. });
+            tracing::warn!(
+                tenant = &*self.tenant,
+                provider = &*self.id,
+                id = shown_kid(id),
+                denied,
+                "denials changed"
+            );
             self.engine.events.send(&self.tenant, &self.id, what);
         }
         changed
@@ -393,6 +406,7 @@ impl Source {
             allowed_domains: vec![of.allowed_domains.clone(), self.registry_domains.to_vec()],
             max_redirects: of.max_redirects,
             max_response_bytes: of.max_response_bytes,
+            sent: Default::default(),
         }
     }
 
