@@ -2,6 +2,7 @@
 //! It does not know what goes wrong on the way; tests say that.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -134,4 +135,16 @@ pub(crate) fn reason(error: &Error) -> &'static str {
 pub(crate) fn whole_text(error: &Error) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     causes.map(|error| format!("{error}\n{error:?}\n{error:#?}\n")).collect()
+}
+
+/// The shared corpora: the folder beside the checkout, or the one the environment names; CI must have it.
+pub(crate) fn corpora() -> Option<PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
+    let folder = std::env::var_os("JWKS_CACHE_CORPORA").map_or_else(|| beside.into(), PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "no corpora at {}", folder.display());
+    println!("skipped: no corpora at {}", folder.display());
+    None
 }
