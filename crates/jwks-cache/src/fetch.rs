@@ -19,6 +19,8 @@ use url::Url;
 
 pub(crate) use http_client::{HttpFetch, Identity};
 
+use crate::error::redacted;
+
 /// A boxed future, as [`Fetch::fetch`] returns it.
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, NotFetched>> + Send + 'a>>;
 
@@ -32,7 +34,7 @@ pub trait Fetch: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What one attempt asks for, and the bounds it keeps.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct FetchRequest {
     /// The registered URL.
@@ -53,6 +55,13 @@ pub struct FetchRequest {
     pub max_response_bytes: u64,
     /// How many requests have left for the attempt that runs.
     pub(crate) sent: Sent,
+}
+
+/// Without the URL's query, which may hold a credential.
+impl fmt::Debug for FetchRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchRequest").field("url", &redacted(&self.url).as_str()).finish_non_exhaustive()
+    }
 }
 
 /// Counts requests as they leave, so that those of an attempt that was given up count too.

@@ -3,6 +3,7 @@
 
 mod flight;
 
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
@@ -27,7 +28,6 @@ use crate::status::shown_kid;
 use crate::telemetry::Counters;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
-#[derive(Debug)]
 pub(crate) struct Provider {
     pub(crate) tenant: Arc<str>,
     pub(crate) id: Arc<str>,
@@ -36,6 +36,13 @@ pub(crate) struct Provider {
     pub(crate) counters: Counters,
     pub(crate) engine: Arc<Engine>,
     owner: Mutex<Owner>,
+}
+
+/// Short, and without the URL's query: whoever prints a registry prints this.
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("tenant", &self.tenant).field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// What only one may change at a time; never held across an await.
