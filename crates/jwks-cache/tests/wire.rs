@@ -371,12 +371,12 @@ async fn a_connection_that_nobody_takes_is_given_up_after_two_seconds() {
     let mut registration = registration(hole.url(JWKS).as_str());
     registration.retry_policy.max_retries = 0;
     stage.register(registration).await;
-    // Nothing ever arrives here, so the paused clock jumps from one deadline to the next.
-    let began = tokio::time::Instant::now();
-    let error = stage.registry.resolve("acme", "main", None).await.unwrap_err();
+    // Nothing ever arrives here, so the paused clock jumps from one deadline to the next: the attempt's is
+    // 10 s away.
+    let lookup = stage.registry.resolve("acme", "main", None);
+    let error = tokio::time::timeout(Duration::from_millis(2100), lookup).await.unwrap().unwrap_err();
     assert_eq!(reason(&error), "timeout", "{error}");
     assert!(error.to_string().contains("no connection"), "{error}");
-    assert_eq!(began.elapsed().as_secs(), 2);
     assert_eq!(stage.metric("upstream_requests_total").await, 0.0);
 }
 
