@@ -240,6 +240,9 @@ impl Lifecycle {
             }
         };
         if now < not_before {
+            if matches!(asker, Asker::Timer { .. }) {
+                self.wake_at = Some(not_before);
+            }
             return Answer::NotBefore(not_before);
         }
         if asker == Asker::MissingKid {

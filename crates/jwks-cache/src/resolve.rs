@@ -145,8 +145,10 @@ pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Res
 /// # Cancel safety
 /// Dropping the future changes nothing for other callers; a flight it started goes on.
 pub(crate) async fn waited<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<W::Answer> {
+    let found = lookup(provider, want).await;
+    // Noted at the end: a flight that began meanwhile was for this read, and its keys are in use.
     provider.slot.note_read();
-    match lookup(provider, want).await {
+    match found {
         Ok((answer, from)) => count(provider, answer, from),
         Err(error) => count(provider, Err(error), From::Held),
     }
@@ -242,8 +244,8 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             Asked::Unregistered => return Err(provider.not_registered()),
             _ if stale => return Ok((view, From::Stale, None)),
             Asked::NotBefore(_, error) => return Err(backing_off(error)),
-            Asked::NoRuntime => return Err(Error::Cache("no tokio runtime to fetch keys in".into())),
-            Asked::ShutDown => return Err(Error::Cache("the registry is shut down".into())),
+            Asked::NoRuntime => return Err(no_runtime()),
+            Asked::ShutDown => return Err(shut_down()),
         };
         if !stale {
             provider.join_cold(&flight);
@@ -260,7 +262,7 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             }
             Ok(Ended::Failed(error)) => return Err(error.to_error()),
             Ok(Ended::Unregistered) => return Err(provider.not_registered()),
-            Ok(Ended::ShutDown) => return Err(Error::Cache("the registry is shut down".into())),
+            Ok(Ended::ShutDown) => return Err(shut_down()),
             Ok(Ended::Superseded | Ended::Lost) if socket_now() < deadline => {}
             Ok(Ended::Superseded | Ended::Lost) | Err(_) => return Err(out_of_time(&flight)),
         }
@@ -284,13 +286,17 @@ fn out_of_time(flight: &Flight) -> Error {
 
 /// Starts or joins a refresh, however fresh the keys are.
 pub(crate) async fn refresh(provider: &Arc<Provider>) -> Result<()> {
-    let flight = insist(provider).await?;
-    let servable = provider.slot.load().published.standing(provider.engine.now()) != Standing::Unusable;
-    if servable {
-        return Ok(());
+    loop {
+        let flight = insist(provider).await?;
+        let standing = provider.slot.load().published.standing(provider.engine.now());
+        if standing != Standing::Unusable {
+            return Ok(());
+        }
+        provider.join_cold(&flight);
+        if let Some(outcome) = outcome(provider, &flight).await {
+            return outcome;
+        }
     }
-    provider.join_cold(&flight);
-    outcome(provider, &flight).await
 }
 
 /// The outcome of a flight that began after this call.
@@ -298,10 +304,10 @@ pub(crate) async fn refresh_and_wait(provider: &Arc<Provider>) -> Result<()> {
     let before = provider.slot.flights();
     loop {
         let flight = insist(provider).await?;
-        if flight.number > before {
-            return outcome(provider, &flight).await;
+        let outcome = outcome(provider, &flight).await;
+        if let Some(outcome) = outcome.filter(|_| flight.number > before) {
+            return outcome;
         }
-        flight.ended().await;
     }
 }
 
@@ -312,31 +318,39 @@ async fn insist(provider: &Arc<Provider>) -> Result<Arc<Flight>> {
             Asked::Flight(flight) => return Ok(flight),
             Asked::NotBefore(moment, _) => provider.engine.clock.sleep_until(moment).await,
             Asked::LookAgain => tokio::task::yield_now().await,
-            Asked::NoRuntime => return Err(Error::Cache("no tokio runtime to fetch keys in".into())),
+            Asked::NoRuntime => return Err(no_runtime()),
             Asked::Unregistered => return Err(provider.not_registered()),
-            Asked::ShutDown => return Err(Error::Cache("the registry is shut down".into())),
+            Asked::ShutDown => return Err(shut_down()),
         }
     }
 }
 
-async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Result<()> {
+/// How a flight ended; `None` when it was given up and the next one counts.
+async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Option<Result<()>> {
     let deadline = socket_now() + provider.slot.load().policy.retry.deadline;
-    match timeout_at(deadline, flight.ended()).await {
+    Some(match timeout_at(deadline, flight.ended()).await {
+        Ok(Ended::Superseded | Ended::Lost) => return None,
         Ok(Ended::Landed(_)) => Ok(()),
         Ok(Ended::Failed(error)) => Err(error.to_error()),
         Ok(Ended::Unregistered) => Err(provider.not_registered()),
-        Ok(Ended::ShutDown) => Err(Error::Cache("the registry is shut down".into())),
-        Ok(Ended::Superseded) => Err(Error::Cache("the provider was registered anew meanwhile".into())),
-        Ok(Ended::Lost) => Err(Error::Cache("the runtime that fetched keys went away".into())),
+        Ok(Ended::ShutDown) => Err(shut_down()),
         Err(_) => Err(out_of_time(flight)),
-    }
+    })
+}
+
+fn shut_down() -> Error {
+    Error::Cache("the registry is shut down".into())
+}
+
+fn no_runtime() -> Error {
+    Error::Cache("there is no tokio runtime to fetch keys in".into())
 }
 
 /// A flight for a provider that has nothing servable.
 pub(crate) fn start_if_empty(provider: &Arc<Provider>) -> Option<Arc<Flight>> {
     let empty = provider.slot.load().published.standing(provider.engine.now()) == Standing::Unusable;
-    match provider.ask(Asker::Reader) {
-        Asked::Flight(flight) if empty => Some(flight),
+    match empty.then(|| provider.ask(Asker::Reader)) {
+        Some(Asked::Flight(flight)) => Some(flight),
         _ => None,
     }
 }
