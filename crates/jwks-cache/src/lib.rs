@@ -61,6 +61,11 @@ pub use security::SpkiFingerprint;
 pub use snapshot::PersistentSnapshot;
 pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, StatusMetric};
 
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 /// Locks a mutex. One that a panic poisoned still holds a consistent state: nothing here panics
 /// halfway through a change, and if it does all the same, serving goes on.
 pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
