@@ -110,7 +110,7 @@ fn key_error(no_key: NoKey) -> KeyError {
 
 /// Answers from what is held: no lock, no wait. `None` when the lookup has to wait.
 pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Result<W::Answer>> {
-    let now = provider.engine.now();
+    let now = provider.engine.clock.coarse_now();
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
         Standing::Fresh => false,
