@@ -73,6 +73,15 @@ impl Stage {
         self.resolve().await.unwrap();
     }
 
+    /// Has the HTTP client built, which takes a while, before attempts that have little time.
+    pub(crate) async fn build_client(&self) {
+        let mut other = registration(self.origin.url("/other").as_str());
+        other.tenant_id = "other".to_owned();
+        self.register(other).await;
+        self.origin.set("/other", Reply::json(set(&["other"])).close_after());
+        within(self.registry.resolve("other", "main", None)).await.unwrap();
+    }
+
     pub(crate) async fn resolve(&self) -> Result<Arc<JwkSet>> {
         within(self.registry.resolve("acme", "main", None)).await
     }

@@ -1,7 +1,8 @@
 //! Everything that our crates trace, as it was given: before any formatter could escape it.
 
+use std::cell::RefCell;
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
@@ -28,11 +29,17 @@ impl Record {
 
 impl Records {
     /// Listens at TRACE, in this thread, until the guard is dropped.
-    pub(crate) fn listen() -> (Self, tracing::subscriber::DefaultGuard) {
+    ///
+    /// One subscriber serves the whole process: with one per thread, a call site that another thread passes
+    /// first may be switched off for all.
+    pub(crate) fn listen() -> (Self, Listening) {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Ours)).unwrap();
+        });
         let records = Self::default();
-        let guard =
-            tracing::subscriber::set_default(tracing_subscriber::registry().with(Ours(records.clone())));
-        (records, guard)
+        LISTENER.set(Some(records.clone()));
+        (records, Listening(()))
     }
 
     pub(crate) fn all(&self) -> Vec<Record> {
@@ -55,7 +62,25 @@ impl Records {
     }
 }
 
-struct Ours(Records);
+thread_local! {
+    static LISTENER: RefCell<Option<Records>> = const { RefCell::new(None) };
+}
+
+/// Ends listening when it is dropped.
+pub(crate) struct Listening(());
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        LISTENER.set(None);
+    }
+}
+
+/// Hands what our crates trace to the listener of the thread.
+struct Ours;
+
+fn heard(act: impl FnOnce(&Records)) {
+    LISTENER.with_borrow(|listener| listener.as_ref().map(act));
+}
 
 fn is_ours(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with("jwks_cache") && !metadata.target().starts_with("jwks_cache_testkit")
@@ -69,22 +94,26 @@ impl<S: Subscriber> Layer<S> for Ours {
     fn on_new_span(&self, span: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
         let mut fields = Fields::default();
         span.record(&mut fields);
-        self.0.push(Record { span: Some(id.into_u64()), name: span.metadata().name(), fields: fields.0 });
+        heard(|records| {
+            records.push(Record { span: Some(id.into_u64()), name: span.metadata().name(), fields: fields.0 })
+        });
     }
 
     fn on_record(&self, id: &Id, values: &tracing::span::Record<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         values.record(&mut fields);
-        let mut records = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(span) = records.iter_mut().rev().find(|record| record.span == Some(id.into_u64())) {
-            span.fields.extend(fields.0);
-        }
+        heard(|records| {
+            let mut records = records.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(span) = records.iter_mut().rev().find(|record| record.span == Some(id.into_u64())) {
+                span.fields.extend(fields.0);
+            }
+        });
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.0.push(Record { span: None, name: event.metadata().name(), fields: fields.0 });
+        heard(|records| records.push(Record { span: None, name: event.metadata().name(), fields: fields.0 }));
     }
 }
 
