@@ -240,6 +240,9 @@ impl Lifecycle {
             }
         };
         if now < not_before {
+            if matches!(asker, Asker::Timer { .. }) {
+                self.wake_at = Some(not_before);
+            }
             return Answer::NotBefore(not_before);
         }
         if asker == Asker::MissingKid {
@@ -249,7 +252,8 @@ impl Lifecycle {
         self.flight = Some((self.flights, asker));
         self.started_at = Some(now);
         self.wake_at = None;
-        let single = self.failures > 0 || asker == Asker::MissingKid;
+        let after_failure = self.failed_at.is_some();
+        let single = after_failure || asker == Asker::MissingKid;
         let validators = match &self.held {
             Some(held) if held.validators_trusted => held.headers.validators(),
             _ => Validators::default(),
@@ -258,7 +262,7 @@ impl Lifecycle {
             number: self.flights,
             asker,
             attempts: if single { 1 } else { self.policy.retry.max_retries.saturating_add(1) },
-            after_failure: self.failures > 0,
+            after_failure,
             cold: !servable,
             validators,
         })
@@ -411,7 +415,7 @@ impl Lifecycle {
     }
 
     fn succeed(&mut self) -> bool {
-        let recovered = self.failures > 0 || self.failed_at.is_some();
+        let recovered = self.failed_at.is_some();
         self.failures = 0;
         self.failed_at = None;
         self.backoff_until = Moment::ORIGIN;

@@ -4,7 +4,7 @@
 mod flight;
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use jwks_cache_core::Moment;
 use jwks_cache_core::freshness::StoredHeaders;
@@ -15,6 +15,7 @@ use jwks_cache_core::policy::Policy;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use self::flight::Crew;
 use crate::engine::Engine;
 use crate::error::{Error, FetchError, Result};
 use crate::events::What;
@@ -146,8 +147,7 @@ impl Provider {
 
     /// Asks for a flight.
     pub(crate) fn ask(self: &Arc<Self>, asker: Asker) -> Asked {
-        let mut owner = lock(&self.owner);
-        self.ask_owner(&mut owner, asker)
+        self.ask_owner(lock(&self.owner), asker)
     }
 
     /// Asks for a flight on behalf of a reader whose keys are at hand, and goes on.
@@ -155,14 +155,14 @@ impl Provider {
         let _ = self.ask(Asker::Reader);
     }
 
-    /// Asks about a kid that is not held. `began` numbers the last flight before the lookup.
+    /// Asks about a kid that is not held.
     pub(crate) fn ask_for_kid(self: &Arc<Self>, kid: &str) -> KidAsked {
-        let mut owner = lock(&self.owner);
+        let owner = lock(&self.owner);
         self.counters.kid_misses.fetch_add(1, Relaxed);
         if owner.missing.knows(kid, self.engine.now()) {
             return KidAsked::Answer;
         }
-        match self.ask_owner(&mut owner, Asker::MissingKid) {
+        match self.ask_owner(owner, Asker::MissingKid) {
             Asked::Flight(flight) => KidAsked::Flight(flight),
             Asked::Unregistered => KidAsked::Unregistered,
             _ => KidAsked::Answer,
@@ -184,11 +184,11 @@ impl Provider {
         owner.timer = None;
         let read = self.slot.was_read();
         // Whatever the answer, the lifecycle says when to wake next.
-        let _ = self.ask_owner(&mut owner, Asker::Timer { read });
-        self.rearm(&mut owner);
+        let _ = self.ask_owner(owner, Asker::Timer { read });
+        self.rearm(&mut lock(&self.owner));
     }
 
-    fn ask_owner(self: &Arc<Self>, owner: &mut Owner, asker: Asker) -> Asked {
+    fn ask_owner(self: &Arc<Self>, mut owner: MutexGuard<'_, Owner>, asker: Asker) -> Asked {
         match owner.closed {
             Some(Closed::Unregistered) => return Asked::Unregistered,
             Some(Closed::ShutDown) => return Asked::ShutDown,
@@ -211,25 +211,34 @@ impl Provider {
         }
     }
 
-    fn take_off(self: &Arc<Self>, owner: &mut Owner, plan: Plan, runtime: &Handle) -> Arc<Flight> {
+    fn take_off(
+        self: &Arc<Self>,
+        mut owner: MutexGuard<'_, Owner>,
+        plan: Plan,
+        runtime: &Handle,
+    ) -> Arc<Flight> {
         let flight = Arc::new(Flight::new(plan.number));
         self.slot.begin_flight(&mut owner.publisher, plan.number);
         if plan.asker == Asker::MissingKid {
             self.counters.kid_fetches.fetch_add(1, Relaxed);
         }
         owner.running = Some(Running { flight: flight.clone(), task: None });
-        self.publish(owner);
-        self.rearm(owner);
-        let task = runtime.spawn(flight::fly(flight::Crew {
+        self.publish(&mut owner);
+        self.rearm(&mut owner);
+        let crew = Crew {
             provider: self.clone(),
             flight: flight.clone(),
             source: owner.source.clone(),
             policy: owner.lifecycle.policy().clone(),
             plan,
-        }));
-        // The task cannot have landed yet: landing takes the owner's lock.
-        if let Some(running) = &mut owner.running {
-            running.task = Some(task.abort_handle());
+        };
+        // A runtime that is shutting down drops the task at once, and that takes the lock.
+        drop(owner);
+        let task = runtime.spawn(crew.fly()).abort_handle();
+        match &mut lock(&self.owner).running {
+            Some(running) if running.flight.number == flight.number => running.task = Some(task),
+            // It has landed already, or was given up meanwhile.
+            _ => task.abort(),
         }
         flight
     }

@@ -30,37 +30,41 @@ pub(super) struct Crew {
     pub(super) plan: Plan,
 }
 
-pub(super) async fn fly(crew: Crew) {
-    let span = tracing::info_span!(
-        "jwks_cache_flight",
-        tenant = &*crew.provider.tenant,
-        provider = &*crew.provider.id,
-        number = crew.plan.number,
-        reason = reason(crew.plan.asker),
-    );
-    let began = socket_now();
-    let mut aboard = Aboard { crew, landed: false };
-    async {
-        let engine = aboard.crew.provider.engine.clone();
-        let mut place = engine.gate.queue(Request {
-            tenant: aboard.crew.provider.tenant.clone(),
-            origin: aboard.crew.source.origin(),
-            urgency: match aboard.crew.plan.asker {
-                _ if aboard.crew.plan.cold => Urgency::Waited,
+impl Crew {
+    /// The flight. Whoever waits is told even if the future is dropped before its first poll.
+    pub(super) fn fly(self) -> impl Future<Output = ()> + Send + 'static {
+        let span = tracing::info_span!(
+            "jwks_cache_flight",
+            tenant = &*self.provider.tenant,
+            provider = &*self.provider.id,
+            number = self.plan.number,
+            reason = reason(self.plan.asker),
+        );
+        let mut aboard = Aboard { crew: self, landed: false };
+        let began = socket_now();
+        async move {
+            let result = aboard.crew.pass_and_attempt().await;
+            aboard.land(result, began);
+        }
+        .instrument(span)
+    }
+
+    async fn pass_and_attempt(&self) -> Result<Outcome, Failed> {
+        let mut place = self.provider.engine.gate.queue(Request {
+            tenant: self.provider.tenant.clone(),
+            origin: self.source.origin(),
+            urgency: match self.plan.asker {
+                _ if self.plan.cold => Urgency::Waited,
                 Asker::MissingKid => Urgency::MissingKid,
                 _ => Urgency::Due,
             },
-            after_failure: aboard.crew.plan.after_failure,
+            after_failure: self.plan.after_failure,
         });
         // Set once: the flight has one place.
-        let _ = aboard.crew.flight.ticket.set(place.ticket);
+        let _ = self.flight.ticket.set(place.ticket);
         place.admitted().await;
-        let result = aboard.crew.attempts().await;
-        drop(place);
-        aboard.land(result, began);
+        self.attempts().await
     }
-    .instrument(span)
-    .await;
 }
 
 fn reason(asker: Asker) -> &'static str {
@@ -173,7 +177,6 @@ struct Aboard {
 
 impl Aboard {
     fn land(&mut self, result: Result<Outcome, Failed>, began: Instant) {
-        self.landed = true;
         let Crew { provider, flight, plan, .. } = &self.crew;
         let (outcome, mut error) = match result {
             Ok(outcome) => (outcome, None),
@@ -186,7 +189,11 @@ impl Aboard {
         let change = owner.lifecycle.land(plan.number, outcome, now, &mut provider.engine.dice());
         match &change {
             // The registration changed meanwhile; whoever changed it has told the waiters.
-            Change::Ignored => return,
+            Change::Ignored => {
+                drop(guard);
+                self.landed = true;
+                return;
+            }
             Change::Adopted { .. } => owner.missing.clear(),
             Change::Renewed { .. } => {}
             Change::Refused(refusal) => {
@@ -213,6 +220,7 @@ impl Aboard {
         });
         provider.rearm(owner);
         drop(guard);
+        self.landed = true;
         self.tell(&change, error.as_ref(), failures, not_modified, began);
     }
 

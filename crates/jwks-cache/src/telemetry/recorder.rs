@@ -26,7 +26,7 @@ static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, 
 
 /// The handles of one provider.
 #[derive(Default)]
-pub(super) struct Recorder(Mutex<Option<Handles>>);
+pub(super) struct Recorder(Mutex<Option<Box<Handles>>>);
 
 struct Handles {
     /// The recorder these were made by: a recorder that is installed later gets handles of its own.
@@ -91,12 +91,12 @@ impl Recorder {
                 let counter = |name| recorder.register_counter(&key(name), &METADATA);
                 let flushed =
                     [REQUESTS, HITS, MISSES, STALE, FAILED, KID_MISSES, UPSTREAM_REQUESTS, LOST_FLIGHTS];
-                *kept = Some(Handles {
+                *kept = Some(Box::new(Handles {
                     made_by,
                     counters: flushed.map(|name| (counter(name), 0)),
                     failed: counter(REFRESH_ERRORS),
                     seconds: recorder.register_histogram(&key(REFRESH_SECONDS), &METADATA),
-                });
+                }));
             }
             if let Some(handles) = kept.as_mut() {
                 act(handles);
