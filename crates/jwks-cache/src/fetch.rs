@@ -31,6 +31,10 @@ pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, NotFetched>>
 pub trait Fetch: fmt::Debug + Send + Sync + 'static {
     /// Makes one attempt, redirects included.
     fn fetch<'a>(&'a self, request: &'a FetchRequest) -> Fetching<'a>;
+
+    /// Readies what the first attempt would wait for. It may block; a registry calls it once, off the
+    /// runtime's workers, when its first provider is registered. Default: nothing.
+    fn prepare(&self) {}
 }
 
 /// What one attempt asks for, and the bounds it keeps.

@@ -98,6 +98,7 @@ impl Registry {
     }
 
     /// Registers a provider, or updates its registration. Starts no fetch: see [`Registry::warm_up`].
+    /// The first one of a registry readies the HTTP client, so that no caller waits for that.
     ///
     /// Held keys stay when the source is the same, and are judged anew; they go when the source is
     /// another or the new registration trusts less. A running flight of the old registration ends.
@@ -106,6 +107,12 @@ impl Registry {
     /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme
     /// or a host that the registry refuses. Nothing held is lost by either.
     pub async fn register(&self, registration: IdentityProviderRegistration) -> Result<()> {
+        self.enlist(registration)?;
+        self.0.engine.prepare().await;
+        Ok(())
+    }
+
+    fn enlist(&self, registration: IdentityProviderRegistration) -> Result<()> {
         let source = self.0.settings.admit(registration)?;
         let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
         let map = self.0.providers.pin();

@@ -129,6 +129,13 @@ impl Fetch for HttpFetch {
             fetched.map_err(|failed| NotFetched { requests: request.sent.get(), ..failed })
         })
     }
+
+    fn prepare(&self) {
+        if let Identity::Own { pooled, .. } = &self.identity {
+            // What fails here fails again, and is told, when a client is needed.
+            let _ = own(pooled, IDLE_PER_HOST);
+        }
+    }
 }
 
 impl fmt::Debug for HttpFetch {
@@ -283,7 +290,7 @@ fn is_not_http(error: &(dyn StdError + 'static)) -> bool {
         || error.downcast_ref::<std::io::Error>().is_some_and(malformed)
 }
 
-/// The client behind `cell`, built at its first use: reading the machine's roots takes a while.
+/// The client behind `cell`, built when it is first asked for: reading the machine's roots takes a while.
 fn own(cell: &OnceLock<Client>, idle_per_host: usize) -> std::result::Result<Client, NotFetched> {
     if let Some(client) = cell.get() {
         return Ok(client.clone());
