@@ -328,13 +328,19 @@ impl Lifecycle {
     ) -> bool {
         let received_at = now - age;
         let trust_until = received_at + self.policy.trust_age();
-        let expires_at = expires_at.min(received_at + self.policy.max_ttl);
-        let servable_until = (expires_at + self.policy.stale_while_error).min(trust_until);
+        let (longest, window) = if set.is_empty() {
+            (self.policy.min_ttl, Duration::ZERO)
+        } else {
+            (self.policy.max_ttl, self.policy.stale_while_error)
+        };
+        let expires_at = expires_at.min(received_at + longest);
+        let servable_until = (expires_at + window).min(trust_until);
         let newer_held = self.held.as_ref().is_some_and(|held| held.received_at >= received_at);
         if newer_held || now >= servable_until {
             return false;
         }
         let refresh_at = (now + dice.between(Duration::ZERO, self.policy.prefetch_jitter)).min(expires_at);
+        let retiring = self.retire(&set, received_at);
         self.learn_denied(&set);
         self.held = Some(Arc::new(Held {
             set,
@@ -346,7 +352,7 @@ impl Lifecycle {
             refresh_at,
             servable_until,
             validators_trusted: false,
-            retiring: Vec::new(),
+            retiring,
         }));
         if self.flight.is_none() {
             self.wake_at = self.timer().then_some(refresh_at);
@@ -360,16 +366,20 @@ impl Lifecycle {
         &mut self,
         policy: Arc<Policy>,
         judge: impl FnOnce(&Arc<KeySet>) -> Option<Arc<KeySet>>,
+        now: Moment,
         dice: &mut dyn Dice,
     ) {
-        self.flight = None;
+        self.give_up_flight(now);
         self.policy = policy;
+        self.wake_at = self.wake_at.filter(|_| self.timer());
         let Some(held) = self.held.take() else { return };
         let Some(set) = judge(&held.set) else { return };
-        let mut retiring = held.retiring.clone();
-        for key in &mut retiring {
-            key.until = self.retires_at(key.left_at, key.last_held_at);
-        }
+        let rules = self.policy.key_rules();
+        let anew = |old: &Retiring| {
+            let until = self.retires_at(old.left_at, old.last_held_at);
+            Some(Retiring { key: old.key.narrowed(&rules)?, until, ..old.clone() })
+        };
+        let retiring = held.retiring.iter().filter_map(anew).collect();
         let timing = Timing {
             requested_at: held.received_at,
             received_at: held.received_at,
@@ -379,10 +389,20 @@ impl Lifecycle {
         self.hold(Document { set, headers, timing, retiring, first: false, trusted }, dice);
     }
 
-    /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust.
-    pub fn forget(&mut self, policy: Arc<Policy>) {
-        let (denials, flights) = (self.denials.clone(), self.flights);
+    /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
+    /// that is set goes off all the same.
+    pub fn forget(&mut self, policy: Arc<Policy>, now: Moment) {
+        self.give_up_flight(now);
+        let (denials, flights, wake_at) = (self.denials.clone(), self.flights, self.wake_at);
         *self = Self { denials, flights, ..Self::new(policy) };
+        self.wake_at = wake_at.filter(|_| self.timer());
+    }
+
+    /// The next flight may be the timer's: nobody has to wait for one.
+    fn give_up_flight(&mut self, now: Moment) {
+        if self.flight.take().is_some() {
+            self.wake_at = Some(now);
+        }
     }
 
     /// Gives up the running flight: its task is gone, and it will not land.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use jwks_cache_core::Moment;
 use jwks_cache_core::freshness::StoredHeaders;
-use jwks_cache_core::keyset::KeySet;
+use jwks_cache_core::keyset::{KeySet, Refusal};
 use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
@@ -263,9 +263,9 @@ impl Provider {
         if keeps_keys {
             let rules = policy.key_rules();
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
-            owner.lifecycle.reconfigure(policy, judge, &mut self.engine.dice());
+            owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
         } else {
-            owner.lifecycle.forget(policy);
+            owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
         }
         owner.missing.clear();
@@ -370,14 +370,16 @@ impl Provider {
             .engine
             .judge(snapshot.jwks_json.as_bytes(), &policy.key_rules())
             .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
-        let left = (snapshot.expires_at - wall).to_std();
-        let expires_at = match left {
-            Ok(left) => now + left,
-            Err(_) => now - (wall - snapshot.expires_at).to_std().unwrap_or_default(),
-        };
+        // Not before `persisted_at`: that was validated.
+        let lifetime = (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default();
+        let expires_at = now - age + lifetime;
         let headers = StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified);
         if owner.lifecycle.held().is_some_and(|held| now - age <= held.received_at) {
             return Ok(());
+        }
+        let held = owner.lifecycle.held().filter(|held| held.is_servable(now));
+        if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
+            return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
         }
         let mut dice = self.engine.dice();
         if !owner.lifecycle.restore(set, headers, age, expires_at, snapshot.persisted_at, now, &mut dice) {

@@ -11,7 +11,7 @@ use jwks_cache_core::select::NoKey;
 use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::{Instant, timeout_at};
 
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::lock;
@@ -227,7 +227,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
         provider.remember_missing(kid);
         return Ok((kept(picked), from));
     }
-    let patience = asked_at + view.policy.kid_miss_wait;
+    let patience = later(asked_at, view.policy.kid_miss_wait);
     let mut newest = view.clone();
     while let KidAsked::Flight(flight) = match provider.ask_for_kid(kid) {
         KidAsked::Unregistered => return Err(provider.not_registered()),
@@ -259,7 +259,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
 
 /// A view whose keys may be served, and the flight that brought them, if one was waited for.
 async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, Via, Option<u64>)> {
-    let deadline = asked_at + provider.slot.load().policy.retry.deadline;
+    let deadline = later(asked_at, provider.slot.load().policy.retry.deadline);
     loop {
         let now = provider.engine.now();
         let view = provider.slot.load_full();
@@ -288,7 +288,7 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             provider.join_cold(&flight);
         }
         let until =
-            until.unwrap_or_else(|| socket_now() + view.policy.stale_wait.saturating_sub(flight.age()));
+            until.unwrap_or_else(|| later(socket_now(), view.policy.stale_wait.saturating_sub(flight.age())));
         match timeout_at(until, flight.ended()).await {
             Ok(Ended::Landed(view)) => return Ok((view, Via::Flight, Some(flight.number))),
             Ok(Ended::Failed(_)) | Err(_) if stale => {
@@ -364,7 +364,7 @@ async fn insist(provider: &Arc<Provider>) -> Result<Arc<Flight>> {
 
 /// How a flight ended; `None` when it was given up and the next one counts.
 async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Option<Result<()>> {
-    let deadline = socket_now() + provider.slot.load().policy.retry.deadline;
+    let deadline = later(socket_now(), provider.slot.load().policy.retry.deadline);
     Some(match timeout_at(deadline, flight.ended()).await {
         Ok(Ended::Superseded | Ended::Lost) => return None,
         Ok(Ended::Landed(_)) => Ok(()),

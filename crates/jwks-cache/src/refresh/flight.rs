@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span, field};
 
 use super::{Provider, Source};
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::error::{Failure, FetchError, redacted};
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
@@ -89,7 +89,7 @@ impl Crew {
     /// Attempts until one brings a document (and which one did), no more are worth it, or the deadline is near.
     async fn attempts(&self) -> Result<(Outcome, u32), Failed> {
         let retry = &self.policy.retry;
-        let deadline = socket_now() + retry.deadline;
+        let deadline = later(socket_now(), retry.deadline);
         let request = self.source.request(&self.plan);
         let mut waited = None;
         let mut attempt = 1;
