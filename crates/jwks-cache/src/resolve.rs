@@ -26,6 +26,11 @@ pub(crate) trait Want {
     /// The kid that a refresh might bring.
     fn kid(&self) -> Option<&str>;
 
+    /// Whether an operator's denial is the answer, whatever is held.
+    fn is_denied(&self, _view: &View) -> bool {
+        false
+    }
+
     /// Picks the answer off a view; `missing` when the kid is not held and not denied.
     fn pick(&self, view: &View, now: Moment) -> Picked<Self::Answer>;
 }
@@ -70,11 +75,13 @@ impl Want for OneKey<'_> {
         self.kid
     }
 
+    fn is_denied(&self, view: &View) -> bool {
+        self.kid.is_some_and(|kid| view.published.denies_kid(kid))
+    }
+
     fn pick(&self, view: &View, now: Moment) -> Picked<VerificationKey> {
         let published = &view.published;
-        if let Some(kid) = self.kid
-            && published.denies_kid(kid)
-        {
+        if self.is_denied(view) {
             return Picked { answer: Err(KeyError::Denied.into()), missing: false };
         }
         let no_key = match select::select(&*published.keys, self.kid, self.algorithm) {
@@ -127,6 +134,7 @@ pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Res
             true
         }
         Standing::Expired if view.has_slow_flight() => true,
+        Standing::Expired | Standing::Unusable if want.is_denied(&view) => false,
         Standing::Expired | Standing::Unusable => return None,
     };
     if view.closed {
@@ -208,9 +216,10 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
                     break;
                 }
             }
-            Ok(Ended::Superseded | Ended::Lost) => {}
+            // What failed may have been someone else's flight; the budget says whether one more may start.
+            Ok(Ended::Failed(_) | Ended::Superseded | Ended::Lost) => {}
             Ok(Ended::Unregistered) => return Err(provider.not_registered()),
-            Ok(Ended::Failed(_) | Ended::ShutDown) | Err(_) => break,
+            Ok(Ended::ShutDown) | Err(_) => break,
         }
     }
     // Nothing better came; keys that were servable when the lookup began still answer it.
