@@ -1267,7 +1267,7 @@ mod tests {
     #[test]
     fn a_denial_learns_the_material_whenever_it_is_seen_under_the_kid() {
         let names = |life: &Life| -> Vec<String> {
-            life.it.published().keys.iter().map(|key| key.kid().unwrap().to_owned()).collect()
+            life.it.published().keys().iter().map(|key| key.kid().unwrap().to_owned()).collect()
         };
         let mut life = Life::holding("max-age=3600", |_| {});
         assert!(life.it.deny("a") && !life.it.deny("a"));

@@ -2,7 +2,7 @@
 //! published; this room does not know how a set is fetched or when the next flight starts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -152,9 +152,9 @@ pub struct Published {
     /// The held set, if any.
     pub held: Option<Arc<Held>>,
     /// The published set without denied keys.
-    pub jwks: Arc<JwkSet>,
-    /// The well-formed keys without denied ones, in the document's order.
-    pub keys: Arc<[Arc<Key>]>,
+    pub served: Option<Arc<KeySet>>,
+    /// A refresh is due from; the origin of time when nothing is held.
+    pub refresh_at: Moment,
     /// The retiring keys without denied ones.
     pub retiring: Vec<Retiring>,
     /// What is denied.
@@ -177,19 +177,28 @@ impl Published {
         let Some(of) = &held else {
             return Self { denials, failed_at, backoff_until, ..Self::default() };
         };
-        let (jwks, keys, retiring) = if denials.is_empty() {
-            (of.set.jwks().clone(), of.set.keys().into(), of.retiring.clone())
+        let kept = |retiring: &&Retiring| !denials.denies(&retiring.key);
+        let served = if denials.is_empty() {
+            of.set.clone()
         } else {
-            let kept = |key: &Arc<Key>| !denials.denies(key);
-            let jwks = std::iter::zip(of.set.keys(), &of.set.jwks().keys)
-                .filter(|(key, _)| kept(key))
-                .map(|(_, jwk)| jwk.clone())
-                .collect();
-            let keys = of.set.keys().iter().filter(|key| kept(key)).cloned().collect();
-            let retiring = of.retiring.iter().filter(|retiring| kept(&retiring.key)).cloned().collect();
-            (Arc::new(JwkSet { keys: jwks }), keys, retiring)
+            Arc::new(of.set.without(|key| denials.denies(key)))
         };
-        Self { held, jwks, keys, retiring, denials, failed_at, backoff_until }
+        let retiring = of.retiring.iter().filter(kept).cloned().collect();
+        let refresh_at = of.refresh_at;
+        Self { held, served: Some(served), refresh_at, retiring, denials, failed_at, backoff_until }
+    }
+
+    /// The well-formed keys without denied ones, in the document's order.
+    #[must_use]
+    pub fn keys(&self) -> &[Arc<Key>] {
+        self.served.as_deref().map_or(&[], KeySet::keys)
+    }
+
+    /// The published set without denied keys; empty when nothing is held.
+    #[must_use]
+    pub fn jwks(&self) -> &Arc<JwkSet> {
+        static NONE: LazyLock<Arc<JwkSet>> = LazyLock::new(Arc::default);
+        self.served.as_ref().map_or(&NONE, |set| set.jwks())
     }
 
     /// Whether `kid` is denied, or names a held key that is denied by its material.
@@ -209,10 +218,12 @@ impl Published {
     /// What a reader may do now.
     #[must_use]
     pub fn standing(&self, now: Moment) -> Standing {
+        // The common case reads nothing beyond this value.
+        if now < self.refresh_at {
+            return Standing::Fresh;
+        }
         let Some(held) = &self.held else { return Standing::Unusable };
-        if now < held.refresh_at {
-            Standing::Fresh
-        } else if now < held.fresh_until() {
+        if now < held.fresh_until() {
             Standing::RefreshDue
         } else if !held.is_servable(now) {
             Standing::Unusable
@@ -228,7 +239,7 @@ impl Published {
     #[must_use]
     pub fn has_usable_keys(&self, now: Moment) -> bool {
         self.held.as_ref().is_some_and(|held| held.is_servable(now))
-            && self.keys.iter().any(|key| key.set_aside().is_none())
+            && self.keys().iter().any(|key| key.set_aside().is_none())
     }
 }
 
@@ -358,14 +369,14 @@ mod tests {
     #[test]
     fn a_denied_key_is_in_no_view_whether_named_by_kid_or_thumbprint() {
         let all = published(10_400, None, 0);
-        let thumbprint = all.keys[1].thumbprint().to_string();
+        let thumbprint = all.keys()[1].thumbprint().to_string();
         for (id, kid, keys, retiring) in
             [("a", "a", 1, 1), (thumbprint.as_str(), "b", 1, 1), ("old", "old", 2, 0)]
         {
             let mut denials = Denials::default();
             assert!(denials.deny(id) && !denials.deny(id));
             let less = Published::new(all.held.clone(), Arc::new(denials), None, Moment::ORIGIN);
-            let counts = (less.keys.len(), less.jwks.keys.len(), less.retiring.len());
+            let counts = (less.keys().len(), less.jwks().keys.len(), less.retiring.len());
             assert_eq!(counts, (keys, keys, retiring), "{id}");
             assert!(less.denies_kid(kid) && !less.denies_kid("other"), "{id}");
         }

@@ -126,8 +126,11 @@ pub(crate) fn socket_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
+/// The dice of a registry.
+pub(crate) type SeededDice = fastrand::Rng;
+
 /// Dice, seeded by the operating system, or by a simulation.
-pub(crate) fn seeded_dice(seed: Option<u64>) -> fastrand::Rng {
+pub(crate) fn seeded_dice(seed: Option<u64>) -> SeededDice {
     #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
     seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
 }

@@ -10,7 +10,7 @@ use jwks_cache_core::admission::Limits;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 use jwks_cache_core::{Dice, Moment};
 
-use crate::clock::{Clock, SystemClock, seeded_dice};
+use crate::clock::{Clock, SeededDice, SystemClock, seeded_dice};
 use crate::events::Events;
 use crate::fetch::{Fetch, HttpFetch, Identity};
 use crate::gate::Gate;
@@ -24,7 +24,7 @@ pub(crate) struct Engine {
     pub(crate) schedule: Schedule,
     pub(crate) fetch: Arc<dyn Fetch>,
     pub(crate) events: Events,
-    dice: Mutex<fastrand::Rng>,
+    dice: Mutex<SeededDice>,
     sets: Mutex<Sets>,
     serials: AtomicU64,
 }

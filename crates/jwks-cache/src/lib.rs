@@ -38,7 +38,7 @@ pub use jsonwebtoken;
 pub use jsonwebtoken::jwk::JwkSet;
 pub use jwks_cache_core::Moment;
 pub use jwks_cache_core::freshness::Timing;
-pub use jwks_cache_core::key::{BadSignature, Thumbprint, VerificationKey};
+pub use jwks_cache_core::key::{BadSignature, KeyRef, Thumbprint, VerificationKey};
 pub use jwks_cache_core::keyset::{KeyId, SetDiff};
 pub use reqwest;
 

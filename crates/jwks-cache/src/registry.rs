@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jwks_cache_core::Algorithm;
-use jwks_cache_core::key::VerificationKey;
+use jwks_cache_core::key::{KeyRef, VerificationKey};
 use papaya::{Equivalent, HashMap};
 use tokio::time::timeout_at;
 
 use crate::builder::RegistryBuilder;
 use crate::clock::socket_now;
 use crate::engine::{Engine, EngineParts};
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
 use crate::refresh::{Provider, Source};
 use crate::registration::{DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration};
@@ -163,7 +163,7 @@ impl Registry {
             let Some(provider) = map.get(&NameRef(tenant, id)) else {
                 return Err(not_registered(tenant, id));
             };
-            if let Some(answer) = resolve::at_hand(provider, want) {
+            if let Some(answer) = resolve::at_hand(provider, want, W::keep) {
                 return answer;
             }
             provider.clone()
@@ -401,6 +401,39 @@ impl ProviderHandle {
         self.look(&OneKey { kid, algorithm }).await
     }
 
+    /// Uses the key that verifies `algorithm` under `kid` if it is at hand: never waits, never
+    /// allocates, and touches no line of memory that another thread writes, so that it scales with
+    /// the cores. The key is borrowed for as long as `then` runs; keep that short.
+    ///
+    /// A refresh that is due is started if there is a runtime to start it in.
+    ///
+    /// ```no_run
+    /// # use jwks_cache::{Algorithm, KeyError, Error, ProviderHandle};
+    /// # async fn verify(handle: &ProviderHandle, kid: &str, input: &[u8], signature: &[u8]) -> jwks_cache::Result<bool> {
+    /// match handle.with_key(Some(kid), Algorithm::ES256, |key| key.verify(input, signature).is_ok()) {
+    ///     Err(Error::Key(KeyError::NotCached)) => {
+    ///         Ok(handle.key(Some(kid), Algorithm::ES256).await?.verify(input, signature).is_ok())
+    ///     }
+    ///     verified => verified,
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyError::NotCached`](crate::KeyError::NotCached) where [`ProviderHandle::key`] would wait;
+    /// otherwise as that.
+    pub fn with_key<R>(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        then: impl FnOnce(KeyRef<'_>) -> R,
+    ) -> Result<R> {
+        match resolve::at_hand(&self.provider, &OneKey { kid, algorithm }, then) {
+            Some(answer) => answer,
+            None => Err(KeyError::NotCached.into()),
+        }
+    }
+
     /// The registry it belongs to.
     #[must_use]
     pub fn registry(&self) -> &Registry {
@@ -414,7 +447,7 @@ impl ProviderHandle {
     }
 
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
-        match resolve::at_hand(&self.provider, want) {
+        match resolve::at_hand(&self.provider, want, W::keep) {
             Some(answer) => answer,
             None => resolve::waited(&self.provider, want).await,
         }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use jsonwebtoken::jwk::JwkSet;
-use jwks_cache_core::key::VerificationKey;
+use jwks_cache_core::key::{KeyRef, VerificationKey};
 use jwks_cache_core::lifecycle::Asker;
 use jwks_cache_core::published::Standing;
-use jwks_cache_core::select::{self, NoKey};
+use jwks_cache_core::select::NoKey;
 use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::{Instant, timeout_at};
 
@@ -20,7 +20,9 @@ use crate::slot::{Ended, Flight, View};
 
 /// What a lookup wants of a view.
 pub(crate) trait Want {
-    /// The answer.
+    /// The answer while it is borrowed from a view.
+    type Borrowed<'v>;
+    /// The answer that outlives the view.
     type Answer;
 
     /// The kid that a refresh might bring.
@@ -32,13 +34,26 @@ pub(crate) trait Want {
     }
 
     /// Picks the answer off a view; `missing` when the kid is not held and not denied.
-    fn pick(&self, view: &View, now: Moment) -> Picked<Self::Answer>;
+    fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>>;
+
+    /// Keeps an answer beyond its view.
+    fn keep(borrowed: Self::Borrowed<'_>) -> Self::Answer;
 }
 
 /// An answer, and whether a refresh might bring a better one.
 pub(crate) struct Picked<A> {
-    answer: Result<A>,
+    answer: std::result::Result<A, KeyError>,
     missing: bool,
+}
+
+impl<A> Picked<A> {
+    fn found(answer: A) -> Self {
+        Self { answer: Ok(answer), missing: false }
+    }
+
+    fn none(why: KeyError) -> Self {
+        Self { answer: Err(why), missing: false }
+    }
 }
 
 /// The whole set, as published.
@@ -47,18 +62,21 @@ pub(crate) struct WholeSet<'a> {
 }
 
 impl Want for WholeSet<'_> {
+    type Borrowed<'v> = &'v Arc<JwkSet>;
     type Answer = Arc<JwkSet>;
 
     fn kid(&self) -> Option<&str> {
         self.kid
     }
 
-    fn pick(&self, view: &View, _now: Moment) -> Picked<Arc<JwkSet>> {
+    fn pick<'v>(&self, view: &'v View, _now: Moment) -> Picked<&'v Arc<JwkSet>> {
         let published = &view.published;
-        let missing = self
-            .kid
-            .is_some_and(|kid| !select::holds_kid(&published.keys, kid) && !published.denies_kid(kid));
-        Picked { answer: Ok(published.jwks.clone()), missing }
+        let missing = self.kid.is_some_and(|kid| !holds(view, kid) && !published.denies_kid(kid));
+        Picked { answer: Ok(published.jwks()), missing }
+    }
+
+    fn keep(borrowed: &Arc<JwkSet>) -> Arc<JwkSet> {
+        borrowed.clone()
     }
 }
 
@@ -69,6 +87,7 @@ pub(crate) struct OneKey<'a> {
 }
 
 impl Want for OneKey<'_> {
+    type Borrowed<'v> = KeyRef<'v>;
     type Answer = VerificationKey;
 
     fn kid(&self) -> Option<&str> {
@@ -76,34 +95,54 @@ impl Want for OneKey<'_> {
     }
 
     fn is_denied(&self, view: &View) -> bool {
-        self.kid.is_some_and(|kid| view.published.denies_kid(kid))
+        // The kid itself: then nothing of that name is served, and there is nothing to find.
+        self.kid.is_some_and(|kid| view.published.denials.denies_kid(kid))
     }
 
-    fn pick(&self, view: &View, now: Moment) -> Picked<VerificationKey> {
+    fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<KeyRef<'v>> {
         let published = &view.published;
-        if self.is_denied(view) {
-            return Picked { answer: Err(KeyError::Denied.into()), missing: false };
-        }
-        let no_key = match select::select(&*published.keys, self.kid, self.algorithm) {
-            Ok(key) => {
-                let key = VerificationKey::new(key.clone(), self.algorithm);
-                return Picked { answer: key.ok_or_else(|| KeyError::NoMatch.into()), missing: false };
-            }
-            Err(no_key) => no_key,
+        let found = match &published.served {
+            Some(set) => set.find(self.kid, self.algorithm),
+            None => Err(NoKey::NoKeys),
         };
-        let Some(kid) = self.kid.filter(|kid| !select::holds_kid(&published.keys, kid)) else {
-            return Picked { answer: Err(key_error(no_key).into()), missing: false };
+        match found.map(|key| KeyRef::new(key, self.algorithm)) {
+            // A key that is served is not denied; only what is not served must be looked up there.
+            Ok(Some(key)) => Picked::found(key),
+            Ok(None) => Picked::none(KeyError::NoMatch),
+            Err(no_key) => self.pick_unpublished(view, now, no_key),
+        }
+    }
+
+    fn keep(borrowed: KeyRef<'_>) -> VerificationKey {
+        borrowed.to_shared()
+    }
+}
+
+impl OneKey<'_> {
+    /// A key that the document does not offer may be denied, retiring, or missing.
+    #[cold]
+    fn pick_unpublished<'v>(&self, view: &'v View, now: Moment, no_key: NoKey) -> Picked<KeyRef<'v>> {
+        let published = &view.published;
+        if self.kid.is_some_and(|kid| published.denies_kid(kid)) {
+            return Picked::none(KeyError::Denied);
+        }
+        let Some(kid) = self.kid.filter(|kid| !holds(view, kid)) else {
+            return Picked::none(key_error(no_key));
         };
         let retiring = published
             .retiring
             .iter()
             .filter(|old| now < old.until && old.key.kid() == Some(kid))
-            .find_map(|old| VerificationKey::new(old.key.clone(), self.algorithm));
+            .find_map(|old| KeyRef::new(&old.key, self.algorithm));
         match retiring {
-            Some(key) => Picked { answer: Ok(key), missing: false },
-            None => Picked { answer: Err(key_error(no_key).into()), missing: true },
+            Some(key) => Picked::found(key),
+            None => Picked { answer: Err(key_error(no_key)), missing: true },
         }
     }
+}
+
+fn holds(view: &View, kid: &str) -> bool {
+    view.published.served.as_ref().is_some_and(|set| set.holds_kid(kid))
 }
 
 fn key_error(no_key: NoKey) -> KeyError {
@@ -115,23 +154,24 @@ fn key_error(no_key: NoKey) -> KeyError {
     }
 }
 
-/// Answers from what is held: no lock, no wait. `None` when the lookup has to wait.
-pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Result<W::Answer>> {
+/// Answers from what is held: no lock, no wait, no allocation. `None` when the lookup has to wait.
+///
+/// The answer is borrowed for as long as `then` runs.
+pub(crate) fn at_hand<W: Want, R>(
+    provider: &Arc<Provider>,
+    want: &W,
+    then: impl FnOnce(W::Borrowed<'_>) -> R,
+) -> Option<Result<R>> {
     let now = provider.engine.clock.coarse_now();
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
         Standing::Fresh => false,
-        Standing::RefreshDue => {
+        Standing::RefreshDue | Standing::Stale if view.closed => return None,
+        standing @ (Standing::RefreshDue | Standing::Stale) => {
             if view.wants_flight(now) {
                 provider.nudge();
             }
-            false
-        }
-        Standing::Stale => {
-            if view.wants_flight(now) {
-                provider.nudge();
-            }
-            true
+            standing == Standing::Stale
         }
         Standing::Expired if view.has_slow_flight() => true,
         Standing::Expired | Standing::Unusable if want.is_denied(&view) => false,
@@ -145,7 +185,8 @@ pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Res
         return None;
     }
     provider.slot.note_read();
-    Some(count(provider, picked.answer, if stale { From::Stale } else { From::Held }))
+    count(provider, picked.answer.is_ok(), if stale { Via::Stale } else { Via::Held });
+    Some(picked.answer.map(then).map_err(Error::from))
 }
 
 /// Answers after waiting for what has to be waited for.
@@ -156,50 +197,49 @@ pub(crate) async fn waited<W: Want>(provider: &Arc<Provider>, want: &W) -> Resul
     let found = lookup(provider, want).await;
     // Noted at the end: a flight that began meanwhile was for this read, and its keys are in use.
     provider.slot.note_read();
-    match found {
-        Ok((answer, from)) => count(provider, answer, from),
-        Err(error) => count(provider, Err(error), From::Held),
-    }
+    let (answer, from) = found.unwrap_or_else(|error| (Err(error), Via::Held));
+    count(provider, answer.is_ok(), from);
+    answer
 }
 
 /// Where an answer came from, for the counters.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Via {
     Held,
     Stale,
     Flight,
 }
 
-fn count<A>(provider: &Arc<Provider>, answer: Result<A>, from: From) -> Result<A> {
+fn count(provider: &Arc<Provider>, found: bool, from: Via) {
     let counters = &provider.counters;
-    let flush = match (&answer, from) {
-        (Err(_), _) => counters.failure(),
-        (Ok(_), From::Flight) => counters.miss(),
-        (Ok(_), _) => counters.hit(from == From::Stale),
+    let flush = match from {
+        _ if !found => counters.failure(),
+        Via::Flight => counters.miss(),
+        Via::Held | Via::Stale => counters.hit(from == Via::Stale),
     };
     if flush {
         provider.engine.schedule.flush_soon(&provider.engine, provider);
     }
-    if from == From::Stale && provider.slot.announces_stale() {
+    if from == Via::Stale && provider.slot.announces_stale() {
         tracing::warn!(tenant = &*provider.tenant, provider = &*provider.id, "serving expired keys");
         provider.engine.events.send(&provider.tenant, &provider.id, What::ServingStale);
     }
-    answer
 }
 
-async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W::Answer>, From)> {
+async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W::Answer>, Via)> {
     let asked_at = socket_now();
     let last_flight = provider.slot.flights();
     let (view, mut from, joined) = servable(provider, asked_at).await?;
     let picked = want.pick(&view, provider.engine.now());
-    let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((picked.answer, from)) };
+    let kept = |picked: Picked<W::Borrowed<'_>>| picked.answer.map(W::keep).map_err(Error::from);
+    let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((kept(picked), from)) };
     if joined.is_some_and(|number| number > last_flight) {
         // The flight began after this lookup and came back without the kid.
         provider.remember_missing(kid);
-        return Ok((picked.answer, from));
+        return Ok((kept(picked), from));
     }
     let patience = asked_at + view.policy.kid_miss_wait;
-    let mut newest = view;
+    let mut newest = view.clone();
     while let KidAsked::Flight(flight) = match provider.ask_for_kid(kid) {
         KidAsked::Unregistered => return Err(provider.not_registered()),
         asked => asked,
@@ -207,7 +247,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
         match timeout_at(patience, flight.ended()).await {
             Ok(Ended::Landed(view)) => {
                 newest = view;
-                from = From::Flight;
+                from = Via::Flight;
                 if !want.pick(&newest, provider.engine.now()).missing {
                     break;
                 }
@@ -226,11 +266,11 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
     let view = provider.slot.load_full();
     let now = provider.engine.now();
     let newest = if view.published.standing(now) == Standing::Unusable { newest } else { view };
-    Ok((want.pick(&newest, now).answer, from))
+    Ok((kept(want.pick(&newest, now)), from))
 }
 
 /// A view whose keys may be served, and the flight that brought them, if one was waited for.
-async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, From, Option<u64>)> {
+async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, Via, Option<u64>)> {
     let deadline = asked_at + provider.slot.load().policy.retry.deadline;
     loop {
         let now = provider.engine.now();
@@ -239,10 +279,10 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             return Err(provider.not_registered());
         }
         let (until, stale) = match view.published.standing(now) {
-            Standing::Fresh | Standing::RefreshDue => return Ok((view, From::Held, None)),
+            Standing::Fresh | Standing::RefreshDue => return Ok((view, Via::Held, None)),
             Standing::Stale => {
                 provider.nudge();
-                return Ok((view, From::Stale, None));
+                return Ok((view, Via::Stale, None));
             }
             Standing::Expired => (None, true),
             Standing::Unusable => (Some(deadline), false),
@@ -251,7 +291,7 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             Asked::Flight(flight) => flight,
             Asked::LookAgain => continue,
             Asked::Unregistered => return Err(provider.not_registered()),
-            _ if stale => return Ok((view, From::Stale, None)),
+            _ if stale => return Ok((view, Via::Stale, None)),
             Asked::NotBefore(_, error) => return Err(backing_off(error)),
             Asked::NoRuntime => return Err(no_runtime()),
             Asked::ShutDown => return Err(shut_down()),
@@ -262,12 +302,12 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
         let until =
             until.unwrap_or_else(|| socket_now() + view.policy.stale_wait.saturating_sub(flight.age()));
         match timeout_at(until, flight.ended()).await {
-            Ok(Ended::Landed(view)) => return Ok((view, From::Flight, Some(flight.number))),
+            Ok(Ended::Landed(view)) => return Ok((view, Via::Flight, Some(flight.number))),
             Ok(Ended::Failed(_)) | Err(_) if stale => {
                 let newest = provider.slot.load_full();
                 let now = provider.engine.now();
                 let view = if newest.published.standing(now) == Standing::Unusable { view } else { newest };
-                return Ok((view, From::Stale, None));
+                return Ok((view, Via::Stale, None));
             }
             Ok(Ended::Failed(error)) => return Err(error.to_error()),
             Ok(Ended::Unregistered) => return Err(provider.not_registered()),

@@ -75,7 +75,7 @@ impl CacheManager {
         let payload = view.published.held.as_ref().filter(|held| held.is_servable(now)).map(|held| {
             let backoff = view.published.backoff_until.since(now);
             CachePayload {
-                jwks: view.published.jwks.clone(),
+                jwks: view.published.jwks().clone(),
                 etag: held.headers.etag().map(ToOwned::to_owned),
                 last_modified: held.headers.last_modified(),
                 last_refresh_at: held.received_wall,
@@ -154,7 +154,7 @@ impl CacheManager {
 
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
         self.valid()?;
-        match resolve::at_hand(&self.0.provider, want) {
+        match resolve::at_hand(&self.0.provider, want, W::keep) {
             Some(answer) => answer,
             None => resolve::waited(&self.0.provider, want).await,
         }
