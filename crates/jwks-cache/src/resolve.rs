@@ -28,6 +28,11 @@ pub(crate) trait Want {
     /// The kid that a refresh might bring.
     fn kid(&self) -> Option<&str>;
 
+    /// Whether an operator's denial is the answer, whatever is held.
+    fn is_denied(&self, _view: &View) -> bool {
+        false
+    }
+
     /// Picks the answer off a view; `missing` when the kid is not held and not denied.
     fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>>;
 
@@ -87,6 +92,11 @@ impl Want for OneKey<'_> {
 
     fn kid(&self) -> Option<&str> {
         self.kid
+    }
+
+    fn is_denied(&self, view: &View) -> bool {
+        // The kid itself: then nothing of that name is served, and there is nothing to find.
+        self.kid.is_some_and(|kid| view.published.denials.denies_kid(kid))
     }
 
     fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<KeyRef<'v>> {
@@ -164,6 +174,7 @@ pub(crate) fn at_hand<W: Want, R>(
             standing == Standing::Stale
         }
         Standing::Expired if view.has_slow_flight() => true,
+        Standing::Expired | Standing::Unusable if want.is_denied(&view) => false,
         Standing::Expired | Standing::Unusable => return None,
     };
     if view.closed {
@@ -245,9 +256,10 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
                     break;
                 }
             }
-            Ok(Ended::Superseded | Ended::Lost) => {}
+            // What failed may have been someone else's flight; the budget says whether one more may start.
+            Ok(Ended::Failed(_) | Ended::Superseded | Ended::Lost) => {}
             Ok(Ended::Unregistered) => return Err(provider.not_registered()),
-            Ok(Ended::Failed(_) | Ended::ShutDown) | Err(_) => break,
+            Ok(Ended::ShutDown) | Err(_) => break,
         }
     }
     // Nothing better came; keys that were servable when the lookup began still answer it.

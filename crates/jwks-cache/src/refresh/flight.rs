@@ -203,8 +203,8 @@ impl Aboard {
                 self.landed = true;
                 return;
             }
-            Change::Adopted { .. } => owner.missing.clear(),
-            Change::Renewed { .. } => {}
+            Change::Adopted { diff, .. } if !diff.is_empty() => owner.missing.clear(),
+            Change::Adopted { .. } | Change::Renewed { .. } => {}
             Change::Refused(refusal) => {
                 let refused = NotFetched::new(refusal.reason(), refusal.to_string());
                 error = Some(self.crew.failure(NotFetched { status, ..refused }, attempt));
