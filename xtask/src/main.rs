@@ -19,6 +19,7 @@ usage:
   cargo xtask long PART [--yes]              run one long part
   cargo xtask ci                             everything that CI runs
   cargo xtask tidy                           the layout rules alone
+  cargo xtask help                           this text
 ";
 
 fn main() -> ExitCode {
@@ -26,6 +27,10 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let (options, names): (Vec<&str>, Vec<&str>) =
         words.iter().map(String::as_str).partition(|word| word.starts_with('-'));
+    if names.first() == Some(&"help") || options.iter().any(|option| matches!(*option, "--help" | "-h")) {
+        print!("{}", usage());
+        return ExitCode::SUCCESS;
+    }
     let Some((&task, names)) = names.split_first() else { return misused("no task named") };
     let known: &[&str] = match task {
         "test" => &["--all", "--yes"],
@@ -55,7 +60,7 @@ fn main() -> ExitCode {
             report.row("tidy", || tables::tidy(&root));
             Ok(())
         }
-        ("long", _) => Err(format!("name one part of: {}", names_of(PARTS).join(", "))),
+        ("long", []) => Err("name one long part".to_owned()),
         _ => Err(format!("cannot do `{}`", words.join(" "))),
     };
     match done {
@@ -95,15 +100,21 @@ fn names_of(table: &[Part]) -> Vec<&'static str> {
 }
 
 fn misused(why: &str) -> ExitCode {
-    eprintln!("xtask: {why}\n{USAGE}");
-    for (title, table) in [("groups", GROUPS), ("long parts", PARTS)] {
-        eprintln!("{title}:{}", if table.is_empty() { " none yet" } else { "" });
+    eprint!("xtask: {why}\n{}", usage());
+    ExitCode::from(2)
+}
+
+/// How to call us, and every row that can be named.
+fn usage() -> String {
+    let mut text = USAGE.to_owned();
+    for (title, table, defaults) in [("groups", GROUPS, DEFAULT_GROUPS), ("long parts", PARTS, &[])] {
+        text.push_str(&format!("{title}:{}\n", if table.is_empty() { " none yet" } else { "" }));
         for part in table {
-            let default = if DEFAULT_GROUPS.contains(&part.name) { "" } else { " (not by default)" };
-            eprintln!("  {:8} {}{default}", part.name, part.shows);
+            let default = if defaults.contains(&part.name) { " (default)" } else { "" };
+            text.push_str(&format!("  {:8} {}{default}\n", part.name, part.shows));
         }
     }
-    ExitCode::from(2)
+    text
 }
 
 /// The checkout that this binary was built from.

@@ -6,29 +6,35 @@ use std::time::{Duration, Instant};
 /// How a row went.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
-    /// Tests ran, or a check failed.
+    /// Tests ran.
     Ran {
         /// Tests that passed.
         passed: u64,
-        /// Tests that failed; a failed check is one.
+        /// Tests that failed; a command that failed without one counts as one.
         failed: u64,
+        /// What failed, by name, so that nobody has to look for it further up.
+        names: Vec<String>,
     },
     /// A check passed; it counts no tests.
     Passed,
+    /// A check failed, or a part could not run, for this reason; it counts as one failure.
+    Failed(String),
     /// Left out, for this reason.
     Skipped(&'static str),
 }
 
 impl Outcome {
-    /// Of a check.
+    /// Of a check that prints what it finds.
     pub(crate) fn check(passed: bool) -> Self {
-        if passed { Self::Passed } else { Self::Ran { passed: 0, failed: 1 } }
+        if passed { Self::Passed } else { Self::Failed("what it printed above says why".to_owned()) }
     }
 
-    /// One failure, said why.
-    pub(crate) fn failure(why: &str) -> Self {
-        println!("failed: {why}");
-        Self::check(false)
+    fn failures(&self) -> u64 {
+        match self {
+            Self::Ran { failed, .. } => *failed,
+            Self::Failed(_) => 1,
+            Self::Passed | Self::Skipped(_) => 0,
+        }
     }
 }
 
@@ -45,9 +51,6 @@ impl Report {
         println!("\n== {name}");
         let start = Instant::now();
         let outcome = run();
-        if let Outcome::Skipped(why) = outcome {
-            println!("skipped: {why}");
-        }
         self.rows.push((name, outcome, start.elapsed()));
     }
 
@@ -59,10 +62,7 @@ impl Report {
     }
 
     fn failed(&self) -> u64 {
-        self.rows
-            .iter()
-            .map(|(_, outcome, _)| if let Outcome::Ran { failed, .. } = outcome { *failed } else { 0 })
-            .sum()
+        self.rows.iter().map(|(_, outcome, _)| outcome.failures()).sum()
     }
 
     fn text(&self) -> String {
@@ -70,15 +70,15 @@ impl Report {
         let mut all_passed = 0;
         for (name, outcome, took) in &self.rows {
             let went = match outcome {
-                Outcome::Ran { passed, failed } => {
+                Outcome::Ran { passed, failed, names } => {
                     all_passed += passed;
-                    format!(
-                        "{} {passed} passed, {failed} failed",
-                        if *failed > 0 { "FAILED" } else { "ok    " }
-                    )
+                    let word = if *failed > 0 { "FAILED" } else { "ok" };
+                    let names: String = names.iter().map(|name| format!("\n{:33}{name}", "")).collect();
+                    format!("{word:7} {passed} passed, {failed} failed{names}")
                 }
                 Outcome::Passed => "ok".to_owned(),
-                Outcome::Skipped(why) => format!("skipped: {why}"),
+                Outcome::Failed(why) => format!("FAILED  {why}"),
+                Outcome::Skipped(why) => format!("skipped {why}"),
             };
             text.push_str(&format!("{name:20} {:>7.1} s  {went}\n", took.as_secs_f64()));
         }
@@ -95,18 +95,20 @@ mod tests {
     #[test]
     fn the_last_line_sums_all_rows_and_a_failed_check_is_one_failure() {
         let row = |name, outcome| (name, outcome, Duration::from_millis(1500));
+        let ran = |passed, failed, names| Outcome::Ran { passed, failed, names };
         let report = Report {
             rows: vec![
                 row("fmt", Outcome::check(true)),
                 row("clippy", Outcome::check(false)),
-                row("unit", Outcome::Ran { passed: 7, failed: 0 }),
-                row("idp", Outcome::Ran { passed: 2, failed: 3 }),
+                row("unit", ran(7, 0, vec![])),
+                row("idp", ran(2, 3, vec!["a::first".to_owned(), "b::second".to_owned()])),
                 row("corpora", Outcome::Skipped("not here")),
             ],
         };
         let text = report.text();
         assert_eq!(text.lines().last(), Some("9 passed, 4 failed"), "{text}");
-        assert!(text.contains("1.5 s") && text.contains("skipped: not here"), "{text}");
+        assert!(text.contains("1.5 s") && text.contains("skipped not here"), "{text}");
+        assert!(text.contains(" a::first\n") && text.contains(" b::second\n"), "{text}");
         assert_eq!(report.close(), ExitCode::from(1));
     }
 }

@@ -13,21 +13,24 @@ pub(crate) fn part(root: &Path, part: &Part, consent: Consent) -> Outcome {
     let commands = match (part.commands)(root) {
         Ok(commands) => commands,
         Err(Absent::Skip(why)) => return Outcome::Skipped(why),
-        Err(Absent::Fail(why)) => return Outcome::failure(why),
+        Err(Absent::Fail(why)) => return Outcome::Failed(why.to_owned()),
     };
     if let Err(why) = install::all(root, part.needs, consent) {
-        return Outcome::failure(&why);
+        return Outcome::Failed(why);
     }
-    let (mut passed, mut failed) = (0, 0);
+    let mut all = Counted::default();
     for command in commands {
         let (succeeded, counted) = counting(root, &command);
-        passed += counted.passed;
         // A build that breaks runs no test, and still is one failure.
-        failed += if succeeded { counted.failed } else { counted.failed.max(1) };
+        if !succeeded && counted.failed == 0 {
+            all.failed += 1;
+            all.names.push(format!("`{}`", command.join(" ")));
+        }
+        all.add(counted);
     }
-    match (passed, failed) {
-        (0, 0) => Outcome::failure("no test ran"),
-        _ => Outcome::Ran { passed, failed },
+    match all {
+        Counted { passed: 0, failed: 0, .. } => Outcome::Failed("no test ran".to_owned()),
+        Counted { passed, failed, names } => Outcome::Ran { passed, failed, names },
     }
 }
 
@@ -71,10 +74,19 @@ pub(crate) fn output(root: &Path, command: &[String]) -> Option<String> {
 }
 
 /// Tests counted in what a command printed.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Default, PartialEq, Eq, Debug)]
 struct Counted {
     passed: u64,
     failed: u64,
+    names: Vec<String>,
+}
+
+impl Counted {
+    fn add(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.names.extend(more.names);
+    }
 }
 
 /// Prints and runs a command, and adds up the results of its test binaries.
@@ -91,17 +103,16 @@ fn counting(root: &Path, command: &[String]) -> (bool, Counted) {
     (child.wait().is_ok_and(|status| status.success()), counted)
 }
 
-/// Hands on every line as it comes, and adds up those that close a test binary.
+/// Hands on every line as it comes, adds up those that close a test binary, and notes failed tests.
 fn relay(mut from: impl BufRead, mut to: impl Write) -> Counted {
     let mut counted = Counted::default();
     let mut line = Vec::new();
     while matches!(from.read_until(b'\n', &mut line), Ok(read) if read > 0) {
         // A reader who went away does not stop the tests.
         let _ = to.write_all(&line).and_then(|()| to.flush());
-        if let Some(result) = result(&String::from_utf8_lossy(&line)) {
-            counted.passed += result.passed;
-            counted.failed += result.failed;
-        }
+        let text = String::from_utf8_lossy(&line);
+        counted.names.extend(failed_test(&text));
+        counted.add(result(&text).unwrap_or_default());
         line.clear();
     }
     counted
@@ -114,7 +125,13 @@ fn result(line: &str) -> Option<Counted> {
         let words: Vec<&str> = counts.split([' ', ';', '\n']).filter(|word| !word.is_empty()).collect();
         words.windows(2).find(|pair| pair[1] == what).and_then(|pair| pair[0].parse().ok())
     };
-    Some(Counted { passed: count("passed")?, failed: count("failed")? })
+    Some(Counted { passed: count("passed")?, failed: count("failed")?, names: Vec::new() })
+}
+
+/// The test that this line says has failed.
+fn failed_test(line: &str) -> Option<String> {
+    let (name, went) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    went.contains("FAILED").then(|| name.to_owned())
 }
 
 fn announce(command: &[String]) {
@@ -135,7 +152,8 @@ mod tests {
     #[test]
     fn only_a_closing_line_is_counted() {
         let check = |line, want: Option<(u64, u64)>| {
-            assert_eq!(result(line), want.map(|(passed, failed)| Counted { passed, failed }), "{line}");
+            let found = result(line).map(|counted| (counted.passed, counted.failed));
+            assert_eq!(found, want, "{line}");
         };
         check(
             "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; in 0.1s\n",
@@ -149,9 +167,11 @@ mod tests {
 
     #[test]
     fn every_line_is_handed_on_and_several_binaries_add_up() {
-        let printed = b"running\n\xfftest result: no\ntest result: ok. 2 passed; 0 failed;\ntest result: FAILED. 1 passed; 4 failed;";
+        let printed = b"running\n\xfftest result: no\ntest a ... ok\ntest result: ok. 2 passed; 0 failed;\n\
+            test m::b ... FAILED\ntest result: FAILED. 1 passed; 4 failed;";
         let mut handed_on = Vec::new();
-        assert_eq!(relay(&printed[..], &mut handed_on), Counted { passed: 3, failed: 4 });
+        let want = Counted { passed: 3, failed: 4, names: vec!["m::b".to_owned()] };
+        assert_eq!(relay(&printed[..], &mut handed_on), want);
         assert_eq!(handed_on, printed);
     }
 
@@ -161,9 +181,10 @@ mod tests {
 
     #[test]
     fn a_part_without_tests_fails_and_so_does_one_that_does_not_build() {
-        assert_eq!(part_of(|_| Ok(vec![vec!["true".to_owned()]])), Outcome::Ran { passed: 0, failed: 1 });
-        assert_eq!(part_of(|_| Ok(vec![vec!["false".to_owned()]])), Outcome::Ran { passed: 0, failed: 1 });
+        assert_eq!(part_of(|_| Ok(vec![vec!["true".to_owned()]])), Outcome::Failed("no test ran".to_owned()));
+        let broken = Outcome::Ran { passed: 0, failed: 1, names: vec!["`false`".to_owned()] };
+        assert_eq!(part_of(|_| Ok(vec![vec!["false".to_owned()]])), broken);
         assert_eq!(part_of(|_| Err(Absent::Skip("why"))), Outcome::Skipped("why"));
-        assert_eq!(part_of(|_| Err(Absent::Fail("why"))), Outcome::Ran { passed: 0, failed: 1 });
+        assert_eq!(part_of(|_| Err(Absent::Fail("why"))), Outcome::Failed("why".to_owned()));
     }
 }

@@ -59,7 +59,9 @@ pub(crate) const PARTS: &[Part] = &[];
 const NODE: Need = Need {
     what: "Node.js 20.19 or newer, with npm",
     is_there: |root| {
-        run::succeeds(root, &["npm", "--version"]) && run::succeeds(root, &["node", "--version"])
+        const NEW_ENOUGH: &str = "const [major, minor] = process.versions.node.split('.');
+            process.exit(major * 100 + Number(minor) < 2019 ? 1 : 0)";
+        run::succeeds(root, &["npm", "--version"]) && run::succeeds(root, &["node", "--eval", NEW_ENOUGH])
     },
     install: None,
 };

@@ -10,6 +10,9 @@ const CLIENT = { client_id: 'acceptance', client_secret: randomUUID() };
 const RESOURCE = 'urn:resource:';
 const SCOPE = 'read';
 
+// Static clients with JWT access tokens store nothing; the built-in store warns at every rotation.
+class NoStore {}
+
 async function newKey(alg) {
   const { privateKey } = await generateKeyPair(alg, { extractable: true });
   return { ...(await exportJWK(privateKey)), alg, use: 'sig', kid: randomUUID() };
@@ -17,6 +20,7 @@ async function newKey(alg) {
 
 function provider(issuer, keys) {
   return new Provider(issuer, {
+    adapter: NoStore,
     jwks: { keys },
     routes: { jwks: JWKS_PATH },
     cookies: { keys: [randomUUID()] },
@@ -66,6 +70,15 @@ await serve(async (issuer) => {
       keys = [key, ...keys];
       handle = provider(issuer, keys);
       return key.kid;
+    },
+
+    // Drops every key for the algorithm but the one that signs.
+    async retire(alg) {
+      const signing = keys.find((key) => key.alg === alg);
+      const retired = keys.filter((key) => key.alg === alg && key !== signing);
+      keys = keys.filter((key) => !retired.includes(key));
+      handle = provider(issuer, keys);
+      return retired.map((key) => key.kid);
     },
   };
 });

@@ -1,4 +1,4 @@
-//! Real identity providers, started as child processes on free loopback ports.
+//! Real identity providers, started as child processes on loopback.
 //!
 //! A part that cannot start panics with the command that installs it. This room does not know the
 //! library under test: its HTTP client only asks the parts themselves.
@@ -19,10 +19,17 @@ const START: Duration = Duration::from_secs(60);
 /// An identity provider on Node, killed when dropped.
 #[derive(Debug)]
 pub struct NodePart {
+    name: String,
+    port: u16,
     issuer: String,
     client: reqwest::Client,
-    // Held for their pipes: the part exits when its standard input closes.
-    _child: Child,
+    process: Process,
+}
+
+/// A part's process, and its pipes: it exits when its standard input closes.
+#[derive(Debug)]
+struct Process {
+    child: Child,
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -38,29 +45,35 @@ pub struct Counts {
 }
 
 impl NodePart {
-    /// Starts `node/<name>.mjs`: `oidc-provider` or `mock-server`.
+    /// Starts `node/<name>.mjs` on a free port: `oidc-provider` or `mock-server`.
     ///
     /// # Panics
     ///
     /// When Node or its packages are missing, or the part does not come up within a minute.
     pub async fn start(name: &str) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("node");
-        assert!(folder.join("node_modules").is_dir(), "the Node packages are missing; {INSTALL}");
-        let mut child = Command::new("node")
-            .arg(folder.join(format!("{name}.mjs")))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap_or_else(|error| panic!("`node` does not start ({error}); {INSTALL}"));
-        let mut stdout = BufReader::new(child.stdout.take().expect("standard output is piped above"));
-
-        let port = tokio::time::timeout(START, ready(&mut stdout))
-            .await
-            .unwrap_or_else(|_| panic!("{name} did not say that it listens within {START:?}"))
-            .unwrap_or_else(|| panic!("{name} ended before it listened: its standard error says why"));
+        let (process, port) = launch(name, 0).await;
         let issuer = format!("http://127.0.0.1:{port}");
-        Self { issuer, client: client(), _child: child, _stdout: stdout }
+        Self { name: name.to_owned(), port, issuer, client: client(), process }
+    }
+
+    /// Kills the part, as a crash would: connections break, and new ones are refused.
+    ///
+    /// # Panics
+    ///
+    /// When the process cannot be killed.
+    pub async fn kill(&mut self) {
+        self.process.child.kill().await.unwrap_or_else(|error| panic!("{} goes on: {error}", self.name));
+    }
+
+    /// Starts it again, after [`NodePart::kill`], on the port it had: with other keys, and counts from 0.
+    ///
+    /// # Panics
+    ///
+    /// As [`NodePart::start`], and when the port was taken meanwhile.
+    pub async fn restart(&mut self) {
+        let (process, _) = launch(&self.name, self.port).await;
+        // Another client: the old one holds connections to the process that is gone.
+        (self.process, self.client) = (process, client());
     }
 
     /// The issuer, which is also the base URL.
@@ -88,6 +101,12 @@ impl NodePart {
     /// Adds a key for `alg` to the published set, has it sign from now on, and gives its kid.
     pub async fn rotate(&self, alg: &str) -> String {
         self.control(&format!("rotate?alg={alg}")).await
+    }
+
+    /// Drops every key for `alg` from the published set but the newest, and gives their kids.
+    /// Only `oidc-provider` can.
+    pub async fn retire(&self, alg: &str) -> Vec<String> {
+        self.control(&format!("retire?alg={alg}")).await
     }
 
     /// What was answered on the JWKS path so far.
@@ -125,6 +144,26 @@ pub fn client() -> reqwest::Client {
         .no_proxy()
         .build()
         .expect("a client without options builds")
+}
+
+/// Runs a part on a port, 0 for a free one, until it listens; and says where.
+async fn launch(name: &str, port: u16) -> (Process, u16) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("node");
+    assert!(folder.join("node_modules").is_dir(), "the Node packages are missing; {INSTALL}");
+    let mut child = Command::new("node")
+        .arg(folder.join(format!("{name}.mjs")))
+        .arg(port.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap_or_else(|error| panic!("`node` does not start ({error}); {INSTALL}"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("standard output is piped above"));
+    let port = tokio::time::timeout(START, ready(&mut stdout))
+        .await
+        .unwrap_or_else(|_| panic!("{name} did not say that it listens within {START:?}"))
+        .unwrap_or_else(|| panic!("{name} ended before it listened: its standard error says why"));
+    (Process { child, _stdout: stdout }, port)
 }
 
 /// The port from the first line that is the ready message; `None` when the part ends before it.

@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 
-use crate::keyset::Reason;
+use crate::keyset::{KeyRules, Reason};
 use crate::{Algorithm, AlgorithmSet};
 
 /// The SHA-256 JWK thumbprint of RFC 7638: the same for the same key material, whatever else a document
@@ -145,6 +145,7 @@ pub(crate) enum DeclaredAlgorithm {
 }
 
 /// What judging a key found.
+#[derive(Clone)]
 pub(crate) struct Findings {
     pub(crate) issuer: Option<Box<str>>,
     pub(crate) declared: DeclaredAlgorithm,
@@ -187,6 +188,20 @@ impl Key {
     pub(crate) fn new(findings: Findings, set: Arc<JwkSet>, index: usize) -> Option<Self> {
         set.keys.get(index)?;
         Some(Self { findings, set, index, parsed: OnceLock::new() })
+    }
+
+    /// The key under narrower rules; none when they leave it nothing to verify. Wider rules give nothing back.
+    pub(crate) fn narrowed(self: &Arc<Self>, rules: &KeyRules) -> Option<Arc<Self>> {
+        let algorithms = self.algorithms().and(rules.algorithms);
+        let too_short = self.kty() == KeyType::Rsa && self.bits() < rules.min_rsa_bits;
+        if too_short || algorithms.is_empty() {
+            return None;
+        }
+        if algorithms == self.algorithms() {
+            return Some(self.clone());
+        }
+        let findings = Findings { algorithms, ..self.findings.clone() };
+        Self::new(findings, self.set.clone(), self.index).map(Arc::new)
     }
 
     /// The key as callers of `jsonwebtoken` know it, its numbers encoded canonically.
@@ -367,6 +382,60 @@ impl fmt::Debug for Key {
     }
 }
 
+/// A key bound to the one algorithm it verifies here, borrowed from its set.
+#[derive(Clone, Copy)]
+pub struct KeyRef<'a> {
+    key: &'a Arc<Key>,
+    algorithm: Algorithm,
+}
+
+impl<'a> KeyRef<'a> {
+    /// Binds `key` to `algorithm`; none unless the key may verify it.
+    #[must_use]
+    pub fn new(key: &'a Arc<Key>, algorithm: Algorithm) -> Option<Self> {
+        key.algorithms().contains(algorithm).then_some(Self { key, algorithm })
+    }
+
+    /// The key.
+    #[must_use]
+    pub const fn key(&self) -> &'a Arc<Key> {
+        self.key
+    }
+
+    /// The key's kid.
+    #[must_use]
+    pub fn kid(&self) -> Option<&'a str> {
+        self.key.kid()
+    }
+
+    /// The key's thumbprint.
+    #[must_use]
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.key.thumbprint()
+    }
+
+    /// The algorithm that [`KeyRef::verify`] checks.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Checks `signature`, in the form a JWS carries (RFC 7518 §3), over `input`.
+    ///
+    /// # Errors
+    /// The signature is not one of this key over this input by this algorithm.
+    pub fn verify(&self, input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
+        let parsed = self.key.verifier(self.algorithm).ok_or(BadSignature)?;
+        parsed.verify_sig(input, signature).map_err(|_| BadSignature)
+    }
+
+    /// The same, shared: it outlives the set.
+    #[must_use]
+    pub fn to_shared(&self) -> VerificationKey {
+        VerificationKey { key: Arc::clone(self.key), algorithm: self.algorithm }
+    }
+}
+
 /// A key bound to the one algorithm it verifies here.
 #[derive(Clone)]
 pub struct VerificationKey {
@@ -405,13 +474,18 @@ impl VerificationKey {
         self.algorithm
     }
 
-    /// Checks `signature`, in the form a JWS carries (RFC 7518 §3), over `input`.
+    /// As [`KeyRef::verify`].
     ///
     /// # Errors
-    /// The signature is not one of this key over this input by this algorithm.
+    /// As [`KeyRef::verify`].
     pub fn verify(&self, input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        let parsed = self.key.verifier(self.algorithm).ok_or(BadSignature)?;
-        parsed.verify_sig(input, signature).map_err(|_| BadSignature)
+        KeyRef { key: &self.key, algorithm: self.algorithm }.verify(input, signature)
+    }
+}
+
+impl fmt::Debug for KeyRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.to_shared(), f)
     }
 }
 

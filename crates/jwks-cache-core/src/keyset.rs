@@ -22,6 +22,7 @@ pub use diff::{KeyId, SetDiff, diff};
 pub use reason::Reason;
 
 use crate::key::{Findings, Key, Thumbprint};
+use crate::select::{self, NoKey};
 use crate::{Algorithm, AlgorithmSet};
 use entry::{Judged, Text, Unfit};
 
@@ -52,6 +53,7 @@ pub struct KeySet {
     text: Arc<str>,
     jwks: Arc<JwkSet>,
     keys: Arc<[Arc<Key>]>,
+    index: Arc<[select::Row]>,
     ledger: Arc<[LedgerEntry]>,
 }
 
@@ -116,7 +118,31 @@ impl KeySet {
             LedgerEntry { index, row }
         });
         let ledger = ledger.collect();
-        Ok(Self { text, jwks, keys: keys.into(), ledger })
+        let index = keys.iter().map(|key| select::Row::of(key)).collect();
+        Ok(Self { text, jwks, keys: keys.into(), index, ledger })
+    }
+
+    /// The set without some of its keys. The text and the ledger stay those of the document.
+    #[must_use]
+    pub fn without(&self, gone: impl Fn(&Key) -> bool) -> Self {
+        let keys: Arc<[Arc<Key>]> = self.keys.iter().filter(|key| !gone(key)).cloned().collect();
+        let jwks = Arc::new(JwkSet { keys: keys.iter().map(|key| key.jwk().clone()).collect() });
+        let index = keys.iter().map(|key| select::Row::of(key)).collect();
+        Self { text: self.text.clone(), jwks, keys, index, ledger: self.ledger.clone() }
+    }
+
+    /// The key for `kid` and `algorithm`, as [`select::select`] picks it, by an index of kids.
+    ///
+    /// # Errors
+    /// See [`NoKey`].
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Arc<Key>, NoKey> {
+        select::find(&self.keys, &self.index, kid, algorithm)
+    }
+
+    /// Whether any well-formed key has exactly this kid, usable or not.
+    #[must_use]
+    pub fn holds_kid(&self, kid: &str) -> bool {
+        self.index.iter().any(|row| row.is(kid))
     }
 
     /// The published text. Keys with private members, symmetric keys and entries that are no objects are left

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Algorithm;
 use crate::key::Key;
+use crate::{Algorithm, AlgorithmSet};
 
 /// Why no key answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +71,39 @@ pub fn select<'a>(
         None if kid_held => Err(NoKey::NoMatch),
         None => Err(NoKey::UnknownKid),
     }
+}
+
+/// What a lookup by kid reads of a key, without following it.
+#[derive(Debug)]
+pub(crate) struct Row {
+    kid: Option<Box<str>>,
+    algorithms: AlgorithmSet,
+}
+
+impl Row {
+    pub(crate) fn of(key: &Key) -> Self {
+        Self { kid: key.kid().map(Into::into), algorithms: key.algorithms() }
+    }
+
+    pub(crate) fn is(&self, kid: &str) -> bool {
+        self.kid.as_deref() == Some(kid)
+    }
+}
+
+/// The same choice as [`select`], by rows that stand beside the keys.
+pub(crate) fn find<'a>(
+    keys: &'a [Arc<Key>],
+    rows: &[Row],
+    kid: Option<&str>,
+    algorithm: Algorithm,
+) -> Result<&'a Arc<Key>, NoKey> {
+    if let Some(kid) = kid {
+        let found = rows.iter().position(|row| row.algorithms.contains(algorithm) && row.is(kid));
+        if let Some(key) = found.and_then(|index| keys.get(index)) {
+            return Ok(key);
+        }
+    }
+    select(keys, kid, algorithm)
 }
 
 /// Whether any well-formed key has exactly this kid, usable or not.

@@ -233,7 +233,7 @@ impl Story {
 
     async fn slow_provider(&mut self, stage: &Stage) -> Result<String> {
         let (tenant, registry) = (&stage.globex, &stage.registry);
-        let mut patient = tenant.registration()?;
+        let mut patient = tenant.registration.clone();
         // Only readers start refreshes here, so that keys expire when nobody reads; and what hangs is given
         // up soon.
         patient.refresh_mode = RefreshMode::OnDemand;
@@ -273,7 +273,7 @@ impl Story {
         let later = look_often().await;
         hung.release();
         registry.refresh_and_wait(tenant.name, PROVIDER).await?;
-        registry.register(tenant.registration()?).await?;
+        registry.register(tenant.registration.clone()).await?;
         let tally = fresh.and(expired).and(later);
         self.see("slow.fresh", fresh.waited);
         self.see("slow.expired", in_millis(longest));

@@ -17,12 +17,6 @@ impl Paint {
         Self { on: io::stdout().is_terminal() && !set("NO_COLOR") && !dumb }
     }
 
-    /// No colours.
-    #[cfg(test)]
-    pub(crate) const fn off() -> Self {
-        Self { on: false }
-    }
-
     pub(crate) fn bold(self, text: &str) -> String {
         self.wrap("1", text)
     }

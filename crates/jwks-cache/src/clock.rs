@@ -21,6 +21,12 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The moment now, on a clock that never goes back and counts suspended time.
     fn now(&self) -> Moment;
 
+    /// The moment now as reads take it: cheap, and behind [`Clock::now`] by a few milliseconds, or by a
+    /// second right after the machine was suspended. Default [`Clock::now`].
+    fn coarse_now(&self) -> Moment {
+        self.now()
+    }
+
     /// The wall time now, for HTTP dates, status and snapshots only.
     fn wall(&self) -> DateTime<Utc>;
 
@@ -43,6 +49,11 @@ impl Clock for SystemClock {
         Moment::ORIGIN + BEFORE_BOOT + since_boot()
     }
 
+    #[cfg(target_os = "linux")]
+    fn coarse_now(&self) -> Moment {
+        Moment::ORIGIN + BEFORE_BOOT + coarse::since_boot()
+    }
+
     fn wall(&self) -> DateTime<Utc> {
         #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
         let now = SystemTime::now();
@@ -52,6 +63,39 @@ impl Clock for SystemClock {
     fn sleep_until(&self, moment: Moment) -> Sleep {
         let wait = moment.since(self.now()).min(LONGEST_SLEEP);
         Box::pin(tokio::time::sleep(wait))
+    }
+}
+
+/// Boot time at the price of the kernel's last tick.
+///
+/// There is no coarse boot clock, so this is the coarse monotonic clock plus the time the machine was
+/// suspended, which is looked up once a second.
+#[cfg(target_os = "linux")]
+mod coarse {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    static SUSPENDED: AtomicU64 = AtomicU64::new(0);
+    static LOOK_UP_AT: AtomicU64 = AtomicU64::new(0);
+
+    pub(super) fn since_boot() -> Duration {
+        let running = nanos(ClockId::MonotonicCoarse);
+        if running >= LOOK_UP_AT.load(Relaxed) {
+            // Several threads may do this at once; they store the same.
+            let suspended = nanos(ClockId::Boottime).saturating_sub(nanos(ClockId::Monotonic));
+            SUSPENDED.store(suspended, Relaxed);
+            LOOK_UP_AT.store(running + SECOND, Relaxed);
+        }
+        Duration::from_nanos(running + SUSPENDED.load(Relaxed))
+    }
+
+    fn nanos(clock: ClockId) -> u64 {
+        let now = clock_gettime(clock);
+        u64::try_from(now.tv_sec).unwrap_or(0) * SECOND + u64::try_from(now.tv_nsec).unwrap_or(0)
     }
 }
 
@@ -82,8 +126,30 @@ pub(crate) fn socket_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
+/// `span` after `instant`. Settings have no upper bound, instants have: a century stands for ever.
+pub(crate) fn later(instant: tokio::time::Instant, span: Duration) -> tokio::time::Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    instant + span.min(CENTURY)
+}
+
+/// The dice of a registry.
+pub(crate) type SeededDice = fastrand::Rng;
+
 /// Dice, seeded by the operating system, or by a simulation.
-pub(crate) fn seeded_dice(seed: Option<u64>) -> fastrand::Rng {
+pub(crate) fn seeded_dice(seed: Option<u64>) -> SeededDice {
     #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
     seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coarse_moment_follows_the_exact_one() {
+        let before = SystemClock.now();
+        let coarse = SystemClock.coarse_now();
+        // A tick of the kernel is 10 ms at most; two clocks are read one after the other.
+        assert!(coarse <= SystemClock.now() && coarse + Duration::from_millis(50) >= before);
+    }
 }

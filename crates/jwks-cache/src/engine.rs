@@ -2,15 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use jwks_cache_core::admission::Limits;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 use jwks_cache_core::{Dice, Moment};
+use tokio::runtime::Handle;
 
-use crate::clock::{Clock, SystemClock, seeded_dice};
+use crate::clock::{Clock, SeededDice, SystemClock, seeded_dice};
 use crate::events::Events;
 use crate::fetch::{Fetch, HttpFetch, Identity};
 use crate::gate::Gate;
@@ -24,9 +25,10 @@ pub(crate) struct Engine {
     pub(crate) schedule: Schedule,
     pub(crate) fetch: Arc<dyn Fetch>,
     pub(crate) events: Events,
-    dice: Mutex<fastrand::Rng>,
+    dice: Mutex<SeededDice>,
     sets: Mutex<Sets>,
     serials: AtomicU64,
+    prepared: AtomicBool,
 }
 
 /// How an engine is built; every part has a default.
@@ -60,7 +62,21 @@ impl Engine {
             dice: Mutex::new(seeded_dice(parts.seed)),
             sets: Mutex::default(),
             serials: AtomicU64::new(0),
+            prepared: AtomicBool::new(false),
         })
+    }
+
+    /// Readies the fetcher, once, so that the first to wait for keys do not wait for that too. Without a
+    /// runtime it is left to the first exchange.
+    pub(crate) async fn prepare(&self) {
+        if !self.prepared.load(Ordering::Relaxed)
+            && let Ok(runtime) = Handle::try_current()
+            && !self.prepared.swap(true, Ordering::Relaxed)
+        {
+            let fetch = self.fetch.clone();
+            // It fails only when the runtime goes away.
+            let _ = runtime.spawn_blocking(move || fetch.prepare()).await;
+        }
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -113,5 +129,36 @@ impl fmt::Debug for Engine {
             .field("clock", &self.clock)
             .field("fetch", &self.fetch)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::fetch::{FetchRequest, Fetching};
+
+    #[derive(Debug, Default)]
+    struct Readied(AtomicUsize);
+
+    impl Fetch for Readied {
+        fn fetch<'a>(&'a self, _: &'a FetchRequest) -> Fetching<'a> {
+            unreachable!("nobody asks for keys")
+        }
+
+        fn prepare(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_fetcher_is_ready_before_anybody_asks_and_readied_once() {
+        let fetch = Arc::new(Readied::default());
+        let engine = Engine::new(EngineParts { fetch: Some(fetch.clone()), ..EngineParts::default() });
+        for _ in 0..3 {
+            engine.prepare().await;
+            assert_eq!(fetch.0.load(Ordering::Relaxed), 1);
+        }
     }
 }

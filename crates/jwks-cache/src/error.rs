@@ -75,6 +75,8 @@ pub enum KeyError {
     Ambiguous,
     /// The set holds no usable key.
     NoKeys,
+    /// The key is not at hand, and the call does not wait for it.
+    NotCached,
 }
 
 /// What a caller can do about an [`Error`].
@@ -101,7 +103,7 @@ impl Error {
             Self::NotRegistered { .. } => ErrorKind::NotRegistered,
             Self::Security(_) => ErrorKind::RefusedByPolicy,
             Self::Validation { .. } | Self::Url(_) | Self::Json(_) | Self::Http(_) => ErrorKind::InvalidInput,
-            Self::Key(KeyError::NoKeys) => ErrorKind::KeysUnavailable,
+            Self::Key(KeyError::NoKeys | KeyError::NotCached) => ErrorKind::KeysUnavailable,
             Self::Key(_) => ErrorKind::UnknownKey,
             Self::HttpStatus { .. } | Self::Cache(_) | Self::Fetch(_) | Self::Client(_) => {
                 ErrorKind::KeysUnavailable
@@ -221,6 +223,7 @@ impl fmt::Display for KeyError {
             Self::NoMatch => "no key fits this algorithm",
             Self::Ambiguous => "several keys fit; the token names no kid",
             Self::NoKeys => "the provider publishes no usable key",
+            Self::NotCached => "the key is not at hand, and this call does not wait",
         })
     }
 }

@@ -38,7 +38,7 @@ pub use jsonwebtoken;
 pub use jsonwebtoken::jwk::JwkSet;
 pub use jwks_cache_core::Moment;
 pub use jwks_cache_core::freshness::Timing;
-pub use jwks_cache_core::key::{BadSignature, Thumbprint, VerificationKey};
+pub use jwks_cache_core::key::{BadSignature, KeyRef, Thumbprint, VerificationKey};
 pub use jwks_cache_core::keyset::{KeyId, SetDiff};
 pub use reqwest;
 
@@ -61,6 +61,11 @@ pub use registry::{ProviderHandle, Registry};
 pub use security::SpkiFingerprint;
 pub use snapshot::PersistentSnapshot;
 pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, StatusMetric};
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
 
 /// Locks a mutex. One that a panic poisoned still holds a consistent state: nothing here panics
 /// halfway through a change, and if it does all the same, serving goes on.

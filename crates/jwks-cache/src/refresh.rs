@@ -4,18 +4,20 @@
 mod flight;
 mod once;
 
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use jwks_cache_core::Moment;
 use jwks_cache_core::freshness::{StoredHeaders, Validators};
-use jwks_cache_core::keyset::KeySet;
+use jwks_cache_core::keyset::{KeySet, Refusal};
 use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use self::flight::Crew;
 use crate::engine::Engine;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
@@ -24,12 +26,12 @@ use crate::lock;
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
+use crate::status::shown_kid;
 use crate::telemetry::Counters;
 
 pub use once::fetch_once;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
-#[derive(Debug)]
 pub(crate) struct Provider {
     pub(crate) tenant: Arc<str>,
     pub(crate) id: Arc<str>,
@@ -38,6 +40,13 @@ pub(crate) struct Provider {
     pub(crate) counters: Counters,
     pub(crate) engine: Arc<Engine>,
     owner: Mutex<Owner>,
+}
+
+/// Short, and without the URL's query: whoever prints a registry prints this.
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("tenant", &self.tenant).field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// What only one may change at a time; never held across an await.
@@ -149,8 +158,7 @@ impl Provider {
 
     /// Asks for a flight.
     pub(crate) fn ask(self: &Arc<Self>, asker: Asker) -> Asked {
-        let mut owner = lock(&self.owner);
-        self.ask_owner(&mut owner, asker)
+        self.ask_owner(lock(&self.owner), asker)
     }
 
     /// Asks for a flight on behalf of a reader whose keys are at hand, and goes on.
@@ -158,14 +166,14 @@ impl Provider {
         let _ = self.ask(Asker::Reader);
     }
 
-    /// Asks about a kid that is not held. `began` numbers the last flight before the lookup.
+    /// Asks about a kid that is not held.
     pub(crate) fn ask_for_kid(self: &Arc<Self>, kid: &str) -> KidAsked {
-        let mut owner = lock(&self.owner);
+        let owner = lock(&self.owner);
         self.counters.kid_misses.fetch_add(1, Relaxed);
         if owner.missing.knows(kid, self.engine.now()) {
             return KidAsked::Answer;
         }
-        match self.ask_owner(&mut owner, Asker::MissingKid) {
+        match self.ask_owner(owner, Asker::MissingKid) {
             Asked::Flight(flight) => KidAsked::Flight(flight),
             Asked::Unregistered => KidAsked::Unregistered,
             _ => KidAsked::Answer,
@@ -187,11 +195,11 @@ impl Provider {
         owner.timer = None;
         let read = self.slot.was_read();
         // Whatever the answer, the lifecycle says when to wake next.
-        let _ = self.ask_owner(&mut owner, Asker::Timer { read });
-        self.rearm(&mut owner);
+        let _ = self.ask_owner(owner, Asker::Timer { read });
+        self.rearm(&mut lock(&self.owner));
     }
 
-    fn ask_owner(self: &Arc<Self>, owner: &mut Owner, asker: Asker) -> Asked {
+    fn ask_owner(self: &Arc<Self>, mut owner: MutexGuard<'_, Owner>, asker: Asker) -> Asked {
         match owner.closed {
             Some(Closed::Unregistered) => return Asked::Unregistered,
             Some(Closed::ShutDown) => return Asked::ShutDown,
@@ -214,25 +222,34 @@ impl Provider {
         }
     }
 
-    fn take_off(self: &Arc<Self>, owner: &mut Owner, plan: Plan, runtime: &Handle) -> Arc<Flight> {
+    fn take_off(
+        self: &Arc<Self>,
+        mut owner: MutexGuard<'_, Owner>,
+        plan: Plan,
+        runtime: &Handle,
+    ) -> Arc<Flight> {
         let flight = Arc::new(Flight::new(plan.number));
         self.slot.begin_flight(&mut owner.publisher, plan.number);
         if plan.asker == Asker::MissingKid {
             self.counters.kid_fetches.fetch_add(1, Relaxed);
         }
         owner.running = Some(Running { flight: flight.clone(), task: None });
-        self.publish(owner);
-        self.rearm(owner);
-        let task = runtime.spawn(flight::fly(flight::Crew {
+        self.publish(&mut owner);
+        self.rearm(&mut owner);
+        let crew = Crew {
             provider: self.clone(),
             flight: flight.clone(),
             source: owner.source.clone(),
             policy: owner.lifecycle.policy().clone(),
             plan,
-        }));
-        // The task cannot have landed yet: landing takes the owner's lock.
-        if let Some(running) = &mut owner.running {
-            running.task = Some(task.abort_handle());
+        };
+        // A runtime that is shutting down drops the task at once, and that takes the lock.
+        drop(owner);
+        let task = runtime.spawn(crew.fly()).abort_handle();
+        match &mut lock(&self.owner).running {
+            Some(running) if running.flight.number == flight.number => running.task = Some(task),
+            // It has landed already, or was given up meanwhile.
+            _ => task.abort(),
         }
         flight
     }
@@ -249,9 +266,9 @@ impl Provider {
         if keeps_keys {
             let rules = policy.key_rules();
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
-            owner.lifecycle.reconfigure(policy, judge, &mut self.engine.dice());
+            owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
         } else {
-            owner.lifecycle.forget(policy);
+            owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
         }
         owner.missing.clear();
@@ -296,21 +313,33 @@ impl Provider {
 
     /// Denies a kid or a thumbprint at once. `true` if that is new.
     pub(crate) fn deny(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(|lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
+        self.change_denials(id, |lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
     }
 
     /// Lifts a denial at once. `true` if there was one.
     pub(crate) fn allow(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(|lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
+        self.change_denials(id, |lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
     }
 
-    fn change_denials(self: &Arc<Self>, change: impl FnOnce(&mut Lifecycle) -> bool, what: What) -> bool {
+    fn change_denials(
+        self: &Arc<Self>,
+        id: &str,
+        change: impl FnOnce(&mut Lifecycle) -> bool,
+        what: What,
+    ) -> bool {
         let mut owner = lock(&self.owner);
         let changed = change(&mut owner.lifecycle);
         self.publish(&mut owner);
         drop(owner);
         if changed {
-            tracing::warn!(tenant = &*self.tenant, provider = &*self.id, ?what, "denials changed");
+            let denied = matches!(what, What::KeyDenied { .. });
+            tracing::warn!(
+                tenant = &*self.tenant,
+                provider = &*self.id,
+                id = shown_kid(id),
+                denied,
+                "denials changed"
+            );
             self.engine.events.send(&self.tenant, &self.id, what);
         }
         changed
@@ -344,14 +373,16 @@ impl Provider {
             .engine
             .judge(snapshot.jwks_json.as_bytes(), &policy.key_rules())
             .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
-        let left = (snapshot.expires_at - wall).to_std();
-        let expires_at = match left {
-            Ok(left) => now + left,
-            Err(_) => now - (wall - snapshot.expires_at).to_std().unwrap_or_default(),
-        };
+        // Not before `persisted_at`: that was validated.
+        let lifetime = (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default();
+        let expires_at = now - age + lifetime;
         let headers = StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified);
         if owner.lifecycle.held().is_some_and(|held| now - age <= held.received_at) {
             return Ok(());
+        }
+        let held = owner.lifecycle.held().filter(|held| held.is_servable(now));
+        if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
+            return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
         }
         let mut dice = self.engine.dice();
         if !owner.lifecycle.restore(set, headers, age, expires_at, snapshot.persisted_at, now, &mut dice) {
@@ -396,6 +427,7 @@ impl Source {
             allowed_domains: vec![of.allowed_domains.clone(), self.registry_domains.to_vec()],
             max_redirects: of.max_redirects,
             max_response_bytes: of.max_response_bytes,
+            sent: Default::default(),
         }
     }
 

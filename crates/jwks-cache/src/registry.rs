@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jwks_cache_core::Algorithm;
-use jwks_cache_core::key::VerificationKey;
+use jwks_cache_core::key::{KeyRef, VerificationKey};
 use papaya::{Equivalent, HashMap};
 use tokio::time::timeout_at;
 
 use crate::builder::RegistryBuilder;
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::engine::{Engine, EngineParts};
-use crate::error::{Error, Result};
+use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
 use crate::refresh::{Provider, Source};
 use crate::registration::{DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration};
@@ -98,6 +98,7 @@ impl Registry {
     }
 
     /// Registers a provider, or updates its registration. Starts no fetch: see [`Registry::warm_up`].
+    /// The first one of a registry readies the HTTP client, so that no caller waits for that.
     ///
     /// Held keys stay when the source is the same, and are judged anew; they go when the source is
     /// another or the new registration trusts less. A running flight of the old registration ends.
@@ -106,6 +107,12 @@ impl Registry {
     /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme
     /// or a host that the registry refuses. Nothing held is lost by either.
     pub async fn register(&self, registration: IdentityProviderRegistration) -> Result<()> {
+        self.enlist(registration)?;
+        self.0.engine.prepare().await;
+        Ok(())
+    }
+
+    fn enlist(&self, registration: IdentityProviderRegistration) -> Result<()> {
         let source = self.0.settings.admit(registration)?;
         let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
         let map = self.0.providers.pin();
@@ -163,7 +170,7 @@ impl Registry {
             let Some(provider) = map.get(&NameRef(tenant, id)) else {
                 return Err(not_registered(tenant, id));
             };
-            if let Some(answer) = resolve::at_hand(provider, want) {
+            if let Some(answer) = resolve::at_hand(provider, want, W::keep) {
                 return answer;
             }
             provider.clone()
@@ -310,7 +317,7 @@ impl Registry {
 }
 
 async fn warm_up(providers: Vec<Arc<Provider>>, deadline: Duration) -> Health {
-    let until = socket_now() + deadline;
+    let until = later(socket_now(), deadline);
     // All flights are started before one is waited for; the gate bounds and spreads them.
     let flights: Vec<_> = providers.iter().filter_map(resolve::start_if_empty).collect();
     for flight in flights {
@@ -401,6 +408,39 @@ impl ProviderHandle {
         self.look(&OneKey { kid, algorithm }).await
     }
 
+    /// Uses the key that verifies `algorithm` under `kid` if it is at hand: never waits, never
+    /// allocates, and touches no line of memory that another thread writes, so that it scales with
+    /// the cores. The key is borrowed for as long as `then` runs; keep that short.
+    ///
+    /// A refresh that is due is started if there is a runtime to start it in.
+    ///
+    /// ```no_run
+    /// # use jwks_cache::{Algorithm, KeyError, Error, ProviderHandle};
+    /// # async fn verify(handle: &ProviderHandle, kid: &str, input: &[u8], signature: &[u8]) -> jwks_cache::Result<bool> {
+    /// match handle.with_key(Some(kid), Algorithm::ES256, |key| key.verify(input, signature).is_ok()) {
+    ///     Err(Error::Key(KeyError::NotCached)) => {
+    ///         Ok(handle.key(Some(kid), Algorithm::ES256).await?.verify(input, signature).is_ok())
+    ///     }
+    ///     verified => verified,
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyError::NotCached`](crate::KeyError::NotCached) where [`ProviderHandle::key`] would wait;
+    /// otherwise as that.
+    pub fn with_key<R>(
+        &self,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+        then: impl FnOnce(KeyRef<'_>) -> R,
+    ) -> Result<R> {
+        match resolve::at_hand(&self.provider, &OneKey { kid, algorithm }, then) {
+            Some(answer) => answer,
+            None => Err(KeyError::NotCached.into()),
+        }
+    }
+
     /// The registry it belongs to.
     #[must_use]
     pub fn registry(&self) -> &Registry {
@@ -414,7 +454,7 @@ impl ProviderHandle {
     }
 
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
-        match resolve::at_hand(&self.provider, want) {
+        match resolve::at_hand(&self.provider, want, W::keep) {
             Some(answer) => answer,
             None => resolve::waited(&self.provider, want).await,
         }

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use jsonwebtoken::jwk::JwkSet;
-use jwks_cache_core::key::VerificationKey;
+use jwks_cache_core::key::{KeyRef, VerificationKey};
 use jwks_cache_core::lifecycle::Asker;
 use jwks_cache_core::published::Standing;
-use jwks_cache_core::select::{self, NoKey};
+use jwks_cache_core::select::NoKey;
 use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::{Instant, timeout_at};
 
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::lock;
@@ -20,20 +20,40 @@ use crate::slot::{Ended, Flight, View};
 
 /// What a lookup wants of a view.
 pub(crate) trait Want {
-    /// The answer.
+    /// The answer while it is borrowed from a view.
+    type Borrowed<'v>;
+    /// The answer that outlives the view.
     type Answer;
 
     /// The kid that a refresh might bring.
     fn kid(&self) -> Option<&str>;
 
+    /// Whether an operator's denial is the answer, whatever is held.
+    fn is_denied(&self, _view: &View) -> bool {
+        false
+    }
+
     /// Picks the answer off a view; `missing` when the kid is not held and not denied.
-    fn pick(&self, view: &View, now: Moment) -> Picked<Self::Answer>;
+    fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>>;
+
+    /// Keeps an answer beyond its view.
+    fn keep(borrowed: Self::Borrowed<'_>) -> Self::Answer;
 }
 
 /// An answer, and whether a refresh might bring a better one.
 pub(crate) struct Picked<A> {
-    answer: Result<A>,
+    answer: std::result::Result<A, KeyError>,
     missing: bool,
+}
+
+impl<A> Picked<A> {
+    fn found(answer: A) -> Self {
+        Self { answer: Ok(answer), missing: false }
+    }
+
+    fn none(why: KeyError) -> Self {
+        Self { answer: Err(why), missing: false }
+    }
 }
 
 /// The whole set, as published.
@@ -42,18 +62,21 @@ pub(crate) struct WholeSet<'a> {
 }
 
 impl Want for WholeSet<'_> {
+    type Borrowed<'v> = &'v Arc<JwkSet>;
     type Answer = Arc<JwkSet>;
 
     fn kid(&self) -> Option<&str> {
         self.kid
     }
 
-    fn pick(&self, view: &View, _now: Moment) -> Picked<Arc<JwkSet>> {
+    fn pick<'v>(&self, view: &'v View, _now: Moment) -> Picked<&'v Arc<JwkSet>> {
         let published = &view.published;
-        let missing = self
-            .kid
-            .is_some_and(|kid| !select::holds_kid(&published.keys, kid) && !published.denies_kid(kid));
-        Picked { answer: Ok(published.jwks.clone()), missing }
+        let missing = self.kid.is_some_and(|kid| !holds(view, kid) && !published.denies_kid(kid));
+        Picked { answer: Ok(published.jwks()), missing }
+    }
+
+    fn keep(borrowed: &Arc<JwkSet>) -> Arc<JwkSet> {
+        borrowed.clone()
     }
 }
 
@@ -64,39 +87,62 @@ pub(crate) struct OneKey<'a> {
 }
 
 impl Want for OneKey<'_> {
+    type Borrowed<'v> = KeyRef<'v>;
     type Answer = VerificationKey;
 
     fn kid(&self) -> Option<&str> {
         self.kid
     }
 
-    fn pick(&self, view: &View, now: Moment) -> Picked<VerificationKey> {
+    fn is_denied(&self, view: &View) -> bool {
+        // The kid itself: then nothing of that name is served, and there is nothing to find.
+        self.kid.is_some_and(|kid| view.published.denials.denies_kid(kid))
+    }
+
+    fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<KeyRef<'v>> {
         let published = &view.published;
-        if let Some(kid) = self.kid
-            && published.denies_kid(kid)
-        {
-            return Picked { answer: Err(KeyError::Denied.into()), missing: false };
-        }
-        let no_key = match select::select(&*published.keys, self.kid, self.algorithm) {
-            Ok(key) => {
-                let key = VerificationKey::new(key.clone(), self.algorithm);
-                return Picked { answer: key.ok_or_else(|| KeyError::NoMatch.into()), missing: false };
-            }
-            Err(no_key) => no_key,
+        let found = match &published.served {
+            Some(set) => set.find(self.kid, self.algorithm),
+            None => Err(NoKey::NoKeys),
         };
-        let Some(kid) = self.kid.filter(|kid| !select::holds_kid(&published.keys, kid)) else {
-            return Picked { answer: Err(key_error(no_key).into()), missing: false };
+        match found.map(|key| KeyRef::new(key, self.algorithm)) {
+            // A key that is served is not denied; only what is not served must be looked up there.
+            Ok(Some(key)) => Picked::found(key),
+            Ok(None) => Picked::none(KeyError::NoMatch),
+            Err(no_key) => self.pick_unpublished(view, now, no_key),
+        }
+    }
+
+    fn keep(borrowed: KeyRef<'_>) -> VerificationKey {
+        borrowed.to_shared()
+    }
+}
+
+impl OneKey<'_> {
+    /// A key that the document does not offer may be denied, retiring, or missing.
+    #[cold]
+    fn pick_unpublished<'v>(&self, view: &'v View, now: Moment, no_key: NoKey) -> Picked<KeyRef<'v>> {
+        let published = &view.published;
+        if self.kid.is_some_and(|kid| published.denies_kid(kid)) {
+            return Picked::none(KeyError::Denied);
+        }
+        let Some(kid) = self.kid.filter(|kid| !holds(view, kid)) else {
+            return Picked::none(key_error(no_key));
         };
         let retiring = published
             .retiring
             .iter()
             .filter(|old| now < old.until && old.key.kid() == Some(kid))
-            .find_map(|old| VerificationKey::new(old.key.clone(), self.algorithm));
+            .find_map(|old| KeyRef::new(&old.key, self.algorithm));
         match retiring {
-            Some(key) => Picked { answer: Ok(key), missing: false },
-            None => Picked { answer: Err(key_error(no_key).into()), missing: true },
+            Some(key) => Picked::found(key),
+            None => Picked { answer: Err(key_error(no_key)), missing: true },
         }
     }
+}
+
+fn holds(view: &View, kid: &str) -> bool {
+    view.published.served.as_ref().is_some_and(|set| set.holds_kid(kid))
 }
 
 fn key_error(no_key: NoKey) -> KeyError {
@@ -108,25 +154,27 @@ fn key_error(no_key: NoKey) -> KeyError {
     }
 }
 
-/// Answers from what is held: no lock, no wait. `None` when the lookup has to wait.
-pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Result<W::Answer>> {
-    let now = provider.engine.now();
+/// Answers from what is held: no lock, no wait, no allocation. `None` when the lookup has to wait.
+///
+/// The answer is borrowed for as long as `then` runs.
+pub(crate) fn at_hand<W: Want, R>(
+    provider: &Arc<Provider>,
+    want: &W,
+    then: impl FnOnce(W::Borrowed<'_>) -> R,
+) -> Option<Result<R>> {
+    let now = provider.engine.clock.coarse_now();
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
         Standing::Fresh => false,
-        Standing::RefreshDue => {
+        Standing::RefreshDue | Standing::Stale if view.closed => return None,
+        standing @ (Standing::RefreshDue | Standing::Stale) => {
             if view.wants_flight(now) {
                 provider.nudge();
             }
-            false
-        }
-        Standing::Stale => {
-            if view.wants_flight(now) {
-                provider.nudge();
-            }
-            true
+            standing == Standing::Stale
         }
         Standing::Expired if view.has_slow_flight() => true,
+        Standing::Expired | Standing::Unusable if want.is_denied(&view) => false,
         Standing::Expired | Standing::Unusable => return None,
     };
     if view.closed {
@@ -137,7 +185,8 @@ pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Res
         return None;
     }
     provider.slot.note_read();
-    Some(count(provider, picked.answer, if stale { From::Stale } else { From::Held }))
+    count(provider, picked.answer.is_ok(), if stale { Via::Stale } else { Via::Held });
+    Some(picked.answer.map(then).map_err(Error::from))
 }
 
 /// Answers after waiting for what has to be waited for.
@@ -145,51 +194,52 @@ pub(crate) fn at_hand<W: Want>(provider: &Arc<Provider>, want: &W) -> Option<Res
 /// # Cancel safety
 /// Dropping the future changes nothing for other callers; a flight it started goes on.
 pub(crate) async fn waited<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<W::Answer> {
+    let found = lookup(provider, want).await;
+    // Noted at the end: a flight that began meanwhile was for this read, and its keys are in use.
     provider.slot.note_read();
-    match lookup(provider, want).await {
-        Ok((answer, from)) => count(provider, answer, from),
-        Err(error) => count(provider, Err(error), From::Held),
-    }
+    let (answer, from) = found.unwrap_or_else(|error| (Err(error), Via::Held));
+    count(provider, answer.is_ok(), from);
+    answer
 }
 
 /// Where an answer came from, for the counters.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Via {
     Held,
     Stale,
     Flight,
 }
 
-fn count<A>(provider: &Arc<Provider>, answer: Result<A>, from: From) -> Result<A> {
+fn count(provider: &Arc<Provider>, found: bool, from: Via) {
     let counters = &provider.counters;
-    let flush = match (&answer, from) {
-        (Err(_), _) => counters.failure(),
-        (Ok(_), From::Flight) => counters.miss(),
-        (Ok(_), _) => counters.hit(from == From::Stale),
+    let flush = match from {
+        _ if !found => counters.failure(),
+        Via::Flight => counters.miss(),
+        Via::Held | Via::Stale => counters.hit(from == Via::Stale),
     };
     if flush {
         provider.engine.schedule.flush_soon(&provider.engine, provider);
     }
-    if from == From::Stale && provider.slot.announces_stale() {
+    if from == Via::Stale && provider.slot.announces_stale() {
         tracing::warn!(tenant = &*provider.tenant, provider = &*provider.id, "serving expired keys");
         provider.engine.events.send(&provider.tenant, &provider.id, What::ServingStale);
     }
-    answer
 }
 
-async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W::Answer>, From)> {
+async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W::Answer>, Via)> {
     let asked_at = socket_now();
     let last_flight = provider.slot.flights();
     let (view, mut from, joined) = servable(provider, asked_at).await?;
     let picked = want.pick(&view, provider.engine.now());
-    let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((picked.answer, from)) };
+    let kept = |picked: Picked<W::Borrowed<'_>>| picked.answer.map(W::keep).map_err(Error::from);
+    let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((kept(picked), from)) };
     if joined.is_some_and(|number| number > last_flight) {
         // The flight began after this lookup and came back without the kid.
         provider.remember_missing(kid);
-        return Ok((picked.answer, from));
+        return Ok((kept(picked), from));
     }
-    let patience = asked_at + view.policy.kid_miss_wait;
-    let mut newest = view;
+    let patience = later(asked_at, view.policy.kid_miss_wait);
+    let mut newest = view.clone();
     while let KidAsked::Flight(flight) = match provider.ask_for_kid(kid) {
         KidAsked::Unregistered => return Err(provider.not_registered()),
         asked => asked,
@@ -197,7 +247,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
         match timeout_at(patience, flight.ended()).await {
             Ok(Ended::Landed(view)) => {
                 newest = view;
-                from = From::Flight;
+                from = Via::Flight;
                 if !want.pick(&newest, provider.engine.now()).missing {
                     break;
                 }
@@ -206,21 +256,22 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
                     break;
                 }
             }
-            Ok(Ended::Superseded | Ended::Lost) => {}
+            // What failed may have been someone else's flight; the budget says whether one more may start.
+            Ok(Ended::Failed(_) | Ended::Superseded | Ended::Lost) => {}
             Ok(Ended::Unregistered) => return Err(provider.not_registered()),
-            Ok(Ended::Failed(_) | Ended::ShutDown) | Err(_) => break,
+            Ok(Ended::ShutDown) | Err(_) => break,
         }
     }
     // Nothing better came; keys that were servable when the lookup began still answer it.
     let view = provider.slot.load_full();
     let now = provider.engine.now();
     let newest = if view.published.standing(now) == Standing::Unusable { newest } else { view };
-    Ok((want.pick(&newest, now).answer, from))
+    Ok((kept(want.pick(&newest, now)), from))
 }
 
 /// A view whose keys may be served, and the flight that brought them, if one was waited for.
-async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, From, Option<u64>)> {
-    let deadline = asked_at + provider.slot.load().policy.retry.deadline;
+async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, Via, Option<u64>)> {
+    let deadline = later(asked_at, provider.slot.load().policy.retry.deadline);
     loop {
         let now = provider.engine.now();
         let view = provider.slot.load_full();
@@ -228,10 +279,10 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             return Err(provider.not_registered());
         }
         let (until, stale) = match view.published.standing(now) {
-            Standing::Fresh | Standing::RefreshDue => return Ok((view, From::Held, None)),
+            Standing::Fresh | Standing::RefreshDue => return Ok((view, Via::Held, None)),
             Standing::Stale => {
                 provider.nudge();
-                return Ok((view, From::Stale, None));
+                return Ok((view, Via::Stale, None));
             }
             Standing::Expired => (None, true),
             Standing::Unusable => (Some(deadline), false),
@@ -240,27 +291,27 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             Asked::Flight(flight) => flight,
             Asked::LookAgain => continue,
             Asked::Unregistered => return Err(provider.not_registered()),
-            _ if stale => return Ok((view, From::Stale, None)),
+            _ if stale => return Ok((view, Via::Stale, None)),
             Asked::NotBefore(_, error) => return Err(backing_off(error)),
-            Asked::NoRuntime => return Err(Error::Cache("no tokio runtime to fetch keys in".into())),
-            Asked::ShutDown => return Err(Error::Cache("the registry is shut down".into())),
+            Asked::NoRuntime => return Err(no_runtime()),
+            Asked::ShutDown => return Err(shut_down()),
         };
         if !stale {
             provider.join_cold(&flight);
         }
         let until =
-            until.unwrap_or_else(|| socket_now() + view.policy.stale_wait.saturating_sub(flight.age()));
+            until.unwrap_or_else(|| later(socket_now(), view.policy.stale_wait.saturating_sub(flight.age())));
         match timeout_at(until, flight.ended()).await {
-            Ok(Ended::Landed(view)) => return Ok((view, From::Flight, Some(flight.number))),
+            Ok(Ended::Landed(view)) => return Ok((view, Via::Flight, Some(flight.number))),
             Ok(Ended::Failed(_)) | Err(_) if stale => {
                 let newest = provider.slot.load_full();
                 let now = provider.engine.now();
                 let view = if newest.published.standing(now) == Standing::Unusable { view } else { newest };
-                return Ok((view, From::Stale, None));
+                return Ok((view, Via::Stale, None));
             }
             Ok(Ended::Failed(error)) => return Err(error.to_error()),
             Ok(Ended::Unregistered) => return Err(provider.not_registered()),
-            Ok(Ended::ShutDown) => return Err(Error::Cache("the registry is shut down".into())),
+            Ok(Ended::ShutDown) => return Err(shut_down()),
             Ok(Ended::Superseded | Ended::Lost) if socket_now() < deadline => {}
             Ok(Ended::Superseded | Ended::Lost) | Err(_) => return Err(out_of_time(&flight)),
         }
@@ -284,13 +335,17 @@ fn out_of_time(flight: &Flight) -> Error {
 
 /// Starts or joins a refresh, however fresh the keys are.
 pub(crate) async fn refresh(provider: &Arc<Provider>) -> Result<()> {
-    let flight = insist(provider).await?;
-    let servable = provider.slot.load().published.standing(provider.engine.now()) != Standing::Unusable;
-    if servable {
-        return Ok(());
+    loop {
+        let flight = insist(provider).await?;
+        let standing = provider.slot.load().published.standing(provider.engine.now());
+        if standing != Standing::Unusable {
+            return Ok(());
+        }
+        provider.join_cold(&flight);
+        if let Some(outcome) = outcome(provider, &flight).await {
+            return outcome;
+        }
     }
-    provider.join_cold(&flight);
-    outcome(provider, &flight).await
 }
 
 /// The outcome of a flight that began after this call.
@@ -298,10 +353,10 @@ pub(crate) async fn refresh_and_wait(provider: &Arc<Provider>) -> Result<()> {
     let before = provider.slot.flights();
     loop {
         let flight = insist(provider).await?;
-        if flight.number > before {
-            return outcome(provider, &flight).await;
+        let outcome = outcome(provider, &flight).await;
+        if let Some(outcome) = outcome.filter(|_| flight.number > before) {
+            return outcome;
         }
-        flight.ended().await;
     }
 }
 
@@ -312,31 +367,39 @@ async fn insist(provider: &Arc<Provider>) -> Result<Arc<Flight>> {
             Asked::Flight(flight) => return Ok(flight),
             Asked::NotBefore(moment, _) => provider.engine.clock.sleep_until(moment).await,
             Asked::LookAgain => tokio::task::yield_now().await,
-            Asked::NoRuntime => return Err(Error::Cache("no tokio runtime to fetch keys in".into())),
+            Asked::NoRuntime => return Err(no_runtime()),
             Asked::Unregistered => return Err(provider.not_registered()),
-            Asked::ShutDown => return Err(Error::Cache("the registry is shut down".into())),
+            Asked::ShutDown => return Err(shut_down()),
         }
     }
 }
 
-async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Result<()> {
-    let deadline = socket_now() + provider.slot.load().policy.retry.deadline;
-    match timeout_at(deadline, flight.ended()).await {
+/// How a flight ended; `None` when it was given up and the next one counts.
+async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Option<Result<()>> {
+    let deadline = later(socket_now(), provider.slot.load().policy.retry.deadline);
+    Some(match timeout_at(deadline, flight.ended()).await {
+        Ok(Ended::Superseded | Ended::Lost) => return None,
         Ok(Ended::Landed(_)) => Ok(()),
         Ok(Ended::Failed(error)) => Err(error.to_error()),
         Ok(Ended::Unregistered) => Err(provider.not_registered()),
-        Ok(Ended::ShutDown) => Err(Error::Cache("the registry is shut down".into())),
-        Ok(Ended::Superseded) => Err(Error::Cache("the provider was registered anew meanwhile".into())),
-        Ok(Ended::Lost) => Err(Error::Cache("the runtime that fetched keys went away".into())),
+        Ok(Ended::ShutDown) => Err(shut_down()),
         Err(_) => Err(out_of_time(flight)),
-    }
+    })
+}
+
+fn shut_down() -> Error {
+    Error::Cache("the registry is shut down".into())
+}
+
+fn no_runtime() -> Error {
+    Error::Cache("there is no tokio runtime to fetch keys in".into())
 }
 
 /// A flight for a provider that has nothing servable.
 pub(crate) fn start_if_empty(provider: &Arc<Provider>) -> Option<Arc<Flight>> {
     let empty = provider.slot.load().published.standing(provider.engine.now()) == Standing::Unusable;
-    match provider.ask(Asker::Reader) {
-        Asked::Flight(flight) if empty => Some(flight),
+    match empty.then(|| provider.ask(Asker::Reader)) {
+        Some(Asked::Flight(flight)) => Some(flight),
         _ => None,
     }
 }

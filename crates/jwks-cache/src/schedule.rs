@@ -1,7 +1,7 @@
 //! One sleeper for all timers of a registry: an idle provider costs an entry, not a task.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use jwks_cache_core::Moment;
 use tokio::runtime::Handle;
@@ -44,10 +44,10 @@ impl Schedule {
         if let Some(new) = new {
             let sooner = timers.due.first_key_value().is_none_or(|((first, _), _)| new < *first);
             timers.due.insert((new, provider.serial), Arc::downgrade(provider));
-            self.keep_running(&mut timers, engine);
             if sooner {
                 self.changed.notify_one();
             }
+            self.keep_running(timers, engine);
         }
     }
 
@@ -58,7 +58,7 @@ impl Schedule {
             self.changed.notify_one();
         }
         timers.unflushed.push(Arc::downgrade(provider));
-        self.keep_running(&mut timers, engine);
+        self.keep_running(timers, engine);
     }
 
     /// Ends the sleeper for good.
@@ -70,14 +70,15 @@ impl Schedule {
     }
 
     /// Spawns the sleeper unless it runs. Without a runtime, the next caller who has one does.
-    fn keep_running(&self, timers: &mut Timers, engine: &Arc<Engine>) {
+    fn keep_running(&self, mut timers: MutexGuard<'_, Timers>, engine: &Arc<Engine>) {
         if timers.running || timers.closed {
             return;
         }
         if let Ok(runtime) = Handle::try_current() {
             timers.running = true;
-            let stopped = Stopped(Arc::downgrade(engine));
-            runtime.spawn(run(stopped, self.changed.clone()));
+            // A runtime that is shutting down drops the task at once, and that takes the lock.
+            drop(timers);
+            runtime.spawn(run(Stopped(Arc::downgrade(engine)), self.changed.clone()));
         }
     }
 }

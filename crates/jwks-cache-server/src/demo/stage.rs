@@ -34,6 +34,8 @@ pub(super) struct Tenant {
     pub(super) idp: IdentityProvider,
     /// Where the keys are published.
     pub(super) path: String,
+    /// How its provider is registered, but for the steps that say otherwise.
+    pub(super) registration: IdentityProviderRegistration,
     pub(super) caller: Caller,
 }
 
@@ -90,15 +92,20 @@ impl Tenant {
             .cache_control(&lifetime)
             .clock(Arc::new(clock))
             .start();
-        registry.register(registration(name, &idp)?).await?;
+        let mut registration = IdentityProviderRegistration::new(name, PROVIDER, idp.jwks_url())?;
+        registration.require_https = false;
+        registration.refresh_early = LIFETIME / 3;
+        registration.prefetch_jitter = Duration::from_secs(2);
+        registration.stale_while_error = STALE_WINDOW;
+        registration.stale_wait = STALE_WAIT;
+        registration.kid_miss_interval = KID_MISS_INTERVAL;
+        // Waits inside a flight are not scaled, so there are none: one attempt a flight.
+        registration.retry_policy.max_retries = 0;
+        registration.retry_policy.initial_backoff = INITIAL_BACKOFF;
+        registry.register(registration.clone()).await?;
         let caller = Caller { handle: registry.provider(name, PROVIDER)?, algorithm, clock };
         let path = idp.jwks_url().path().to_owned();
-        Ok(Self { name, idp, path, caller })
-    }
-
-    /// How its provider is registered, but for the steps that say otherwise.
-    pub(super) fn registration(&self) -> Result<IdentityProviderRegistration> {
-        registration(self.name, &self.idp)
+        Ok(Self { name, idp, path, registration, caller })
     }
 
     pub(super) fn requests(&self) -> u64 {
@@ -126,20 +133,6 @@ impl Tenant {
     pub(super) fn token(&self) -> String {
         self.idp.mint(&Token::new().subject("ada").audience("orders"))
     }
-}
-
-fn registration(tenant: &str, idp: &IdentityProvider) -> Result<IdentityProviderRegistration> {
-    let mut registration = IdentityProviderRegistration::new(tenant, PROVIDER, idp.jwks_url())?;
-    registration.require_https = false;
-    registration.refresh_early = LIFETIME / 3;
-    registration.prefetch_jitter = Duration::from_secs(2);
-    registration.stale_while_error = STALE_WINDOW;
-    registration.stale_wait = STALE_WAIT;
-    registration.kid_miss_interval = KID_MISS_INTERVAL;
-    // Waits inside a flight are not scaled, so there are none: one attempt a flight.
-    registration.retry_policy.max_retries = 0;
-    registration.retry_policy.initial_backoff = INITIAL_BACKOFF;
-    Ok(registration)
 }
 
 /// Somebody who looks up keys and checks tokens, and notes whether it had to wait.

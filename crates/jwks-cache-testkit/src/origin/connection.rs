@@ -5,6 +5,7 @@
 use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use jwks_cache::Moment;
@@ -123,12 +124,12 @@ async fn respond(
     if let Some((Point::BeforeHeaders, fault)) = reply.fault {
         return Ok(Some(fault));
     }
-    sleep(reply.head_delay).await;
+    delay(reply.head_delay).await;
     send(stream, head(reply, shared).as_bytes(), reply.head_pace).await?;
     if request.method == "HEAD" || bodiless(reply.status) {
         return Ok(reply.close.then_some(Fault::Close));
     }
-    sleep(reply.body_delay).await;
+    delay(reply.body_delay).await;
     let chunked = matches!(reply.framing, Framing::Chunked | Framing::Endless) && !reply.body.is_empty();
     if chunked {
         send(stream, format!("{:x}\r\n", reply.body.len()).as_bytes(), reply.body_pace).await?;
@@ -149,6 +150,13 @@ async fn respond(
         _ => {}
     }
     Ok(reply.close.then_some(Fault::Close))
+}
+
+/// Waits, if at all: tokio's shortest sleep takes a millisecond, also for no time.
+async fn delay(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
 }
 
 fn bodiless(status: u16) -> bool {

@@ -11,10 +11,10 @@ use jwks_cache_core::freshness::StoredHeaders;
 use jwks_cache_core::lifecycle::{Asker, Change, Outcome, Plan};
 use jwks_cache_core::policy::Policy;
 use tokio::time::{Instant, timeout};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 
 use super::{Provider, Source};
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::error::FetchError;
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
@@ -30,37 +30,44 @@ pub(super) struct Crew {
     pub(super) plan: Plan,
 }
 
-pub(super) async fn fly(crew: Crew) {
-    let span = tracing::info_span!(
-        "jwks_cache_flight",
-        tenant = &*crew.provider.tenant,
-        provider = &*crew.provider.id,
-        number = crew.plan.number,
-        reason = reason(crew.plan.asker),
-    );
-    let began = socket_now();
-    let mut aboard = Aboard { crew, landed: false };
-    async {
-        let engine = aboard.crew.provider.engine.clone();
-        let mut place = engine.gate.queue(Request {
-            tenant: aboard.crew.provider.tenant.clone(),
-            origin: aboard.crew.source.origin(),
-            urgency: match aboard.crew.plan.asker {
-                _ if aboard.crew.plan.cold => Urgency::Waited,
+impl Crew {
+    /// The flight. Whoever waits is told even if the future is dropped before its first poll.
+    pub(super) fn fly(self) -> impl Future<Output = ()> + Send + 'static {
+        let span = tracing::info_span!(
+            "jwks_cache_flight",
+            tenant = &*self.provider.tenant,
+            provider = &*self.provider.id,
+            number = self.plan.number,
+            reason = reason(self.plan.asker),
+            attempt = field::Empty,
+            status = field::Empty,
+            outcome = field::Empty,
+        );
+        let mut aboard = Aboard { crew: self, landed: false };
+        let began = socket_now();
+        async move {
+            let result = aboard.crew.pass_and_attempt().await;
+            aboard.land(result, began);
+        }
+        .instrument(span)
+    }
+
+    async fn pass_and_attempt(&self) -> Result<(Outcome, u32), Failed> {
+        let mut place = self.provider.engine.gate.queue(Request {
+            tenant: self.provider.tenant.clone(),
+            origin: self.source.origin(),
+            urgency: match self.plan.asker {
+                _ if self.plan.cold => Urgency::Waited,
                 Asker::MissingKid => Urgency::MissingKid,
                 _ => Urgency::Due,
             },
-            after_failure: aboard.crew.plan.after_failure,
+            after_failure: self.plan.after_failure,
         });
         // Set once: the flight has one place.
-        let _ = aboard.crew.flight.ticket.set(place.ticket);
+        let _ = self.flight.ticket.set(place.ticket);
         place.admitted().await;
-        let result = aboard.crew.attempts().await;
-        drop(place);
-        aboard.land(result, began);
+        self.attempts().await
     }
-    .instrument(span)
-    .await;
 }
 
 fn reason(asker: Asker) -> &'static str {
@@ -79,16 +86,16 @@ struct Failed {
 }
 
 impl Crew {
-    /// Attempts until one brings a document, no more are worth it, or the deadline is near.
-    async fn attempts(&self) -> Result<Outcome, Failed> {
+    /// Attempts until one brings a document (and which one did), no more are worth it, or the deadline is near.
+    async fn attempts(&self) -> Result<(Outcome, u32), Failed> {
         let retry = &self.policy.retry;
-        let deadline = socket_now() + retry.deadline;
+        let deadline = later(socket_now(), retry.deadline);
         let request = self.source.request(&self.plan.validators, self.plan.bypasses_caches());
         let mut waited = None;
         let mut attempt = 1;
         loop {
             let failed = match self.attempt(&request, attempt, deadline).await {
-                Ok(outcome) => return Ok(outcome),
+                Ok(outcome) => return Ok((outcome, attempt)),
                 Err(failed) => failed,
             };
             let (retryable, retry_after) = (failed.retryable, failed.retry_after);
@@ -117,6 +124,7 @@ impl Crew {
         self.source.refuse_pins()?;
         let most = self.policy.retry.attempt_timeout;
         let time = most.min(deadline.saturating_duration_since(socket_now()));
+        request.sent.reset();
         let fetched = match timeout(time, engine.fetch.fetch(request)).await {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(failed)) => {
@@ -124,8 +132,7 @@ impl Crew {
                 return Err(failed);
             }
             Err(_) => {
-                // The request that hangs has left.
-                self.provider.counters.requests_sent.fetch_add(1, Relaxed);
+                self.provider.counters.requests_sent.fetch_add(u64::from(request.sent.get()), Relaxed);
                 return Err(NotFetched::timed_out(time));
             }
         };
@@ -157,30 +164,39 @@ struct Aboard {
 }
 
 impl Aboard {
-    fn land(&mut self, result: Result<Outcome, Failed>, began: Instant) {
-        self.landed = true;
+    fn land(&mut self, result: Result<(Outcome, u32), Failed>, began: Instant) {
         let Crew { provider, flight, plan, .. } = &self.crew;
-        let (outcome, mut error) = match result {
-            Ok(outcome) => (outcome, None),
-            Err(Failed { error, retry_after }) => (Outcome::Failed { retry_after }, Some(error)),
+        let (outcome, attempt, mut error) = match result {
+            Ok((outcome, attempt)) => (outcome, attempt, None),
+            Err(Failed { error, retry_after }) => {
+                (Outcome::Failed { retry_after }, error.0.attempt, Some(error))
+            }
         };
-        let not_modified = matches!(outcome, Outcome::NotModified { .. });
+        let status = match &outcome {
+            Outcome::Document { .. } => Some(StatusCode::OK),
+            Outcome::NotModified { .. } => Some(StatusCode::NOT_MODIFIED),
+            Outcome::Failed { .. } => error.as_ref().and_then(|error| error.0.status),
+        };
         let mut guard = lock(&provider.owner);
         let owner = &mut *guard;
         let now = provider.engine.now();
         let change = owner.lifecycle.land(plan.number, outcome, now, &mut provider.engine.dice());
         match &change {
             // The registration changed meanwhile; whoever changed it has told the waiters.
-            Change::Ignored => return,
-            Change::Adopted { .. } => owner.missing.clear(),
-            Change::Renewed { .. } => {}
+            Change::Ignored => {
+                drop(guard);
+                self.landed = true;
+                return;
+            }
+            Change::Adopted { diff, .. } if !diff.is_empty() => owner.missing.clear(),
+            Change::Adopted { .. } | Change::Renewed { .. } => {}
             Change::Refused(refusal) => {
                 let refused = NotFetched::new(refusal.reason(), refusal.to_string());
-                error = Some(self.crew.failure(refused, 1));
+                error = Some(self.crew.failure(NotFetched { status, ..refused }, attempt));
             }
             Change::Failed if error.is_none() => {
                 let gone = NotFetched::new("status", "304, but the keys it stands for are gone");
-                error = Some(self.crew.failure(gone, 1));
+                error = Some(self.crew.failure(gone, attempt));
             }
             Change::Failed => {}
         }
@@ -196,38 +212,37 @@ impl Aboard {
             None => Ended::Landed(view),
             Some(error) => Ended::Failed(error.clone()),
         });
+        // From here on a panic leaves nobody waiting.
+        self.landed = true;
         provider.rearm(owner);
         drop(guard);
-        self.tell(&change, error.as_ref(), failures, not_modified, began);
+        let span = Span::current();
+        span.record("attempt", attempt);
+        span.record("status", status.map(|status| status.as_u16()));
+        self.tell(&change, error.as_ref(), failures, began);
     }
 
-    fn tell(
-        &self,
-        change: &Change,
-        error: Option<&FetchError>,
-        failures: u32,
-        not_modified: bool,
-        began: Instant,
-    ) {
+    fn tell(&self, change: &Change, error: Option<&FetchError>, failures: u32, began: Instant) {
         let provider = &self.crew.provider;
         let took = socket_now().saturating_duration_since(began);
         let send = |what| provider.engine.events.send(&provider.tenant, &provider.id, what);
+        let outcome = match change {
+            _ if error.is_some() => "error",
+            Change::Renewed { .. } => "not_modified",
+            _ => "success",
+        };
+        Span::current().record("outcome", outcome);
         if let Some(error) = error {
             provider.counters.refresh_errors.fetch_add(1, Relaxed);
             tracing::warn!(%error, failures, "keys could not be refreshed");
             send(What::RefreshFailed { reason: error.reason(), failures });
         } else {
             provider.counters.refreshed(took);
-            if not_modified {
-                provider.counters.not_modified.fetch_add(1, Relaxed);
-            }
         }
-        let status = match change {
-            _ if error.is_some() => "error",
-            Change::Renewed { .. } => "not_modified",
-            _ => "success",
-        };
-        provider.counters.record_flight(&provider.tenant, &provider.id, status, took);
+        if outcome == "not_modified" {
+            provider.counters.not_modified.fetch_add(1, Relaxed);
+        }
+        provider.counters.record_flight(&provider.tenant, &provider.id, outcome, took);
         let recovered = match change {
             Change::Adopted { diff, suspicious, recovered } => {
                 if !diff.is_empty() {
@@ -265,25 +280,35 @@ impl Drop for Aboard {
         let Crew { provider, flight, plan, .. } = &self.crew;
         let mut guard = lock(&provider.owner);
         let owner = &mut *guard;
-        if owner.running.as_ref().is_some_and(|running| running.flight.number == plan.number) {
-            owner.running = None;
-            if std::thread::panicking() {
-                // Counts as a failure, so that a document that panics us is not fetched in a loop.
-                let failed = Outcome::Failed { retry_after: None };
-                let now = provider.engine.now();
-                let _ = owner.lifecycle.land(plan.number, failed, now, &mut provider.engine.dice());
-                let panicked = NotFetched::new("panic", "the flight panicked; this is a bug of ours");
-                owner.last_error = Some(self.crew.failure(panicked, 1));
-            } else {
-                owner.lifecycle.abandon(plan.number);
-            }
-            provider.counters.lost_flights.fetch_add(1, Relaxed);
-            provider.publish(owner);
-            provider.rearm(owner);
+        if owner.running.as_ref().is_none_or(|running| running.flight.number != plan.number) {
+            flight.end(Ended::Lost);
+            return;
         }
-        flight.end(match &owner.last_error {
-            Some(error) if std::thread::panicking() => Ended::Failed(error.clone()),
-            _ => Ended::Lost,
+        owner.running = None;
+        provider.counters.lost_flights.fetch_add(1, Relaxed);
+        let panicked = std::thread::panicking().then(|| {
+            // Counts as a failure, so that a document that panics us is not fetched in a loop.
+            let failed = Outcome::Failed { retry_after: None };
+            let now = provider.engine.now();
+            let _ = owner.lifecycle.land(plan.number, failed, now, &mut provider.engine.dice());
+            let attempt = lock(&flight.last_attempt).as_ref().map_or(1, |last| last.0.attempt + 1);
+            let why = NotFetched::new("panic", "the flight panicked; this is a bug of ours");
+            self.crew.failure(why, attempt)
         });
+        match &panicked {
+            Some(error) => owner.last_error = Some(error.clone()),
+            None => owner.lifecycle.abandon(plan.number),
+        }
+        let failures = owner.lifecycle.failures();
+        provider.publish(owner);
+        flight.end(panicked.clone().map_or(Ended::Lost, Ended::Failed));
+        provider.rearm(owner);
+        drop(guard);
+        if let Some(error) = panicked {
+            provider.counters.refresh_errors.fetch_add(1, Relaxed);
+            tracing::error!(%error, failures, "a flight panicked");
+            let what = What::RefreshFailed { reason: error.reason(), failures };
+            provider.engine.events.send(&provider.tenant, &provider.id, what);
+        }
     }
 }

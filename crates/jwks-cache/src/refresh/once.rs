@@ -7,9 +7,9 @@ use jwks_cache_core::freshness::Validators;
 use tokio::time::timeout;
 
 use super::Source;
-use crate::clock::SystemClock;
+use crate::engine::{Engine, EngineParts};
 use crate::error::Result;
-use crate::fetch::{Fetch as _, Fetched, HttpFetch, Identity, NotFetched};
+use crate::fetch::{Fetched, NotFetched};
 use crate::registration::IdentityProviderRegistration;
 
 /// Fetches the registered URL once, by the rules of production: scheme, allowed hosts, redirects, sizes
@@ -45,10 +45,12 @@ pub async fn fetch_once(registration: &IdentityProviderRegistration) -> Result<F
         given_client: false,
     };
     let request = source.request(&Validators::default(), false);
-    let fetch = HttpFetch::new(Identity::default(), Arc::new(SystemClock));
+    let engine = Engine::new(EngineParts::default());
+    // Reading the machine's roots is not the provider's time.
+    engine.prepare().await;
     let exchange = async {
         source.refuse_pins()?;
-        timeout(time, fetch.fetch(&request)).await.unwrap_or_else(|_| Err(NotFetched::timed_out(time)))
+        timeout(time, engine.fetch.fetch(&request)).await.unwrap_or_else(|_| Err(NotFetched::timed_out(time)))
     };
     exchange.await.map_err(|failed| source.failure(failed, 1).to_error())
 }
