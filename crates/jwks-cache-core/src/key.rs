@@ -14,7 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 
-use crate::keyset::Reason;
+use crate::keyset::{KeyRules, Reason};
 use crate::{Algorithm, AlgorithmSet};
 
 /// The SHA-256 JWK thumbprint of RFC 7638: the same for the same key material, whatever else a document
@@ -145,6 +145,7 @@ pub(crate) enum DeclaredAlgorithm {
 }
 
 /// What judging a key found.
+#[derive(Clone)]
 pub(crate) struct Findings {
     pub(crate) issuer: Option<Box<str>>,
     pub(crate) declared: DeclaredAlgorithm,
@@ -187,6 +188,20 @@ impl Key {
     pub(crate) fn new(findings: Findings, set: Arc<JwkSet>, index: usize) -> Option<Self> {
         set.keys.get(index)?;
         Some(Self { findings, set, index, parsed: OnceLock::new() })
+    }
+
+    /// The key under narrower rules; none when they leave it nothing to verify. Wider rules give nothing back.
+    pub(crate) fn narrowed(self: &Arc<Self>, rules: &KeyRules) -> Option<Arc<Self>> {
+        let algorithms = self.algorithms().and(rules.algorithms);
+        let too_short = self.kty() == KeyType::Rsa && self.bits() < rules.min_rsa_bits;
+        if too_short || algorithms.is_empty() {
+            return None;
+        }
+        if algorithms == self.algorithms() {
+            return Some(self.clone());
+        }
+        let findings = Findings { algorithms, ..self.findings.clone() };
+        Self::new(findings, self.set.clone(), self.index).map(Arc::new)
     }
 
     /// The key as callers of `jsonwebtoken` know it, its numbers encoded canonically.

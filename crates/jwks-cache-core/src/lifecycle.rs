@@ -150,6 +150,8 @@ pub struct Lifecycle {
     started_at: Option<Moment>,
     kid_flight_at: Option<Moment>,
     failures: u32,
+    /// The failures among them that lengthen the backoff: a person's do not.
+    setbacks: u32,
     failed_at: Option<Moment>,
     backoff_until: Moment,
     negative_until: Moment,
@@ -169,6 +171,7 @@ impl Lifecycle {
             started_at: None,
             kid_flight_at: None,
             failures: 0,
+            setbacks: 0,
             failed_at: None,
             backoff_until: Moment::ORIGIN,
             negative_until: Moment::ORIGIN,
@@ -279,7 +282,8 @@ impl Lifecycle {
             Outcome::Document { set, headers, timing } => {
                 let servable = self.held.as_ref().filter(|held| held.is_servable(now));
                 let usable_held = servable.is_some_and(|held| held.set.usable().next().is_some());
-                if usable_held && set.usable().next().is_none() {
+                let usable = set.usable().next().is_some();
+                if usable_held && !usable {
                     self.fail(asker, None, now, dice);
                     return Change::Refused(Refusal::NothingUsable);
                 }
@@ -287,7 +291,8 @@ impl Lifecycle {
                 let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |last| diff(last, &set));
                 let suspicious = last.is_some() && (diff.disjoint || !diff.changed.is_empty());
                 let first = servable.is_none();
-                let retiring = self.retire(&set, timing.received_at);
+                // A document without a usable key confirms no removal: its keys do not live on.
+                let retiring = if usable { self.retire(&set, timing.received_at) } else { Vec::new() };
                 self.learn_denied(&set);
                 self.hold(Document { set, headers, timing, retiring, first, trusted: true }, dice);
                 Change::Adopted { diff, suspicious, recovered: self.succeed() }
@@ -328,13 +333,20 @@ impl Lifecycle {
     ) -> bool {
         let received_at = now - age;
         let trust_until = received_at + self.policy.trust_age();
-        let expires_at = expires_at.min(received_at + self.policy.max_ttl);
-        let servable_until = (expires_at + self.policy.stale_while_error).min(trust_until);
+        let (longest, window) = if set.is_empty() {
+            (self.policy.min_ttl, Duration::ZERO)
+        } else {
+            (self.policy.max_ttl, self.policy.stale_while_error)
+        };
+        let expires_at = expires_at.min(received_at + longest);
+        let servable_until = (expires_at + window).min(trust_until);
         let newer_held = self.held.as_ref().is_some_and(|held| held.received_at >= received_at);
         if newer_held || now >= servable_until {
             return false;
         }
-        let refresh_at = (now + dice.between(Duration::ZERO, self.policy.prefetch_jitter)).min(expires_at);
+        let soon = now + dice.between(Duration::ZERO, self.policy.prefetch_jitter);
+        let refresh_at = soon.min(expires_at).min(trust_until);
+        let retiring = self.retire(&set, received_at);
         self.learn_denied(&set);
         self.held = Some(Arc::new(Held {
             set,
@@ -346,7 +358,7 @@ impl Lifecycle {
             refresh_at,
             servable_until,
             validators_trusted: false,
-            retiring: Vec::new(),
+            retiring,
         }));
         if self.flight.is_none() {
             self.wake_at = self.timer().then_some(refresh_at);
@@ -360,16 +372,20 @@ impl Lifecycle {
         &mut self,
         policy: Arc<Policy>,
         judge: impl FnOnce(&Arc<KeySet>) -> Option<Arc<KeySet>>,
+        now: Moment,
         dice: &mut dyn Dice,
     ) {
-        self.flight = None;
+        self.give_up_flight(now);
         self.policy = policy;
+        self.wake_at = self.wake_at.filter(|_| self.timer());
         let Some(held) = self.held.take() else { return };
         let Some(set) = judge(&held.set) else { return };
-        let mut retiring = held.retiring.clone();
-        for key in &mut retiring {
-            key.until = self.retires_at(key.left_at, key.last_held_at);
-        }
+        let rules = self.policy.key_rules();
+        let anew = |old: &Retiring| {
+            let until = self.retires_at(old.left_at, old.last_held_at);
+            Some(Retiring { key: old.key.narrowed(&rules)?, until, ..old.clone() })
+        };
+        let retiring = held.retiring.iter().filter_map(anew).collect();
         let timing = Timing {
             requested_at: held.received_at,
             received_at: held.received_at,
@@ -379,10 +395,20 @@ impl Lifecycle {
         self.hold(Document { set, headers, timing, retiring, first: false, trusted }, dice);
     }
 
-    /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust.
-    pub fn forget(&mut self, policy: Arc<Policy>) {
-        let (denials, flights) = (self.denials.clone(), self.flights);
+    /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
+    /// that is set goes off all the same.
+    pub fn forget(&mut self, policy: Arc<Policy>, now: Moment) {
+        self.give_up_flight(now);
+        let (denials, flights, wake_at) = (self.denials.clone(), self.flights, self.wake_at);
         *self = Self { denials, flights, ..Self::new(policy) };
+        self.wake_at = wake_at.filter(|_| self.timer());
+    }
+
+    /// The next flight may be the timer's: nobody has to wait for one.
+    fn give_up_flight(&mut self, now: Moment) {
+        if self.flight.take().is_some() {
+            self.wake_at = Some(now);
+        }
     }
 
     /// Gives up the running flight: its task is gone, and it will not land.
@@ -417,6 +443,7 @@ impl Lifecycle {
     fn succeed(&mut self) -> bool {
         let recovered = self.failed_at.is_some();
         self.failures = 0;
+        self.setbacks = 0;
         self.failed_at = None;
         self.backoff_until = Moment::ORIGIN;
         self.negative_until = Moment::ORIGIN;
@@ -425,17 +452,18 @@ impl Lifecycle {
 
     fn fail(&mut self, asker: Asker, retry_after: Option<Duration>, now: Moment, dice: &mut dyn Dice) {
         self.failed_at = Some(now);
+        self.failures = self.failures.saturating_add(1);
         let servable_until = self.held.as_ref().map_or(Moment::ORIGIN, |held| held.servable_until);
         let servable = now < servable_until;
         let asked = retry_after.map_or(now, |wait| now + wait.min(LONGEST_RETRY_AFTER));
         if asker != Asker::Person {
-            self.failures = self.failures.saturating_add(1);
-            let b = doubled(self.policy.retry.initial_backoff, self.failures);
+            self.setbacks = self.setbacks.saturating_add(1);
+            let b = doubled(self.policy.retry.initial_backoff, self.setbacks);
             let wait = if servable { b.min(LONGEST_BACKOFF) } else { b.min(LONGEST_BACKOFF_WITHOUT_KEYS) };
             let wait = dice.between(wait / 2, wait);
             self.backoff_until = if servable {
                 (now + wait).min(servable_until + LONGEST_BACKOFF_WITHOUT_KEYS)
-            } else if self.failures == 1 {
+            } else if self.setbacks == 1 {
                 now
             } else {
                 now + wait
@@ -443,7 +471,7 @@ impl Lifecycle {
             // The timer has no caller who waits, so it never takes the first retry at once.
             self.wake_at = (self.timer() && (servable || self.policy.refresh_mode == RefreshMode::Always))
                 .then_some(self.backoff_until.max(asked).max(now + wait.min(LONGEST_BACKOFF_WITHOUT_KEYS)));
-        } else if self.timer() && self.held.is_some() {
+        } else if self.timer() && (self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always) {
             let due = self.held.as_ref().map_or(now, |held| held.refresh_at);
             self.wake_at = Some(self.backoff_until.max(asked).max(due).max(now + BETWEEN_REQUESTED));
         }
@@ -479,10 +507,13 @@ impl Lifecycle {
         let jitter = dice.between(Duration::ZERO, self.policy.prefetch_jitter.min(span / 10));
         let refresh_at = end - lead - jitter;
         self.wake_at = self.timer().then(|| {
+            // Under `http_strict` the span may be nothing; only readers refresh more often than this.
+            let timed = span.max(self.policy.min_ttl);
+            let due = if span < timed { received_at + timed / 2 } else { refresh_at };
             if !first {
-                return refresh_at;
+                return due;
             }
-            received_at + dice.between(span / 4, refresh_at.since(received_at))
+            received_at + dice.between(timed / 4, due.since(received_at))
         });
         self.held = Some(Arc::new(Held {
             set,
@@ -521,5 +552,785 @@ impl Lifecycle {
 
     fn retires_at(&self, left_at: Moment, last_held_at: Moment) -> Moment {
         (left_at + self.policy.removal_grace).min(last_held_at + self.policy.trust_age())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::AlgorithmSet;
+    use crate::policy::{JitterStrategy, Retry};
+    use crate::published::Standing;
+    use crate::published::rehearsal::{doc, leaked};
+    use Asker::{MissingKid, Person, Reader};
+
+    const START: Moment = Moment::from_nanos(10_000_000_000_000_000);
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 3_600;
+
+    fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn policy() -> Policy {
+        Policy {
+            refresh_early: secs(30),
+            stale_while_error: secs(60),
+            min_ttl: secs(30),
+            max_ttl: secs(24 * HOUR),
+            default_ttl: secs(300),
+            max_trust_age: None,
+            http_strict: false,
+            max_response_bytes: 1 << 20,
+            max_keys: 512,
+            min_rsa_bits: 2048,
+            algorithms: AlgorithmSet::ALL,
+            negative_cache_ttl: Duration::ZERO,
+            kid_miss_interval: secs(10),
+            kid_miss_wait: secs(2),
+            removal_grace: secs(600),
+            refresh_mode: RefreshMode::WhileInUse,
+            stale_wait: Duration::from_millis(250),
+            max_redirects: 3,
+            prefetch_jitter: secs(5),
+            retry: Retry {
+                max_retries: 2,
+                attempt_timeout: secs(3),
+                initial_backoff: Duration::from_millis(250),
+                max_backoff: secs(2),
+                deadline: secs(8),
+                jitter: JitterStrategy::Full,
+            },
+        }
+    }
+
+    /// One provider's life, with a clock and dice that the test holds.
+    struct Life {
+        it: Lifecycle,
+        now: Moment,
+        draw: f64,
+    }
+
+    impl Life {
+        fn new(change: impl FnOnce(&mut Policy)) -> Self {
+            let mut policy = policy();
+            change(&mut policy);
+            Self { it: Lifecycle::new(Arc::new(policy)), now: START, draw: 1.0 }
+        }
+
+        /// One that holds keys `a` and `b`, received just now with `cache_control`.
+        fn holding(cache_control: &str, change: impl FnOnce(&mut Policy)) -> Self {
+            let mut life = Self::new(change);
+            life.adopt(&doc(&[("a", 1), ("b", 2)]), cache_control);
+            life
+        }
+
+        fn pass(&mut self, seconds: u64) -> &mut Self {
+            self.now = self.now + secs(seconds);
+            self
+        }
+
+        fn ask(&mut self, asker: Asker) -> Answer {
+            self.it.ask(asker, self.now)
+        }
+
+        fn start(&mut self, asker: Asker) -> Plan {
+            match self.ask(asker) {
+                Answer::Start(plan) => plan,
+                other => panic!("{asker:?} was answered {other:?}"),
+            }
+        }
+
+        /// From now; zero when a flight may start.
+        fn wait_of(&mut self, asker: Asker) -> Duration {
+            match self.ask(asker) {
+                Answer::Start(plan) => {
+                    self.it.abandon(plan.number);
+                    Duration::ZERO
+                }
+                Answer::NotBefore(moment) => moment.since(self.now),
+                other => panic!("{asker:?} was answered {other:?}"),
+            }
+        }
+
+        fn land(&mut self, number: u64, outcome: Outcome) -> Change {
+            let draw = self.draw;
+            self.it.land(number, outcome, self.now, &mut move || draw)
+        }
+
+        fn timing(&self) -> Timing {
+            let wall = DateTime::from_timestamp_nanos(i64::try_from(self.now.as_nanos()).unwrap());
+            Timing { requested_at: self.now, received_at: self.now, received_wall: wall }
+        }
+
+        fn document(&self, set: &Arc<KeySet>, cache_control: &str) -> Outcome {
+            let headers = StoredHeaders::from_response(&head(&[("cache-control", cache_control)]));
+            Outcome::Document { set: set.clone(), headers, timing: self.timing() }
+        }
+
+        fn not_modified(&self, fields: &[(&'static str, &str)]) -> Outcome {
+            Outcome::NotModified { headers: head(fields), timing: self.timing() }
+        }
+
+        /// A flight that somebody insisted on and that brought this.
+        fn adopt(&mut self, set: &Arc<KeySet>, cache_control: &str) -> Change {
+            let number = self.start(Person).number;
+            let outcome = self.document(set, cache_control);
+            self.land(number, outcome)
+        }
+
+        fn fail(&mut self, asker: Asker) {
+            self.fail_asking(asker, None);
+        }
+
+        fn fail_asking(&mut self, asker: Asker, retry_after: Option<Duration>) {
+            let number = self.start(asker).number;
+            assert!(matches!(self.land(number, Outcome::Failed { retry_after }), Change::Failed));
+        }
+
+        fn held(&self) -> &Held {
+            self.it.held().unwrap()
+        }
+
+        fn standing(&self) -> Standing {
+            self.it.published().standing(self.now)
+        }
+
+        fn retiring(&self) -> Vec<String> {
+            let names = |old: &Retiring| old.key.kid().unwrap_or_default().to_owned();
+            self.it.published().retiring.iter().filter(|old| self.now < old.until).map(names).collect()
+        }
+    }
+
+    fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn jitterless(policy: &mut Policy) {
+        policy.prefetch_jitter = Duration::ZERO;
+    }
+
+    // §4, when a refresh is due.
+
+    #[test]
+    fn a_refresh_is_due_at_the_end_less_lead_less_jitter() {
+        // max-age, refresh_early, prefetch_jitter, draw, due
+        let table = [
+            (300, 30, 5, 0.0, 270.0),
+            (300, 30, 5, 1.0, 265.0),
+            (300, 30, 5, 0.5, 267.5),
+            (300, 200, 0, 1.0, 180.0),  // the lead is at most two fifths
+            (300, 30, 100, 1.0, 240.0), // the jitter is at most a tenth
+            (30, 30, 5, 1.0, 15.0),     // so the shortest lifetime is refreshed halfway, not in a loop
+            (30, 30, 5, 0.0, 18.0),
+            (3_828_277, 30, 5, 0.0, 86_370.0), // from max_ttl's end
+        ];
+        for (max_age, early, jitter, draw, due) in table {
+            let mut life = Life::new(|policy| {
+                policy.refresh_early = secs(early);
+                policy.prefetch_jitter = secs(jitter);
+            });
+            life.draw = draw;
+            life.adopt(&doc(&[("a", 1)]), &format!("max-age={max_age}"));
+            let got = life.held().refresh_at.since(life.now).as_secs_f64();
+            assert!((got - due).abs() < 1e-6, "max-age={max_age}, early {early}, draw {draw}: {got}");
+        }
+    }
+
+    #[test]
+    fn a_thirty_second_lifetime_does_not_refresh_in_a_loop() {
+        let mut life = Life::holding("max-age=30", |_| {});
+        let mut flights = 0;
+        for _ in 0..600 {
+            if let Answer::Start(plan) = life.ask(Reader) {
+                flights += 1;
+                let outcome = life.document(&doc(&[("a", 1), ("b", 2)]), "max-age=30");
+                life.land(plan.number, outcome);
+            }
+            life.pass(1);
+        }
+        assert!((20..=40).contains(&flights), "{flights} flights in ten minutes");
+    }
+
+    #[test]
+    fn the_end_is_the_earlier_of_expiry_and_trust() {
+        let life = Life::holding("max-age=7200", |policy| {
+            jitterless(policy);
+            policy.max_trust_age = Some(secs(HOUR));
+        });
+        assert_eq!(life.held().refresh_at, START + secs(HOUR) - secs(30));
+        assert_eq!(life.held().fresh_until(), START + secs(HOUR));
+    }
+
+    #[test]
+    fn a_304_counts_as_a_document_for_the_end_of_trust() {
+        let mut life = Life::holding("max-age=300", |policy| policy.max_trust_age = Some(secs(600)));
+        for _ in 0..10 {
+            let number = life.pass(500).start(Person).number;
+            let outcome = life.not_modified(&[]);
+            assert!(matches!(life.land(number, outcome), Change::Renewed { .. }));
+        }
+        assert_eq!(life.held().servable_until, life.now + secs(360));
+        assert_eq!(life.standing(), Standing::Fresh);
+    }
+
+    #[test]
+    fn the_first_timer_is_drawn_between_a_quarter_of_the_lifetime_and_refresh_at() {
+        for (draw, wake) in [(0.0, 100), (0.5, 235), (1.0, 370)] {
+            let mut life = Life::new(jitterless);
+            life.draw = draw;
+            life.adopt(&doc(&[("a", 1)]), "max-age=400");
+            assert_eq!(life.it.wake_at(), Some(START + secs(wake)), "draw {draw}");
+            assert_eq!(life.held().refresh_at, START + secs(370), "readers go by refresh_at");
+            life.pass(370).adopt(&doc(&[("a", 1)]), "max-age=400");
+            assert_eq!(life.it.wake_at(), Some(START + secs(740)), "later ones keep to refresh_at");
+        }
+    }
+
+    #[test]
+    fn the_timer_never_spins_on_a_strict_lifetime_of_nothing() {
+        let mut life = Life::new(|policy| {
+            policy.http_strict = true;
+            policy.refresh_mode = RefreshMode::Always;
+        });
+        life.draw = 0.0;
+        for directives in ["no-cache", "max-age=0", "no-store", "max-age=1", "no-cache"] {
+            life.pass(60).adopt(&doc(&[("a", 1)]), directives);
+            let wait = life.it.wake_at().unwrap().since(life.now);
+            assert!(wait >= secs(7), "{directives}: the timer wakes after {wait:?}");
+        }
+    }
+
+    // §4, who may start a flight.
+
+    #[test]
+    fn only_readers_start_flights_on_demand() {
+        let mut life = Life::holding("max-age=300", |policy| policy.refresh_mode = RefreshMode::OnDemand);
+        assert_eq!(life.it.wake_at(), None);
+        assert_eq!(life.pass(299).ask(Asker::Timer { read: true }), Answer::Quiet);
+        life.start(Reader);
+    }
+
+    #[test]
+    fn while_in_use_the_timer_refreshes_what_was_read_and_goes_quiet_otherwise() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        assert_eq!(life.pass(265).ask(Asker::Timer { read: false }), Answer::Quiet);
+        assert_eq!(life.it.wake_at(), None, "it went quiet");
+        let mut life = Life::holding("max-age=300", |_| {});
+        assert!(matches!(life.pass(265).ask(Asker::Timer { read: true }), Answer::Start(_)));
+    }
+
+    #[test]
+    fn always_the_timer_refreshes_regardless() {
+        let mut life = Life::holding("max-age=300", |policy| policy.refresh_mode = RefreshMode::Always);
+        assert!(matches!(life.ask(Asker::Timer { read: false }), Answer::NotBefore(_)), "not too soon");
+        assert!(matches!(life.pass(265).ask(Asker::Timer { read: false }), Answer::Start(_)));
+    }
+
+    #[test]
+    fn always_the_timer_goes_on_after_any_failure() {
+        for last in [Reader, Person] {
+            let mut life = Life::new(|policy| policy.refresh_mode = RefreshMode::Always);
+            life.fail(Reader);
+            life.pass(600).fail(last);
+            let wake = life.it.wake_at().unwrap_or_else(|| panic!("{last:?} ended the timer"));
+            assert!(wake > life.now && wake <= life.now + secs(10), "{last:?}: {wake:?}");
+        }
+    }
+
+    #[test]
+    fn a_reader_of_fresh_keys_starts_nothing() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        assert_eq!(life.pass(264).ask(Reader), Answer::Quiet);
+        assert!(matches!(life.pass(1).ask(Reader), Answer::Start(_)));
+    }
+
+    #[test]
+    fn one_flight_runs_at_a_time() {
+        let mut life = Life::new(|_| {});
+        life.start(Reader);
+        for asker in [Reader, Person, MissingKid, Asker::Timer { read: true }] {
+            assert_eq!(life.ask(asker), Answer::Flying, "{asker:?}");
+        }
+    }
+
+    #[test]
+    fn requested_flights_start_at_most_once_a_second() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        assert_eq!(life.ask(Person), Answer::NotBefore(START + secs(1)));
+        life.pass(1).start(Person);
+    }
+
+    #[test]
+    fn neither_backoff_nor_retry_after_nor_negative_caching_holds_back_a_person() {
+        let mut life = Life::new(|policy| policy.negative_cache_ttl = secs(HOUR));
+        life.fail(Reader);
+        life.pass(HOUR).fail_asking(Reader, Some(secs(200)));
+        assert!(life.pass(1).wait_of(Reader) > secs(100));
+        life.start(Person);
+    }
+
+    #[test]
+    fn the_failure_of_a_person_does_not_lengthen_the_backoff() {
+        let mut life = Life::holding("max-age=36000", |_| {});
+        life.pass(35_990).fail(Reader);
+        let before = life.it.published().backoff_until;
+        for _ in 0..500 {
+            life.pass(1).fail(Person);
+        }
+        assert_eq!(life.it.failures(), 501, "but it is counted");
+        assert_eq!(life.it.published().backoff_until.max(before).since(life.now), Duration::ZERO);
+        life.pass(10).fail(Reader);
+        assert_eq!(life.wait_of(Reader), secs(1), "k = 2");
+    }
+
+    #[test]
+    fn a_flight_after_a_failed_one_or_for_a_missing_kid_makes_a_single_attempt() {
+        let mut life = Life::new(|_| {});
+        let plan = life.start(Reader);
+        assert_eq!((plan.attempts, plan.after_failure), (3, false));
+        life.land(plan.number, Outcome::Failed { retry_after: None });
+        let plan = life.start(Reader);
+        assert_eq!((plan.attempts, plan.after_failure), (1, true));
+        let outcome = life.document(&doc(&[("a", 1)]), "max-age=300");
+        life.land(plan.number, outcome);
+        let plan = life.start(MissingKid);
+        assert_eq!((plan.attempts, plan.after_failure, plan.bypasses_caches()), (1, false, true));
+        let mut life = Life::holding("max-age=300", |_| {});
+        life.pass(1).fail(Person);
+        let plan = life.pass(1).start(Person);
+        assert_eq!((plan.attempts, plan.bypasses_caches()), (1, false), "whoever asked for the failed one");
+    }
+
+    // §4, between flights.
+
+    #[test]
+    fn the_backoff_with_servable_keys_doubles_up_to_five_minutes_half_to_all_of_it() {
+        for draw in [0.0, 1.0] {
+            let mut life = Life::holding("max-age=300", |policy| policy.stale_while_error = secs(23 * HOUR));
+            life.draw = draw;
+            life.pass(300);
+            for k in 1..=20_u32 {
+                life.fail(Reader);
+                assert_eq!(life.it.failures(), k);
+                let b = secs(300).min(Duration::from_millis(250) * 2_u32.pow(k));
+                let wait = if draw > 0.5 { b } else { b / 2 };
+                assert_eq!(life.wait_of(Reader), wait, "after failure {k}");
+                life.now = life.now + wait;
+            }
+        }
+    }
+
+    #[test]
+    fn the_backoff_with_nothing_servable_begins_at_none_and_ends_at_ten_seconds() {
+        let mut life = Life::new(|_| {});
+        for wait in [0, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000] {
+            life.fail(Reader);
+            assert_eq!(life.wait_of(Reader), Duration::from_millis(wait));
+            life.pass(20);
+        }
+        life.adopt(&doc(&[("a", 1)]), "max-age=300");
+        life.pass(299).fail(Reader);
+        assert_eq!(life.wait_of(Reader), Duration::from_millis(500), "success resets");
+    }
+
+    #[test]
+    fn a_running_wait_is_cut_to_ten_seconds_when_keys_stop_being_servable() {
+        let mut life = Life::holding("max-age=300", |policy| policy.stale_while_error = secs(HOUR));
+        life.pass(300);
+        while life.it.failures() < 12 {
+            life.fail(Reader);
+            life.now = life.it.published().backoff_until;
+        }
+        let end = life.held().servable_until;
+        life.now = end - secs(20);
+        life.fail(Reader);
+        assert_eq!(life.it.published().backoff_until, end + secs(10));
+    }
+
+    #[test]
+    fn retry_after_is_the_least_wait_to_the_next_flight_whatever_is_held_and_at_most_five_minutes() {
+        for (asked, wait) in [(60, 60), (299, 299), (300, 300), (86_400, 300)] {
+            for asker in [Reader, Person, MissingKid] {
+                let mut cold = Life::new(|_| {});
+                cold.fail_asking(asker, Some(secs(asked)));
+                assert_eq!(cold.wait_of(Reader), secs(wait), "cold, {asker:?}");
+                let mut warm = Life::holding("max-age=300", |policy| policy.stale_while_error = secs(HOUR));
+                warm.pass(299).fail_asking(asker, Some(secs(asked)));
+                assert_eq!(warm.wait_of(Reader), secs(wait), "warm, {asker:?}");
+                let wake = warm.it.wake_at().unwrap();
+                assert!(wake >= warm.now + secs(wait), "the timer of {asker:?} waits too");
+            }
+        }
+        let mut life = Life::new(|_| {});
+        life.fail(Reader);
+        (0..8).for_each(|_| life.pass(600).fail(Reader));
+        life.pass(600).fail_asking(Reader, Some(secs(1)));
+        assert_eq!(life.wait_of(Reader), secs(10), "it never shortens the backoff");
+    }
+
+    #[test]
+    fn an_outage_of_a_day_costs_a_few_hundred_attempts() {
+        let mut life = Life::holding("max-age=300", |policy| {
+            policy.stale_while_error = secs(24 * HOUR);
+            policy.refresh_mode = RefreshMode::Always;
+        });
+        life.draw = 0.5;
+        let (end, mut attempts) = (START + secs(24 * HOUR), 0);
+        while life.now < end {
+            let timer = life.it.wake_at().unwrap();
+            life.now = timer.max(life.now);
+            if let Answer::Start(plan) = life.ask(Asker::Timer { read: true }) {
+                attempts += plan.attempts;
+                life.land(plan.number, Outcome::Failed { retry_after: None });
+            }
+        }
+        assert!((300..=450).contains(&attempts), "{attempts} attempts at the mean draw");
+    }
+
+    #[test]
+    fn a_failure_with_nothing_servable_is_answered_for_negative_cache_ttl() {
+        let mut life = Life::new(|policy| policy.negative_cache_ttl = secs(30));
+        life.fail(Reader);
+        assert_eq!(life.wait_of(Reader), secs(30));
+        assert_eq!(life.it.error_answers_until(), START + secs(30));
+        let mut life = Life::holding("max-age=300", |policy| policy.negative_cache_ttl = secs(30));
+        life.pass(299).fail(Reader);
+        assert_eq!(life.wait_of(Reader), Duration::from_millis(500), "servable keys need none");
+        let mut life = Life::new(|_| {});
+        life.fail(Reader);
+        assert_eq!(life.wait_of(Reader), Duration::ZERO, "it is off by default");
+    }
+
+    // §4, missing kids.
+
+    #[test]
+    fn the_budget_for_missing_kids_counts_from_the_last_attempt_not_the_last_success() {
+        let mut life = Life::holding("max-age=36000", |_| {});
+        let number = life.start(MissingKid).number;
+        life.pass(4);
+        life.land(number, Outcome::Failed { retry_after: None });
+        assert_eq!(life.wait_of(MissingKid), secs(6), "ten seconds since the attempt began");
+        life.pass(6).start(MissingKid);
+    }
+
+    #[test]
+    fn the_budget_for_missing_kids_holds_back_no_other_flight() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let plan = life.pass(264).start(MissingKid);
+        life.it.abandon(plan.number);
+        assert!(matches!(life.pass(1).ask(Reader), Answer::Start(_)), "the due refresh starts");
+    }
+
+    #[test]
+    fn a_refresh_that_no_kid_caused_does_not_use_up_the_budget() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        life.start(MissingKid);
+    }
+
+    #[test]
+    fn no_missing_kid_starts_a_flight_while_backoff_runs() {
+        let mut life = Life::holding("max-age=36000", |_| {});
+        life.pass(35_990).fail(Reader);
+        assert_eq!(life.wait_of(MissingKid), Duration::from_millis(500));
+        life.pass(1).fail(MissingKid);
+        assert_eq!(life.it.failures(), 2, "a failed one counts like any other");
+    }
+
+    // §3, what an outcome may change.
+
+    #[test]
+    fn a_failed_flight_never_removes_or_shortens_what_is_held() {
+        let mut life = Life::holding("max-age=300", |policy| policy.stale_while_error = Duration::ZERO);
+        let before = format!("{:?}", life.held());
+        for seconds in [1, 265, 20] {
+            life.pass(seconds).fail(if seconds == 265 { Reader } else { Person });
+            assert_eq!(format!("{:?}", life.held()), before);
+        }
+        assert_eq!(life.standing(), Standing::RefreshDue);
+        life.pass(14);
+        assert_eq!(life.standing(), Standing::Unusable, "300 s, and no stale window");
+    }
+
+    #[test]
+    fn a_flight_that_was_given_up_publishes_nothing() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let old = life.pass(1).start(Person).number;
+        life.it.abandon(old);
+        let new = life.pass(1).start(Person).number;
+        let stale = life.document(&doc(&[("x", 9)]), "max-age=300");
+        assert!(matches!(life.land(old, stale), Change::Ignored));
+        assert!(life.held().set.mentions("a"));
+        let fresh = life.document(&doc(&[("c", 3)]), "max-age=300");
+        assert!(matches!(life.land(new, fresh), Change::Adopted { .. }));
+        let late = life.document(&doc(&[("a", 1)]), "max-age=300");
+        assert!(matches!(life.land(new, late), Change::Ignored), "and none lands twice");
+        assert!(life.held().set.mentions("c"));
+    }
+
+    #[test]
+    fn a_success_after_failures_is_a_recovery() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        life.pass(299).fail(Reader);
+        let change = life.pass(10).adopt(&doc(&[("a", 1), ("b", 2)]), "max-age=300");
+        assert!(matches!(change, Change::Adopted { recovered: true, .. }));
+        let change = life.pass(10).adopt(&doc(&[("a", 1), ("b", 2)]), "max-age=300");
+        assert!(matches!(change, Change::Adopted { recovered: false, .. }));
+        assert_eq!(life.it.failures(), 0);
+    }
+
+    #[test]
+    fn nothing_outlives_max_trust_age() {
+        // Neither lifetime, stale window, stale-if-error, failures nor grace.
+        let mut life = Life::holding("max-age=86400, stale-if-error=864000", |policy| {
+            policy.max_trust_age = Some(secs(HOUR));
+            policy.stale_while_error = secs(24 * HOUR);
+            policy.removal_grace = secs(24 * HOUR);
+        });
+        assert_eq!(life.held().servable_until, START + secs(HOUR));
+        life.pass(MINUTE).adopt(&doc(&[("a", 1)]), "max-age=86400");
+        assert_eq!(life.retiring(), ["b"]);
+        life.pass(HOUR - MINUTE - 1);
+        assert_eq!(life.retiring().len(), 1);
+        life.pass(1);
+        assert_eq!(life.retiring().len(), 0, "b was held by no document of this hour");
+        assert_eq!(life.standing(), Standing::Fresh, "a was");
+        life.pass(MINUTE - 1).fail(Reader);
+        life.pass(1);
+        assert_eq!(life.standing(), Standing::Unusable);
+    }
+
+    #[test]
+    fn the_default_trust_is_the_larger_of_two_days_and_the_longest_lifetime_with_its_window() {
+        for (stale_hours, trust_hours) in [(0, 48), (24, 48), (100, 124)] {
+            let life = Life::holding("max-age=999999999, stale-if-error=999999999", |policy| {
+                policy.stale_while_error = secs(stale_hours * HOUR);
+            });
+            let window = if stale_hours == 0 { 24 } else { trust_hours };
+            assert_eq!(life.held().servable_until, START + secs(window * HOUR), "{stale_hours} h");
+        }
+    }
+
+    #[test]
+    fn a_restored_set_is_served_no_later_than_its_trust_and_gains_no_lifetime() {
+        let restore = |age: u64, left: u64, change: fn(&mut Policy)| {
+            let mut life = Life::new(change);
+            let (headers, timing) = (StoredHeaders::from_validators(Some("\"a\""), None), life.timing());
+            let (now, end) = (life.now, life.now + secs(left));
+            let set = doc(&[("a", 1)]);
+            let taken = life.it.restore(set, headers, secs(age), end, timing.received_wall, now, &mut || 1.0);
+            (life, taken)
+        };
+        let (mut life, taken) = restore(100, 200, |_| {});
+        assert!(taken);
+        assert_eq!(life.held().expires_at, START + secs(200));
+        assert_eq!(life.standing(), Standing::Fresh);
+        assert_eq!(life.pass(5).start(Reader).validators, Validators::default(), "soon, unconditionally");
+        let (mut life, taken) = restore(3_598, 7_200, |policy| policy.max_trust_age = Some(secs(3_600)));
+        assert!(taken && life.standing() != Standing::Unusable);
+        life.pass(2);
+        assert_eq!(life.standing(), Standing::Unusable, "trust ends an hour after the document");
+        let (_, taken) = restore(3_600, 7_200, |policy| policy.max_trust_age = Some(secs(3_600)));
+        assert!(!taken);
+    }
+
+    // §6, sets that may not replace others.
+
+    #[test]
+    fn a_document_without_a_usable_key_is_refused_while_usable_ones_are_servable() {
+        let unusable = leaked(&[("e", 5)], "revoked");
+        for set in [doc(&[]), unusable] {
+            let mut life = Life::holding("max-age=300", |_| {});
+            assert!(matches!(life.pass(299).adopt(&set, "max-age=300"), Change::Refused(_)));
+            assert_eq!((life.held().set.keys().len(), life.held().expires_at), (2, START + secs(300)));
+            life.pass(61);
+            assert_eq!(life.standing(), Standing::Unusable);
+            assert!(matches!(life.adopt(&set, "max-age=300"), Change::Adopted { .. }));
+            assert_eq!(life.retiring().len(), 0, "it is no removal either");
+        }
+    }
+
+    #[test]
+    fn denials_play_no_part_in_whether_a_document_is_refused() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        life.it.deny("a");
+        life.it.deny("b");
+        assert!(matches!(life.pass(1).adopt(&doc(&[]), ""), Change::Refused(_)));
+    }
+
+    #[test]
+    fn an_empty_set_is_held_for_min_ttl_without_a_stale_window() {
+        let mut life = Life::new(|policy| policy.min_ttl = secs(45));
+        let change = life.adopt(&doc(&[]), "max-age=86400, stale-if-error=86400");
+        assert!(matches!(change, Change::Adopted { .. }));
+        assert_eq!(life.held().expires_at, START + secs(45));
+        assert_eq!(life.held().servable_until, START + secs(45));
+        life.pass(1).adopt(&doc(&[("a", 1)]), "max-age=300");
+        assert!(life.held().set.mentions("a"), "and gives way to keys");
+    }
+
+    #[test]
+    fn a_304_merges_headers_and_starts_a_new_lifetime() {
+        let mut life = Life::new(jitterless);
+        let number = life.start(Person).number;
+        let headers =
+            StoredHeaders::from_response(&head(&[("cache-control", "max-age=300"), ("etag", "\"1\"")]));
+        let timing = life.timing();
+        life.land(number, Outcome::Document { set: doc(&[("a", 1)]), headers, timing });
+        let plan = life.pass(100).start(Person);
+        assert_eq!(plan.validators.etag.as_deref(), Some("\"1\""));
+        let outcome = life.not_modified(&[("cache-control", "max-age=900"), ("etag", "\"2\"")]);
+        assert!(matches!(life.land(plan.number, outcome), Change::Renewed { recovered: false }));
+        assert_eq!(life.held().expires_at, START + secs(1_000), "the changed max-age counts");
+        let plan = life.pass(100).start(Person);
+        assert_eq!(plan.validators.etag.as_deref(), Some("\"2\""), "the changed ETag counts");
+        let outcome = life.not_modified(&[]);
+        life.land(plan.number, outcome);
+        assert_eq!(life.held().expires_at, START + secs(1_100), "what it leaves out stays");
+    }
+
+    #[test]
+    fn a_304_that_confirms_nothing_held_is_a_failure() {
+        let mut life = Life::new(|_| {});
+        let number = life.start(Reader).number;
+        let outcome = life.not_modified(&[]);
+        assert!(matches!(life.land(number, outcome), Change::Failed));
+        assert_eq!(life.it.failures(), 1);
+    }
+
+    // §6, confirmed removal.
+
+    #[test]
+    fn a_key_that_left_is_honoured_for_its_grace() {
+        let mut life = Life::holding("max-age=3600", |policy| policy.removal_grace = secs(600));
+        life.pass(100).adopt(&doc(&[("a", 1)]), "max-age=3600");
+        assert_eq!(life.retiring(), ["b"]);
+        life.pass(300).adopt(&doc(&[("a", 1)]), "max-age=3600");
+        assert_eq!(life.held().retiring[0].until, START + secs(700), "counted once, from when it left");
+        life.pass(300);
+        assert_eq!(life.retiring().len(), 0);
+        let mut life = Life::holding("max-age=3600", |policy| policy.removal_grace = Duration::ZERO);
+        life.pass(100).adopt(&doc(&[("a", 1)]), "max-age=3600");
+        assert_eq!(life.retiring().len(), 0, "a grace of nothing is at once");
+    }
+
+    #[test]
+    fn trust_in_a_retiring_key_counts_from_the_last_document_that_held_it() {
+        let mut life = Life::holding("max-age=3600", |policy| {
+            policy.removal_grace = secs(48 * HOUR);
+            policy.max_trust_age = Some(secs(HOUR));
+        });
+        let number = life.pass(1_000).start(Person).number;
+        let outcome = life.not_modified(&[]); // confirms b as well
+        life.land(number, outcome);
+        life.pass(1_000).adopt(&doc(&[("a", 1)]), "max-age=3600");
+        assert_eq!(life.held().retiring[0].until, START + secs(1_000 + HOUR));
+        life.pass(1_000).adopt(&doc(&[("a", 1)]), "max-age=3600");
+        assert_eq!(life.held().retiring[0].until, START + secs(1_000 + HOUR), "later documents add nothing");
+    }
+
+    #[test]
+    fn coming_back_clears_retirement_and_leaving_again_starts_it_anew() {
+        let mut life = Life::holding("max-age=3600", |_| {});
+        life.pass(100).adopt(&doc(&[("a", 1)]), "max-age=3600");
+        life.pass(100).adopt(&doc(&[("a", 1), ("b", 2)]), "max-age=3600");
+        assert!(life.held().retiring.is_empty());
+        life.pass(100).adopt(&doc(&[("a", 1)]), "max-age=3600");
+        assert_eq!(life.held().retiring[0].until, START + secs(300 + 600));
+    }
+
+    #[test]
+    fn a_kid_that_the_document_still_speaks_of_does_not_retire() {
+        // New material, weak or revoked, or withdrawn because it leaked: the document decides.
+        for next in [doc(&[("a", 1), ("b", 9)]), leaked(&[("a", 1)], "b"), leaked(&[("a", 1)], "private b")] {
+            let mut life = Life::holding("max-age=3600", |_| {});
+            life.pass(1).adopt(&next, "max-age=3600");
+            assert!(life.held().retiring.is_empty(), "{next:?}");
+            let mut life = Life::holding("max-age=3600", |_| {});
+            life.pass(1).adopt(&doc(&[("a", 1)]), "max-age=3600");
+            life.pass(1).adopt(&next, "max-age=3600");
+            assert!(life.held().retiring.is_empty(), "nor goes on retiring: {next:?}");
+        }
+    }
+
+    #[test]
+    fn retiring_keys_are_bounded_by_max_keys() {
+        let mut life = Life::new(|policy| policy.max_keys = 3);
+        for round in 0..20_u8 {
+            let name = format!("r{round}");
+            life.pass(2).adopt(&doc(&[(&name, round + 1)]), "max-age=3600");
+        }
+        assert_eq!(life.held().retiring.len(), 3);
+        assert_eq!(life.retiring(), ["r18", "r17", "r16"], "the latest are kept");
+    }
+
+    #[test]
+    fn a_suspicious_change_is_new_material_under_a_kid_or_nothing_in_common() {
+        let table: [(&[(&str, u8)], bool); 5] = [
+            (&[("a", 1), ("b", 2), ("c", 3)], false),
+            (&[("a", 1)], false),
+            (&[("a", 9), ("b", 2)], true),
+            (&[("c", 3), ("d", 4)], true),
+            (&[("a2", 1), ("b2", 2)], false), // other names for the same material
+        ];
+        for (next, want) in table {
+            let mut life = Life::holding("max-age=3600", |_| {});
+            match life.pass(1).adopt(&doc(next), "max-age=3600") {
+                Change::Adopted { suspicious, .. } => assert_eq!(suspicious, want, "{next:?}"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    // Denials.
+
+    #[test]
+    fn a_denial_learns_the_material_whenever_it_is_seen_under_the_kid() {
+        let names = |life: &Life| -> Vec<String> {
+            life.it.published().keys().iter().map(|key| key.kid().unwrap().to_owned()).collect()
+        };
+        let mut life = Life::holding("max-age=3600", |_| {});
+        assert!(life.it.deny("a") && !life.it.deny("a"));
+        assert_eq!(names(&life), ["b"]);
+        life.pass(1).adopt(&doc(&[("b", 2), ("a-again", 1)]), "max-age=3600");
+        assert_eq!(names(&life), ["b"], "the same material under another kid");
+        assert_eq!(life.retiring().len(), 0, "a denied key does not retire visibly");
+        life.pass(1).adopt(&doc(&[("b", 2), ("a", 7)]), "max-age=3600");
+        life.pass(1).adopt(&doc(&[("b", 2), ("x", 7)]), "max-age=3600");
+        assert_eq!(names(&life), ["b"], "material that came under the denied kid later");
+        let mut early = Life::new(|_| {});
+        early.it.deny("a");
+        early.adopt(&doc(&[("a", 1), ("b", 2)]), "max-age=3600");
+        early.pass(1).adopt(&doc(&[("y", 1), ("b", 2)]), "max-age=3600");
+        assert_eq!(names(&early), ["b"], "denied before anything was held");
+        assert!(early.it.allow("a") && !early.it.allow("a"));
+        assert_eq!(names(&early), ["y", "b"]);
+    }
+
+    #[test]
+    fn denials_outlive_other_settings_and_other_sources() {
+        let mut life = Life::holding("max-age=3600", |_| {});
+        life.it.deny("a");
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), &mut || 1.0);
+        assert!(life.it.published().denies_kid("a"));
+        life.it.forget(Arc::new(policy()));
+        assert!(life.it.published().denies_kid("a") && life.it.held().is_none());
+    }
+
+    // Other settings for the same source.
+
+    #[test]
+    fn held_keys_are_judged_anew_by_other_settings_at_once() {
+        let mut life = Life::holding("max-age=7200", |_| {});
+        life.pass(10).adopt(&doc(&[("a", 1)]), "max-age=7200");
+        let number = life.pass(1).start(Person).number;
+        let mut next = policy();
+        next.removal_grace = secs(5);
+        next.max_trust_age = Some(secs(100));
+        life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), &mut || 1.0);
+        assert_eq!(life.held().fresh_until(), START + secs(110));
+        assert_eq!(life.held().retiring[0].until, START + secs(15));
+        let outcome = life.document(&doc(&[("x", 9)]), "max-age=300");
+        assert!(matches!(life.land(number, outcome), Change::Ignored), "the old flight publishes nothing");
     }
 }

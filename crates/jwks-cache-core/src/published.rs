@@ -242,3 +242,155 @@ impl Published {
             && self.keys().iter().any(|key| key.set_aside().is_none())
     }
 }
+
+/// Key sets for the tests of this room and the next.
+#[cfg(test)]
+pub(crate) mod rehearsal {
+    use std::sync::Arc;
+
+    use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::{Value, json};
+
+    use crate::keyset::{KeyRules, KeySet};
+
+    fn jwk(kid: &str, seed: u8) -> Value {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let x = URL_SAFE_NO_PAD.encode(pair.public_key().as_ref());
+        json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "kid": kid, "x": x})
+    }
+
+    fn judge(keys: Vec<Value>) -> Arc<KeySet> {
+        let text = json!({ "keys": keys }).to_string();
+        Arc::new(KeySet::judge(text.as_bytes(), &KeyRules::default()).unwrap())
+    }
+
+    /// A set of usable keys, each a kid and the seed of its material.
+    pub(crate) fn doc(keys: &[(&str, u8)]) -> Arc<KeySet> {
+        judge(keys.iter().map(|(kid, seed)| jwk(kid, *seed)).collect())
+    }
+
+    /// The same, with one more that is not usable: `private b` comes with its private half, any other
+    /// kid is for encryption. The rest is too when that kid is `revoked`.
+    pub(crate) fn leaked(keys: &[(&str, u8)], last: &str) -> Arc<KeySet> {
+        let mut keys: Vec<_> = keys.iter().map(|(kid, seed)| jwk(kid, *seed)).collect();
+        if last == "revoked" {
+            keys.iter_mut().for_each(|key| key["use"] = "enc".into());
+        }
+        let private = last.strip_prefix("private ");
+        let mut key = jwk(private.unwrap_or(last), 2);
+        match private {
+            Some(_) => key["d"] = URL_SAFE_NO_PAD.encode([7; 32]).into(),
+            None => key["use"] = "enc".into(),
+        }
+        keys.push(key);
+        judge(keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rehearsal::doc;
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_nanos(seconds * 1_000_000_000)
+    }
+
+    /// Held from 10,000 s: due at 10,270, expired at 10,300, servable until `servable_until`.
+    fn published(servable_until: u64, failed_at: Option<u64>, backoff_until: u64) -> Published {
+        let held = Held {
+            set: doc(&[("a", 1), ("b", 2)]),
+            headers: StoredHeaders::default(),
+            stated: Stated::Nothing,
+            received_at: at(10_000),
+            received_wall: DateTime::default(),
+            expires_at: at(10_300),
+            refresh_at: at(10_270),
+            servable_until: at(servable_until),
+            validators_trusted: true,
+            retiring: vec![Retiring {
+                key: doc(&[("old", 3)]).keys()[0].clone(),
+                left_at: at(10_000),
+                last_held_at: at(9_000),
+                until: at(10_600),
+            }],
+        };
+        Published::new(Some(Arc::new(held)), Arc::default(), failed_at.map(at), at(backoff_until))
+    }
+
+    #[test]
+    fn a_reader_may_do_what_the_table_of_standings_says() {
+        use Standing::{Expired, Fresh, RefreshDue, Stale, Unusable};
+        let until = 20_000;
+        // servable until, failed at, backoff until, now, standing
+        let table = [
+            (until, None, 0, 10_000, Fresh),
+            (until, None, 0, 10_269, Fresh),
+            (until, Some(10_100), 10_400, 10_269, Fresh),
+            (until, None, 0, 10_270, RefreshDue),
+            (until, Some(10_280), 10_400, 10_299, RefreshDue),
+            (until, None, 0, 10_300, Expired),
+            (until, Some(9_700), 0, 10_300, Expired), // ten minutes ago is long ago
+            (until, Some(9_701), 0, 10_300, Stale),   // before the expiry
+            (until, Some(10_500), 0, 10_600, Stale),  // since
+            (until, Some(10_500), 0, 11_099, Stale),
+            (until, Some(10_500), 0, 11_100, Expired),
+            (until, Some(10_500), 11_200, 11_100, Stale), // backoff runs
+            (until, None, 0, 19_999, Expired),
+            (until, Some(19_990), 21_000, 20_000, Unusable),
+            (10_300, None, 0, 10_299, RefreshDue), // no stale window
+            (10_300, Some(10_299), 10_400, 10_300, Unusable),
+            (10_280, None, 0, 10_279, RefreshDue), // trust ends before expiry
+            (10_280, None, 0, 10_280, Unusable),
+        ];
+        for (until, failed, backoff, now, want) in table {
+            let got = published(until, failed, backoff).standing(at(now));
+            assert_eq!(got, want, "at {now}, servable until {until}, failed {failed:?}, backoff {backoff}");
+        }
+        assert_eq!(Published::default().standing(Moment::ORIGIN), Unusable);
+    }
+
+    #[test]
+    fn readiness_needs_a_servable_usable_key_that_is_not_denied() {
+        let mut denials = Denials::default();
+        let with = |denials: &Denials| {
+            let held = published(10_400, None, 0).held;
+            Published::new(held, Arc::new(denials.clone()), None, Moment::ORIGIN)
+        };
+        assert!(with(&denials).has_usable_keys(at(10_399)) && !with(&denials).has_usable_keys(at(10_400)));
+        denials.deny("a");
+        assert!(with(&denials).has_usable_keys(at(10_000)));
+        denials.deny("b");
+        assert!(!with(&denials).has_usable_keys(at(10_000)));
+    }
+
+    #[test]
+    fn a_denied_key_is_in_no_view_whether_named_by_kid_or_thumbprint() {
+        let all = published(10_400, None, 0);
+        let thumbprint = all.keys()[1].thumbprint().to_string();
+        for (id, kid, keys, retiring) in
+            [("a", "a", 1, 1), (thumbprint.as_str(), "b", 1, 1), ("old", "old", 2, 0)]
+        {
+            let mut denials = Denials::default();
+            assert!(denials.deny(id) && !denials.deny(id));
+            let less = Published::new(all.held.clone(), Arc::new(denials), None, Moment::ORIGIN);
+            let counts = (less.keys().len(), less.jwks().keys.len(), less.retiring.len());
+            assert_eq!(counts, (keys, keys, retiring), "{id}");
+            assert!(less.denies_kid(kid) && !less.denies_kid("other"), "{id}");
+        }
+        assert_eq!(all.denials.ids().count(), 0);
+    }
+
+    #[test]
+    fn a_denial_remembers_a_bounded_number_of_materials() {
+        let mut denials = Denials::default();
+        denials.deny("a");
+        for seed in 1..=200 {
+            denials.learn(doc(&[("a", seed)]).keys());
+        }
+        assert!(denials.0.values().all(|materials| materials.len() <= DENIED_MATERIALS));
+        assert!(denials.denies(&doc(&[("other", 77)]).keys()[0]));
+    }
+}

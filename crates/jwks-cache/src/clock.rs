@@ -126,6 +126,12 @@ pub(crate) fn socket_now() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
 
+/// `span` after `instant`. Settings have no upper bound, instants have: a century stands for ever.
+pub(crate) fn later(instant: tokio::time::Instant, span: Duration) -> tokio::time::Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    instant + span.min(CENTURY)
+}
+
 /// The dice of a registry.
 pub(crate) type SeededDice = fastrand::Rng;
 

@@ -9,6 +9,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
@@ -16,6 +18,8 @@ use jwks_cache_core::freshness::Timing;
 use url::Url;
 
 pub(crate) use http_client::{HttpFetch, Identity};
+
+use crate::error::redacted;
 
 /// A boxed future, as [`Fetch::fetch`] returns it.
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, NotFetched>> + Send + 'a>>;
@@ -34,7 +38,7 @@ pub trait Fetch: fmt::Debug + Send + Sync + 'static {
 }
 
 /// What one attempt asks for, and the bounds it keeps.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct FetchRequest {
     /// The registered URL.
@@ -53,6 +57,39 @@ pub struct FetchRequest {
     pub max_redirects: u8,
     /// The most bytes of the body, compressed and inflated.
     pub max_response_bytes: u64,
+    /// How many requests have left for the attempt that runs.
+    pub(crate) sent: Sent,
+}
+
+/// Without the URL's query, which may hold a credential.
+impl fmt::Debug for FetchRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchRequest").field("url", &redacted(&self.url).as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Counts requests as they leave, so that those of an attempt that was given up count too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sent(Arc<AtomicU32>);
+
+impl Sent {
+    pub(crate) fn get(&self) -> u32 {
+        self.0.load(Relaxed)
+    }
+
+    fn one_more(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// The one that was about to leave did not.
+    fn one_less(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// Starts a new attempt.
+    pub(crate) fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
 }
 
 impl FetchRequest {

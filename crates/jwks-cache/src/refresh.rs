@@ -3,12 +3,13 @@
 
 mod flight;
 
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jwks_cache_core::Moment;
 use jwks_cache_core::freshness::StoredHeaders;
-use jwks_cache_core::keyset::KeySet;
+use jwks_cache_core::keyset::{KeySet, Refusal};
 use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
@@ -24,10 +25,10 @@ use crate::lock;
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
+use crate::status::shown_kid;
 use crate::telemetry::Counters;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
-#[derive(Debug)]
 pub(crate) struct Provider {
     pub(crate) tenant: Arc<str>,
     pub(crate) id: Arc<str>,
@@ -36,6 +37,13 @@ pub(crate) struct Provider {
     pub(crate) counters: Counters,
     pub(crate) engine: Arc<Engine>,
     owner: Mutex<Owner>,
+}
+
+/// Short, and without the URL's query: whoever prints a registry prints this.
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("tenant", &self.tenant).field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// What only one may change at a time; never held across an await.
@@ -255,9 +263,9 @@ impl Provider {
         if keeps_keys {
             let rules = policy.key_rules();
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
-            owner.lifecycle.reconfigure(policy, judge, &mut self.engine.dice());
+            owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
         } else {
-            owner.lifecycle.forget(policy);
+            owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
         }
         owner.missing.clear();
@@ -302,21 +310,33 @@ impl Provider {
 
     /// Denies a kid or a thumbprint at once. `true` if that is new.
     pub(crate) fn deny(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(|lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
+        self.change_denials(id, |lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
     }
 
     /// Lifts a denial at once. `true` if there was one.
     pub(crate) fn allow(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(|lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
+        self.change_denials(id, |lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
     }
 
-    fn change_denials(self: &Arc<Self>, change: impl FnOnce(&mut Lifecycle) -> bool, what: What) -> bool {
+    fn change_denials(
+        self: &Arc<Self>,
+        id: &str,
+        change: impl FnOnce(&mut Lifecycle) -> bool,
+        what: What,
+    ) -> bool {
         let mut owner = lock(&self.owner);
         let changed = change(&mut owner.lifecycle);
         self.publish(&mut owner);
         drop(owner);
         if changed {
-            tracing::warn!(tenant = &*self.tenant, provider = &*self.id, ?what, "denials changed");
+            let denied = matches!(what, What::KeyDenied { .. });
+            tracing::warn!(
+                tenant = &*self.tenant,
+                provider = &*self.id,
+                id = shown_kid(id),
+                denied,
+                "denials changed"
+            );
             self.engine.events.send(&self.tenant, &self.id, what);
         }
         changed
@@ -350,14 +370,16 @@ impl Provider {
             .engine
             .judge(snapshot.jwks_json.as_bytes(), &policy.key_rules())
             .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
-        let left = (snapshot.expires_at - wall).to_std();
-        let expires_at = match left {
-            Ok(left) => now + left,
-            Err(_) => now - (wall - snapshot.expires_at).to_std().unwrap_or_default(),
-        };
+        // Not before `persisted_at`: that was validated.
+        let lifetime = (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default();
+        let expires_at = now - age + lifetime;
         let headers = StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified);
         if owner.lifecycle.held().is_some_and(|held| now - age <= held.received_at) {
             return Ok(());
+        }
+        let held = owner.lifecycle.held().filter(|held| held.is_servable(now));
+        if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
+            return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
         }
         let mut dice = self.engine.dice();
         if !owner.lifecycle.restore(set, headers, age, expires_at, snapshot.persisted_at, now, &mut dice) {
@@ -402,6 +424,7 @@ impl Source {
             allowed_domains: vec![of.allowed_domains.clone(), self.registry_domains.to_vec()],
             max_redirects: of.max_redirects,
             max_response_bytes: of.max_response_bytes,
+            sent: Default::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use papaya::{Equivalent, HashMap};
 use tokio::time::timeout_at;
 
 use crate::builder::RegistryBuilder;
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::engine::{Engine, EngineParts};
 use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
@@ -317,7 +317,7 @@ impl Registry {
 }
 
 async fn warm_up(providers: Vec<Arc<Provider>>, deadline: Duration) -> Health {
-    let until = socket_now() + deadline;
+    let until = later(socket_now(), deadline);
     // All flights are started before one is waited for; the gate bounds and spreads them.
     let flights: Vec<_> = providers.iter().filter_map(resolve::start_if_empty).collect();
     for flight in flights {

@@ -11,7 +11,7 @@ use jwks_cache_core::select::NoKey;
 use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::{Instant, timeout_at};
 
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::lock;
@@ -27,6 +27,11 @@ pub(crate) trait Want {
 
     /// The kid that a refresh might bring.
     fn kid(&self) -> Option<&str>;
+
+    /// Whether an operator's denial is the answer, whatever is held.
+    fn is_denied(&self, _view: &View) -> bool {
+        false
+    }
 
     /// Picks the answer off a view; `missing` when the kid is not held and not denied.
     fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>>;
@@ -87,6 +92,11 @@ impl Want for OneKey<'_> {
 
     fn kid(&self) -> Option<&str> {
         self.kid
+    }
+
+    fn is_denied(&self, view: &View) -> bool {
+        // The kid itself: then nothing of that name is served, and there is nothing to find.
+        self.kid.is_some_and(|kid| view.published.denials.denies_kid(kid))
     }
 
     fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<KeyRef<'v>> {
@@ -164,6 +174,7 @@ pub(crate) fn at_hand<W: Want, R>(
             standing == Standing::Stale
         }
         Standing::Expired if view.has_slow_flight() => true,
+        Standing::Expired | Standing::Unusable if want.is_denied(&view) => false,
         Standing::Expired | Standing::Unusable => return None,
     };
     if view.closed {
@@ -227,7 +238,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
         provider.remember_missing(kid);
         return Ok((kept(picked), from));
     }
-    let patience = asked_at + view.policy.kid_miss_wait;
+    let patience = later(asked_at, view.policy.kid_miss_wait);
     let mut newest = view.clone();
     while let KidAsked::Flight(flight) = match provider.ask_for_kid(kid) {
         KidAsked::Unregistered => return Err(provider.not_registered()),
@@ -245,9 +256,10 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
                     break;
                 }
             }
-            Ok(Ended::Superseded | Ended::Lost) => {}
+            // What failed may have been someone else's flight; the budget says whether one more may start.
+            Ok(Ended::Failed(_) | Ended::Superseded | Ended::Lost) => {}
             Ok(Ended::Unregistered) => return Err(provider.not_registered()),
-            Ok(Ended::Failed(_) | Ended::ShutDown) | Err(_) => break,
+            Ok(Ended::ShutDown) | Err(_) => break,
         }
     }
     // Nothing better came; keys that were servable when the lookup began still answer it.
@@ -259,7 +271,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
 
 /// A view whose keys may be served, and the flight that brought them, if one was waited for.
 async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, Via, Option<u64>)> {
-    let deadline = asked_at + provider.slot.load().policy.retry.deadline;
+    let deadline = later(asked_at, provider.slot.load().policy.retry.deadline);
     loop {
         let now = provider.engine.now();
         let view = provider.slot.load_full();
@@ -288,7 +300,7 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             provider.join_cold(&flight);
         }
         let until =
-            until.unwrap_or_else(|| socket_now() + view.policy.stale_wait.saturating_sub(flight.age()));
+            until.unwrap_or_else(|| later(socket_now(), view.policy.stale_wait.saturating_sub(flight.age())));
         match timeout_at(until, flight.ended()).await {
             Ok(Ended::Landed(view)) => return Ok((view, Via::Flight, Some(flight.number))),
             Ok(Ended::Failed(_)) | Err(_) if stale => {
@@ -364,7 +376,7 @@ async fn insist(provider: &Arc<Provider>) -> Result<Arc<Flight>> {
 
 /// How a flight ended; `None` when it was given up and the next one counts.
 async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Option<Result<()>> {
-    let deadline = socket_now() + provider.slot.load().policy.retry.deadline;
+    let deadline = later(socket_now(), provider.slot.load().policy.retry.deadline);
     Some(match timeout_at(deadline, flight.ended()).await {
         Ok(Ended::Superseded | Ended::Lost) => return None,
         Ok(Ended::Landed(_)) => Ok(()),

@@ -76,7 +76,7 @@ pub struct KeyStatus {
 /// One number of a status.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatusMetric {
-    /// The name, as the recorder has it.
+    /// The name; counters are named as in the recorder.
     pub name: String,
     /// The value.
     pub value: f64,

@@ -9,7 +9,7 @@ use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::Instant;
 
 use super::state::{CachePayload, CacheState};
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::engine::{Engine, EngineParts};
 use crate::error::{Error, Result};
 use crate::refresh::{Provider, Source};
@@ -42,7 +42,8 @@ impl CacheManager {
 
     /// A cache that uses your client. Give it `redirect::Policy::none()`: an answer from another URL
     /// than the one asked is refused. Its TLS, addresses and decompression are yours; deadlines and
-    /// sizes stay ours. A registration that is not valid is refused at its first use, and one with
+    /// sizes stay ours. The `reqwest` that this crate re-exports brings no TLS backend of its own: install
+    /// a default `rustls` crypto provider before you build a client from it. A registration that is not valid is refused at its first use, and one with
     /// pins at its first fetch.
     #[must_use]
     pub fn with_client(registration: IdentityProviderRegistration, client: reqwest::Client) -> Self {
@@ -201,9 +202,7 @@ impl CacheSnapshot {
 /// A moment as an instant. One before the machine's first instant becomes that.
 fn instant_at(moment: Moment, now: Moment, instant: Instant) -> Instant {
     if moment >= now {
-        // Far enough ahead for every lifetime; an instant cannot be much further.
-        let most = std::time::Duration::from_secs(100 * 365 * 86_400);
-        instant + moment.since(now).min(most)
+        later(instant, moment.since(now))
     } else {
         instant.checked_sub(now.since(moment)).unwrap_or(instant)
     }

@@ -62,17 +62,13 @@ impl HttpFetch {
         Self { identity, clock }
     }
 
-    async fn exchange(
-        &self,
-        request: &FetchRequest,
-        requests: &mut u32,
-    ) -> std::result::Result<Fetched, NotFetched> {
+    async fn exchange(&self, request: &FetchRequest) -> std::result::Result<Fetched, NotFetched> {
         redirect::check(request, &request.url).map_err(NotFetched::refused)?;
         let mut url = request.url.clone();
         let mut hop = 0;
         loop {
             let requested_at = self.clock.now();
-            let response = self.send(request, &url, requests).await?;
+            let response = self.send(request, &url).await?;
             let timing =
                 Timing { requested_at, received_at: self.clock.now(), received_wall: self.clock.wall() };
             if response.url() != &url {
@@ -92,44 +88,45 @@ impl HttpFetch {
                 StatusCode::NOT_MODIFIED if request.is_conditional() => Vec::new(),
                 _ => return Err(unexpected(response, timing).await),
             };
-            return Ok(Fetched { status, headers, body, timing, requests: *requests });
+            return Ok(Fetched { status, headers, body, timing, requests: request.sent.get() });
         }
     }
 
     /// Sends one request; one that a reused connection lost before an answer is sent once more on a new one.
-    async fn send(
-        &self,
-        request: &FetchRequest,
-        url: &Url,
-        requests: &mut u32,
-    ) -> std::result::Result<Response, NotFetched> {
+    async fn send(&self, request: &FetchRequest, url: &Url) -> std::result::Result<Response, NotFetched> {
         let (pooled, fresh) = match &self.identity {
             Identity::Own { pooled, fresh } => (own(pooled, IDLE_PER_HOST)?, Some(fresh)),
             Identity::Given(client) => (client.clone(), None),
         };
-        *requests += 1;
+        request.sent.one_more();
         let (sent, connected) = CONNECTED
             .scope(Cell::new(false), async {
                 let sent = ask(&pooled, request, url).send().await;
                 (sent, CONNECTED.with(Cell::get))
             })
             .await;
-        match (sent, fresh) {
-            (Err(error), Some(fresh)) if !connected && !error.is_connect() && !error.is_timeout() => {
-                *requests += 1;
-                ask(&own(fresh, 0)?, request, url).send().await.map_err(transport)
+        let sent = match (sent, fresh) {
+            (Err(error), Some(fresh)) if !connected && is_lost(&error) => {
+                let fresh = own(fresh, 0)?;
+                request.sent.one_more();
+                ask(&fresh, request, url).send().await
             }
-            (sent, _) => sent.map_err(transport),
-        }
+            (sent, _) => sent,
+        };
+        sent.map_err(|error| {
+            if error.is_connect() {
+                request.sent.one_less();
+            }
+            transport(error)
+        })
     }
 }
 
 impl Fetch for HttpFetch {
     fn fetch<'a>(&'a self, request: &'a FetchRequest) -> Fetching<'a> {
         Box::pin(async move {
-            let mut requests = 0;
-            let fetched = self.exchange(request, &mut requests).await;
-            fetched.map_err(|failed| NotFetched { requests, ..failed })
+            let fetched = self.exchange(request).await;
+            fetched.map_err(|failed| NotFetched { requests: request.sent.get(), ..failed })
         })
     }
 
@@ -185,16 +182,19 @@ async fn unexpected(mut response: Response, timing: Timing) -> NotFetched {
     let status = response.status();
     let retry_after = retry_after(response.headers(), timing.received_wall);
     let mut start = Vec::new();
-    let reading = async {
-        while start.len() < EXCERPT_BYTES {
-            match response.chunk().await {
-                Ok(Some(chunk)) => start.extend_from_slice(&chunk),
-                _ => break,
+    // A compressed error page cannot be looked through for keys.
+    if !response.headers().contains_key(header::CONTENT_ENCODING) {
+        let reading = async {
+            while start.len() < EXCERPT_BYTES {
+                match response.chunk().await {
+                    Ok(Some(chunk)) => start.extend_from_slice(&chunk),
+                    _ => break,
+                }
             }
-        }
-    };
-    // A slow error page must not use up the attempt.
-    let _ = tokio::time::timeout(EXCERPT_WAIT, reading).await;
+        };
+        // A slow one must not use up the attempt.
+        let _ = tokio::time::timeout(EXCERPT_WAIT, reading).await;
+    }
     let message = match status {
         StatusCode::NOT_MODIFIED => "304 to a request without conditions".to_owned(),
         _ => format!("status {status}"),
@@ -212,7 +212,7 @@ async fn unexpected(mut response: Response, timing: Timing) -> NotFetched {
 fn excerpt(start: &[u8]) -> Option<String> {
     let start = &start[..start.len().min(EXCERPT_BYTES)];
     let text = String::from_utf8_lossy(start);
-    if text.is_empty() || text.contains("\"kty\"") || text.contains("\"keys\"") || text.contains("PRIVATE") {
+    if text.is_empty() || looks_like_keys(&text) {
         return None;
     }
     let mut shown = String::new();
@@ -225,9 +225,32 @@ fn excerpt(start: &[u8]) -> Option<String> {
     Some(shown)
 }
 
+/// Whether `text` holds a member that keys have (JSON within JSON or HTML included), PEM, or a run as long
+/// and dense as key material is.
+fn looks_like_keys(text: &str) -> bool {
+    const MEMBERS: [&str; 11] = ["kty", "keys", "d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
+    /// Ids of requests are shorter, and an octet of a key gives 4/3 of a character.
+    const MATERIAL: usize = 40;
+
+    let text = text.replace("&quot;", "\"").replace("&#34;", "\"").replace('\'', "\"");
+    let bare: String = text.chars().filter(|c| *c != '\\' && !c.is_whitespace()).collect();
+    let dense = |c: char| c.is_ascii_alphanumeric() || "-_+/=".contains(c);
+    bare.contains("PRIVATE")
+        || MEMBERS.iter().any(|name| bare.contains(&format!("\"{name}\":")))
+        || text.split(|c| !dense(c)).any(|run| run.len() >= MATERIAL)
+}
+
+/// Whether the connection went away before an answer began. One that broke while connecting, or an
+/// answer that is not HTTP, is another matter.
+fn is_lost(error: &reqwest::Error) -> bool {
+    !error.is_connect() && !error.is_timeout() && !error.is_builder() && !chain(error).any(is_not_http)
+}
+
 fn transport(error: reqwest::Error) -> NotFetched {
     let error = error.without_url();
-    let (reason, message) = if error.is_timeout() {
+    let (reason, message) = if error.is_timeout() && error.is_connect() {
+        ("timeout", "no connection was made in time")
+    } else if error.is_timeout() {
         ("timeout", "timed out")
     } else if chain(&error).any(is_tls) {
         ("tls", "the TLS handshake failed")
@@ -235,12 +258,15 @@ fn transport(error: reqwest::Error) -> NotFetched {
         ("dns", "the host name could not be resolved")
     } else if error.is_connect() {
         ("connect", "no connection could be made")
+    } else if chain(&error).any(is_not_http) {
+        // The same answer would come again.
+        return NotFetched::new("protocol", "the answer is not valid HTTP").because(error);
     } else if error.is_body() || error.is_decode() {
         ("body", "the connection broke before the whole body was here")
     } else if error.is_builder() {
         return NotFetched::new("request", "the request could not be built").because(error);
     } else {
-        ("reset", "the connection broke before an answer, or the answer was not HTTP")
+        ("reset", "the connection broke before an answer")
     };
     let deepest = chain(&error).last().map(ToString::to_string).unwrap_or_default();
     NotFetched::new(reason, format!("{message}: {}", deepest.escape_default())).retryable().because(error)
@@ -253,6 +279,15 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
 fn is_tls(error: &(dyn StdError + 'static)) -> bool {
     let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// Whether the answer breaks the rules of HTTP: its head (RFC 9112 §2), or the framing of its body (§7.1).
+fn is_not_http(error: &(dyn StdError + 'static)) -> bool {
+    let malformed = |error: &std::io::Error| {
+        matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData)
+    };
+    error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)
+        || error.downcast_ref::<std::io::Error>().is_some_and(malformed)
 }
 
 /// The client behind `cell`, built when it is first asked for: reading the machine's roots takes a while.
@@ -319,5 +354,37 @@ impl<S: Service<R>, R> Service<R> for Noting<S> {
         // Outside an exchange (there is none) nobody asks.
         let _ = CONNECTED.try_with(|connected| connected.set(true));
         self.0.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_excerpt_is_escaped_and_cut() {
+        assert_eq!(excerpt(b"down\r\nfor \x1b[1mnow").unwrap(), "down\\r\\nfor \\u{1b}[1mnow");
+        assert_eq!(excerpt(&[b'a', b' '].repeat(200)).unwrap().len(), EXCERPT_BYTES);
+        assert_eq!(excerpt(b""), None);
+    }
+
+    #[test]
+    fn an_excerpt_that_may_hold_keys_is_not_shown() {
+        for body in [
+            r#"{"keys":[{"kty":"RSA"}]}"#,
+            r#"{"detail": {"d" : "abc"}}"#,
+            r#"{"message":"cannot parse {\"d\":\"abc\"}"}"#,
+            "<pre>{&quot;k&quot;:&quot;abc&quot;}</pre>",
+            "{'q': 'abc'}",
+            "-----BEGIN PRIVATE KEY-----",
+            "d: 0123456789abcdefghijABCDEFGHIJ-_0123456789abcdef",
+        ] {
+            assert_eq!(excerpt(body.as_bytes()), None, "{body}");
+        }
+        for body in
+            ["no keys today", r#"{"error":"invalid_request","id":"0f8fad5b-d9cb-469f-a165-70867728950e"}"#]
+        {
+            assert!(excerpt(body.as_bytes()).is_some(), "{body}");
+        }
     }
 }

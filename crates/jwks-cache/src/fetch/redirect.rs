@@ -68,6 +68,7 @@ mod tests {
             allowed_domains: vec![allowed.iter().map(ToString::to_string).collect()],
             max_redirects: 3,
             max_response_bytes: 1,
+            sent: Default::default(),
         };
         let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
         next(&request, &from.parse().unwrap(), &headers, 1)

@@ -11,10 +11,10 @@ use jwks_cache_core::freshness::StoredHeaders;
 use jwks_cache_core::lifecycle::{Asker, Change, Outcome, Plan};
 use jwks_cache_core::policy::Policy;
 use tokio::time::{Instant, timeout};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span, field};
 
 use super::{Provider, Source};
-use crate::clock::socket_now;
+use crate::clock::{later, socket_now};
 use crate::error::{Failure, FetchError, redacted};
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
@@ -39,6 +39,9 @@ impl Crew {
             provider = &*self.provider.id,
             number = self.plan.number,
             reason = reason(self.plan.asker),
+            attempt = field::Empty,
+            status = field::Empty,
+            outcome = field::Empty,
         );
         let mut aboard = Aboard { crew: self, landed: false };
         let began = socket_now();
@@ -49,7 +52,7 @@ impl Crew {
         .instrument(span)
     }
 
-    async fn pass_and_attempt(&self) -> Result<Outcome, Failed> {
+    async fn pass_and_attempt(&self) -> Result<(Outcome, u32), Failed> {
         let mut place = self.provider.engine.gate.queue(Request {
             tenant: self.provider.tenant.clone(),
             origin: self.source.origin(),
@@ -83,16 +86,16 @@ struct Failed {
 }
 
 impl Crew {
-    /// Attempts until one brings a document, no more are worth it, or the deadline is near.
-    async fn attempts(&self) -> Result<Outcome, Failed> {
+    /// Attempts until one brings a document (and which one did), no more are worth it, or the deadline is near.
+    async fn attempts(&self) -> Result<(Outcome, u32), Failed> {
         let retry = &self.policy.retry;
-        let deadline = socket_now() + retry.deadline;
+        let deadline = later(socket_now(), retry.deadline);
         let request = self.source.request(&self.plan);
         let mut waited = None;
         let mut attempt = 1;
         loop {
             let failed = match self.attempt(&request, attempt, deadline).await {
-                Ok(outcome) => return Ok(outcome),
+                Ok(outcome) => return Ok((outcome, attempt)),
                 Err(failed) => failed,
             };
             let (retryable, retry_after) = (failed.retryable, failed.retry_after);
@@ -124,6 +127,7 @@ impl Crew {
         }
         let most = self.policy.retry.attempt_timeout;
         let time = most.min(deadline.saturating_duration_since(socket_now()));
+        request.sent.reset();
         let fetched = match timeout(time, engine.fetch.fetch(request)).await {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(failed)) => {
@@ -131,8 +135,7 @@ impl Crew {
                 return Err(failed);
             }
             Err(_) => {
-                // The request that hangs has left.
-                self.provider.counters.requests_sent.fetch_add(1, Relaxed);
+                self.provider.counters.requests_sent.fetch_add(u64::from(request.sent.get()), Relaxed);
                 let message = format!("no whole answer within {time:?}");
                 return Err(NotFetched::new("timeout", message).retryable());
             }
@@ -176,13 +179,19 @@ struct Aboard {
 }
 
 impl Aboard {
-    fn land(&mut self, result: Result<Outcome, Failed>, began: Instant) {
+    fn land(&mut self, result: Result<(Outcome, u32), Failed>, began: Instant) {
         let Crew { provider, flight, plan, .. } = &self.crew;
-        let (outcome, mut error) = match result {
-            Ok(outcome) => (outcome, None),
-            Err(Failed { error, retry_after }) => (Outcome::Failed { retry_after }, Some(error)),
+        let (outcome, attempt, mut error) = match result {
+            Ok((outcome, attempt)) => (outcome, attempt, None),
+            Err(Failed { error, retry_after }) => {
+                (Outcome::Failed { retry_after }, error.0.attempt, Some(error))
+            }
         };
-        let not_modified = matches!(outcome, Outcome::NotModified { .. });
+        let status = match &outcome {
+            Outcome::Document { .. } => Some(StatusCode::OK),
+            Outcome::NotModified { .. } => Some(StatusCode::NOT_MODIFIED),
+            Outcome::Failed { .. } => error.as_ref().and_then(|error| error.0.status),
+        };
         let mut guard = lock(&provider.owner);
         let owner = &mut *guard;
         let now = provider.engine.now();
@@ -194,15 +203,15 @@ impl Aboard {
                 self.landed = true;
                 return;
             }
-            Change::Adopted { .. } => owner.missing.clear(),
-            Change::Renewed { .. } => {}
+            Change::Adopted { diff, .. } if !diff.is_empty() => owner.missing.clear(),
+            Change::Adopted { .. } | Change::Renewed { .. } => {}
             Change::Refused(refusal) => {
                 let refused = NotFetched::new(refusal.reason(), refusal.to_string());
-                error = Some(self.crew.failure(refused, 1));
+                error = Some(self.crew.failure(NotFetched { status, ..refused }, attempt));
             }
             Change::Failed if error.is_none() => {
                 let gone = NotFetched::new("status", "304, but the keys it stands for are gone");
-                error = Some(self.crew.failure(gone, 1));
+                error = Some(self.crew.failure(gone, attempt));
             }
             Change::Failed => {}
         }
@@ -218,39 +227,37 @@ impl Aboard {
             None => Ended::Landed(view),
             Some(error) => Ended::Failed(error.clone()),
         });
+        // From here on a panic leaves nobody waiting.
+        self.landed = true;
         provider.rearm(owner);
         drop(guard);
-        self.landed = true;
-        self.tell(&change, error.as_ref(), failures, not_modified, began);
+        let span = Span::current();
+        span.record("attempt", attempt);
+        span.record("status", status.map(|status| status.as_u16()));
+        self.tell(&change, error.as_ref(), failures, began);
     }
 
-    fn tell(
-        &self,
-        change: &Change,
-        error: Option<&FetchError>,
-        failures: u32,
-        not_modified: bool,
-        began: Instant,
-    ) {
+    fn tell(&self, change: &Change, error: Option<&FetchError>, failures: u32, began: Instant) {
         let provider = &self.crew.provider;
         let took = socket_now().saturating_duration_since(began);
         let send = |what| provider.engine.events.send(&provider.tenant, &provider.id, what);
+        let outcome = match change {
+            _ if error.is_some() => "error",
+            Change::Renewed { .. } => "not_modified",
+            _ => "success",
+        };
+        Span::current().record("outcome", outcome);
         if let Some(error) = error {
             provider.counters.refresh_errors.fetch_add(1, Relaxed);
             tracing::warn!(%error, failures, "keys could not be refreshed");
             send(What::RefreshFailed { reason: error.reason(), failures });
         } else {
             provider.counters.refreshed(took);
-            if not_modified {
-                provider.counters.not_modified.fetch_add(1, Relaxed);
-            }
         }
-        let status = match change {
-            _ if error.is_some() => "error",
-            Change::Renewed { .. } => "not_modified",
-            _ => "success",
-        };
-        provider.counters.record_flight(&provider.tenant, &provider.id, status, took);
+        if outcome == "not_modified" {
+            provider.counters.not_modified.fetch_add(1, Relaxed);
+        }
+        provider.counters.record_flight(&provider.tenant, &provider.id, outcome, took);
         let recovered = match change {
             Change::Adopted { diff, suspicious, recovered } => {
                 if !diff.is_empty() {
@@ -288,25 +295,35 @@ impl Drop for Aboard {
         let Crew { provider, flight, plan, .. } = &self.crew;
         let mut guard = lock(&provider.owner);
         let owner = &mut *guard;
-        if owner.running.as_ref().is_some_and(|running| running.flight.number == plan.number) {
-            owner.running = None;
-            if std::thread::panicking() {
-                // Counts as a failure, so that a document that panics us is not fetched in a loop.
-                let failed = Outcome::Failed { retry_after: None };
-                let now = provider.engine.now();
-                let _ = owner.lifecycle.land(plan.number, failed, now, &mut provider.engine.dice());
-                let panicked = NotFetched::new("panic", "the flight panicked; this is a bug of ours");
-                owner.last_error = Some(self.crew.failure(panicked, 1));
-            } else {
-                owner.lifecycle.abandon(plan.number);
-            }
-            provider.counters.lost_flights.fetch_add(1, Relaxed);
-            provider.publish(owner);
-            provider.rearm(owner);
+        if owner.running.as_ref().is_none_or(|running| running.flight.number != plan.number) {
+            flight.end(Ended::Lost);
+            return;
         }
-        flight.end(match &owner.last_error {
-            Some(error) if std::thread::panicking() => Ended::Failed(error.clone()),
-            _ => Ended::Lost,
+        owner.running = None;
+        provider.counters.lost_flights.fetch_add(1, Relaxed);
+        let panicked = std::thread::panicking().then(|| {
+            // Counts as a failure, so that a document that panics us is not fetched in a loop.
+            let failed = Outcome::Failed { retry_after: None };
+            let now = provider.engine.now();
+            let _ = owner.lifecycle.land(plan.number, failed, now, &mut provider.engine.dice());
+            let attempt = lock(&flight.last_attempt).as_ref().map_or(1, |last| last.0.attempt + 1);
+            let why = NotFetched::new("panic", "the flight panicked; this is a bug of ours");
+            self.crew.failure(why, attempt)
         });
+        match &panicked {
+            Some(error) => owner.last_error = Some(error.clone()),
+            None => owner.lifecycle.abandon(plan.number),
+        }
+        let failures = owner.lifecycle.failures();
+        provider.publish(owner);
+        flight.end(panicked.clone().map_or(Ended::Lost, Ended::Failed));
+        provider.rearm(owner);
+        drop(guard);
+        if let Some(error) = panicked {
+            provider.counters.refresh_errors.fetch_add(1, Relaxed);
+            tracing::error!(%error, failures, "a flight panicked");
+            let what = What::RefreshFailed { reason: error.reason(), failures };
+            provider.engine.events.send(&provider.tenant, &provider.id, what);
+        }
     }
 }

@@ -21,6 +21,22 @@ pub(super) const REFRESH_ERRORS: &str = "jwks_cache_refresh_errors_total";
 pub(super) const REFRESH_SECONDS: &str = "jwks_cache_refresh_duration_seconds";
 pub(super) const UPSTREAM_REQUESTS: &str = "jwks_cache_upstream_requests_total";
 pub(super) const LOST_FLIGHTS: &str = "jwks_cache_lost_flights_total";
+pub(super) const NOT_MODIFIED: &str = "jwks_cache_not_modified_total";
+pub(super) const KID_FETCHES: &str = "jwks_cache_kid_fetches_total";
+
+/// What a flush forwards, in the order of [`Handles::counters`].
+const FLUSHED: [&str; 10] = [
+    REQUESTS,
+    HITS,
+    MISSES,
+    STALE,
+    FAILED,
+    KID_MISSES,
+    KID_FETCHES,
+    UPSTREAM_REQUESTS,
+    NOT_MODIFIED,
+    LOST_FLIGHTS,
+];
 
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
@@ -31,7 +47,7 @@ pub(super) struct Recorder(Mutex<Option<Box<Handles>>>);
 struct Handles {
     /// The recorder these were made by: a recorder that is installed later gets handles of its own.
     made_by: usize,
-    counters: [(Counter, u64); 8],
+    counters: [(Counter, u64); FLUSHED.len()],
     failed: Counter,
     seconds: Histogram,
 }
@@ -46,7 +62,9 @@ impl Recorder {
             counts.stale,
             counts.failed,
             counters.kid_misses.load(Relaxed),
+            counters.kid_fetches.load(Relaxed),
             counters.requests_sent.load(Relaxed),
+            counters.not_modified.load(Relaxed),
             counters.lost_flights.load(Relaxed),
         ];
         self.with(tenant, provider, |handles| {
@@ -89,11 +107,9 @@ impl Recorder {
                     Key::from_parts(name, labels)
                 };
                 let counter = |name| recorder.register_counter(&key(name), &METADATA);
-                let flushed =
-                    [REQUESTS, HITS, MISSES, STALE, FAILED, KID_MISSES, UPSTREAM_REQUESTS, LOST_FLIGHTS];
                 *kept = Some(Box::new(Handles {
                     made_by,
-                    counters: flushed.map(|name| (counter(name), 0)),
+                    counters: FLUSHED.map(|name| (counter(name), 0)),
                     failed: counter(REFRESH_ERRORS),
                     seconds: recorder.register_histogram(&key(REFRESH_SECONDS), &METADATA),
                 }));

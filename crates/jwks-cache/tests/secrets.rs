@@ -1,0 +1,276 @@
+//! Marked secrets go in wherever an origin can put them, and come out nowhere.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod served;
+
+use std::fmt::Write as _;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jwks_cache::{Algorithm, CacheManager, Subscription};
+use jwks_cache_testkit::{Origin, Reply};
+use serde_json::{Value, json};
+use served::record::Records;
+use served::{HELD, JWKS, Stage, jwk, registration, set, whole_text, within};
+
+/// Stands in everything that must not come out. Letters only, so that no escaping hides it.
+const MARK: &str = "SeCrEtMaRk";
+
+/// A marked text, also fit for base64url, of which no two are the same.
+fn marked(what: &str) -> String {
+    format!("{MARK}{what}")
+}
+
+/// Private and symmetric keys of every kind, each private member marked.
+fn private_keys() -> Vec<Value> {
+    let n = URL_SAFE_NO_PAD.encode([0xc5; 256]);
+    let mut rsa = json!({"kty": "RSA", "kid": "rsa", "n": n, "e": "AQAB"});
+    for member in ["d", "p", "q", "dp", "dq", "qi"] {
+        rsa[member] = marked(member).into();
+    }
+    rsa["oth"] = json!([{"r": marked("r"), "d": marked("othd"), "t": marked("t")}]);
+    let mut ec = jwk("ec");
+    ec["d"] = marked("ecd").into();
+    let okp = json!({"kty": "OKP", "crv": "Ed25519", "kid": "okp", "x": "A".repeat(43), "d": marked("okpd")});
+    let oct = json!({"kty": "oct", "kid": "oct", "alg": "HS256", "k": marked("octk")});
+    let akp =
+        json!({"kty": "AKP", "kid": "akp", "alg": "ML-DSA-44", "pub": "AAAA", "priv": marked("akppriv")});
+    let mut keys = vec![rsa, ec, okp, oct, akp];
+    // Each member on an otherwise sound key, and with a wrong type.
+    for member in ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"] {
+        let mut key = jwk(member);
+        key[member] = marked(&format!("single{member}")).into();
+        keys.push(key.clone());
+        key[member] = json!({"nested": [marked(&format!("nested{member}"))]});
+        keys.push(key);
+    }
+    keys
+}
+
+/// The same answer with a marked value in every header that means something, and in some that do not. A
+/// `Location` that is there already counts.
+fn with_marked_headers(mut reply: Reply) -> Reply {
+    for name in [
+        "Cache-Control",
+        "Age",
+        "Expires",
+        "Retry-After",
+        "Last-Modified",
+        "Content-Type",
+        "Content-Language",
+        "Set-Cookie",
+        "WWW-Authenticate",
+        "Authorization",
+        "Server",
+        "Via",
+        "Link",
+        "Vary",
+        "Warning",
+        "X-Request-Id",
+        "Alt-Svc",
+        "Location",
+    ] {
+        reply = reply.header(name, marked(&name.replace('-', "")));
+    }
+    // An ETag is kept for revalidation; it is no part of what is looked through below.
+    reply.etag(format!("\"{}\"", marked("etag")))
+}
+
+/// Everything that a user, an operator or their tools get to see.
+async fn everything_shown(stage: &Stage, records: &Records, events: &mut Subscription) -> String {
+    let mut shown = records.text();
+    let status = stage.registry.provider_status("acme", "main").await.unwrap();
+    write!(shown, "{}{status:?}", serde_json::to_string(&status).unwrap()).unwrap();
+    write!(shown, "{:?}", stage.registry.all_statuses().await).unwrap();
+    let health = stage.registry.health().await;
+    write!(shown, "{}{health:?}", serde_json::to_string(&health).unwrap()).unwrap();
+    if let Ok(set) = stage.resolve().await {
+        write!(shown, "{}{set:?}", serde_json::to_string(&*set).unwrap()).unwrap();
+    }
+    write!(shown, "{:?}", stage.registry).unwrap();
+    while let Some(event) = events.try_next() {
+        write!(shown, "{event:?}").unwrap();
+    }
+    #[cfg(feature = "prometheus")]
+    write!(shown, "{}", jwks_cache::metrics::prometheus_handle().unwrap().render()).unwrap();
+    shown
+}
+
+fn check(what: &str, shown: &str) {
+    if let Some(at) = shown.find(MARK) {
+        let from = shown[..at].char_indices().rev().nth(200).map_or(0, |(index, _)| index);
+        panic!("{what}: {}", &shown[from..shown.len().min(at + 40)]);
+    }
+}
+
+async fn stage() -> Stage {
+    #[cfg(feature = "prometheus")]
+    jwks_cache::install_default_exporter().unwrap();
+    let stage = Stage::new();
+    let url = stage.origin.url(&format!("/jwks?key={}", marked("query")));
+    stage.register(registration(url.as_str())).await;
+    stage
+}
+
+#[tokio::test]
+async fn a_private_key_beside_a_sound_one_comes_out_nowhere() {
+    let (records, _listening) = Records::listen();
+    let stage = stage().await;
+    let mut events = stage.registry.subscribe();
+    let mut keys = private_keys();
+    keys.push(jwk("sound"));
+    let document = json!({"keys": keys, "comment": "kept"});
+    stage.origin.set(JWKS, with_marked_headers(Reply::json(&document)).conditional());
+    assert_eq!(stage.kids().await, ["sound"]);
+    stage.refresh().await.unwrap();
+    assert_eq!(stage.metric("not_modified_total").await, 1.0);
+    let shown = everything_shown(&stage, &records, &mut events).await;
+    for expected in ["private_members", "symmetric", "jwks_cache_flight", "SetChanged", "sound"] {
+        let found = shown.contains(expected) || records.all().iter().any(|record| record.name == expected);
+        assert!(found, "{expected} is missing, so this test looks at nothing");
+    }
+    check("served", &shown);
+    let key = within(stage.registry.key("acme", "main", Some("sound"), Algorithm::ES256)).await.unwrap();
+    check("the key", &format!("{key:?}"));
+}
+
+#[tokio::test]
+async fn a_failed_exchange_tells_no_secret() {
+    let document = json!({"keys": private_keys()}).to_string();
+    let single = private_keys()[1].to_string();
+    let quoted = json!({"message": format!("cannot sign with {single}")}).to_string();
+    let late = format!("{{\"k\":\"{}\",\"kty\":\"oct\"}}", marked("early"));
+    let secret_in = |location: &str| Reply::redirect(302, location.replace("MARK", MARK));
+    let mut rows = vec![
+        ("all private", Reply::json(&document)),
+        ("cut within a secret", Reply::json(&document[..document.find(MARK).unwrap() + MARK.len() + 3])),
+        ("a single key", Reply::json(&single)),
+        ("an error", Reply::json(json!({"error": marked("error")}))),
+        ("keys of a wrong type", Reply::json(json!({"keys": marked("string")}))),
+        ("entries of a wrong type", Reply::json(json!({"keys": [marked("entry"), [marked("list")]]}))),
+        ("a page", Reply::status(200).body(format!("<html>{MARK}</html>"))),
+        ("not UTF-8", Reply::status(200).body([marked("bytes").as_bytes(), &[0xff]].concat())),
+        ("an unknown encoding", Reply::json(&document).header("Content-Encoding", marked("encoding"))),
+        ("redirect with a query", secret_in("http://elsewhere.invalid/MARK?MARK#MARK")),
+        ("redirect with credentials", secret_in("http://MARK:MARK@127.0.0.1/")),
+        ("redirect to a file", secret_in("file:///MARK")),
+        ("redirect that is no URL", secret_in("http://[MARK")),
+        ("redirect to itself with a query", secret_in("/jwks?MARK")),
+        ("a phrase", Reply::raw(format!("HTTP/1.1 500 {MARK}\r\nContent-Length: 0\r\n\r\n"))),
+        ("a broken header", Reply::raw(format!("HTTP/1.1 200 OK\r\n{MARK} {MARK}\r\n\r\n"))),
+        ("a broken status line", Reply::raw(format!("HTTP/1.1 {MARK}\r\n\r\n"))),
+        (
+            "a broken chunk",
+            Reply::raw(format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{MARK}\r\n")),
+        ),
+        ("a length that is none", Reply::raw(format!("HTTP/1.1 200 OK\r\nContent-Length: {MARK}\r\n\r\n"))),
+    ];
+    for status in [400, 401, 403, 404, 500, 503] {
+        rows.push(("error page with a set", Reply::status(status).body(document.clone())));
+        rows.push(("error page with a key", Reply::status(status).body(single.clone())));
+        rows.push(("error page that quotes a key", Reply::status(status).body(quoted.clone())));
+        rows.push(("error page with a secret first", Reply::status(status).body(late.clone())));
+        rows.push(("compressed error page", Reply::status(status).body(single.clone()).gzip()));
+    }
+    for held in [false, true] {
+        for (what, reply) in &rows {
+            let (records, _listening) = Records::listen();
+            let stage = stage().await;
+            let mut events = stage.registry.subscribe();
+            if held {
+                stage.hold().await;
+            }
+            stage.origin.set(JWKS, with_marked_headers(reply.clone()));
+            let error = stage.refresh().await.unwrap_err();
+            assert!(records.text().contains("keys could not be refreshed"), "{what}");
+            check(what, &whole_text(&error));
+            check(what, &everything_shown(&stage, &records, &mut events).await);
+            if held {
+                assert_eq!(stage.kids().await, HELD, "{what}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_cannot_be_reached_tells_no_query() {
+    let (records, _listening) = Records::listen();
+    let stage = stage().await;
+    let mut events = stage.registry.subscribe();
+    stage.origin.pause();
+    let error = stage.resolve().await.unwrap_err();
+    check("refused", &whole_text(&error));
+    check("refused", &everything_shown(&stage, &records, &mut events).await);
+}
+
+#[tokio::test]
+async fn a_snapshot_holds_no_private_key_and_a_refused_one_tells_none() {
+    let (records, _listening) = Records::listen();
+    let origin = Origin::start();
+    let mut keys = private_keys();
+    keys.push(jwk("sound"));
+    origin.set(JWKS, Reply::json(json!({"keys": keys})));
+    let cache = CacheManager::new(registration(origin.url(JWKS).as_str())).unwrap();
+    within(cache.resolve(None)).await.unwrap();
+    let snapshot = cache.persistent_snapshot().await.unwrap().unwrap();
+    assert!(snapshot.jwks_json.contains("sound"));
+    check("snapshot", &format!("{snapshot:?}{}", serde_json::to_string(&snapshot).unwrap()));
+    check("view", &format!("{:?}{cache:?}", cache.snapshot().await));
+
+    for jwks_json in [
+        json!({"keys": private_keys()}).to_string(),
+        marked("text"),
+        json!({"keys": marked("keys")}).to_string(),
+    ] {
+        let error =
+            cache.restore_snapshot(jwks_cache::PersistentSnapshot { jwks_json, ..snapshot.clone() }).await;
+        check("refused snapshot", &whole_text(&error.unwrap_err()));
+    }
+    check("log", &records.text());
+}
+
+#[tokio::test]
+async fn a_hostile_kid_is_shown_escaped_and_cut() {
+    let (records, _listening) = Records::listen();
+    let stage = stage().await;
+    let mut events = stage.registry.subscribe();
+    let long = "k".repeat(1000);
+    let hostile = ["a\r\nevil: 1", "b\u{1b}[2J\u{1b}]0;x\u{7}", "c\0d", "e\u{202e}f\u{2028}", &long];
+    stage.origin.set(JWKS, Reply::json(set(&hostile)));
+    for kid in hostile {
+        assert!(within(stage.registry.key("acme", "main", Some(kid), Algorithm::ES256)).await.is_ok());
+    }
+    for kid in hostile {
+        let unknown = format!("{kid}?");
+        let error =
+            within(stage.registry.key("acme", "main", Some(&unknown), Algorithm::ES256)).await.unwrap_err();
+        no_controls("error", &error.to_string());
+        assert!(stage.registry.deny_key("acme", "main", kid).await.unwrap());
+    }
+    stage.refresh().await.unwrap();
+    for record in records.all() {
+        for (name, value) in &record.fields {
+            no_controls(name, value);
+            assert!(!value.contains(&"k".repeat(65)), "{name} is not cut");
+        }
+    }
+    let status = stage.registry.provider_status("acme", "main").await.unwrap();
+    assert_eq!((status.keys.len(), status.denied.len()), (hostile.len(), hostile.len()));
+    for kid in status
+        .keys
+        .iter()
+        .filter_map(|key| key.kid.as_deref())
+        .chain(status.denied.iter().map(String::as_str))
+    {
+        no_controls("status", kid);
+        assert!(kid.chars().filter(|c| *c == 'k').count() <= 64, "{kid}");
+    }
+    while let Some(event) = events.try_next() {
+        no_controls("event", &format!("{event:?}"));
+    }
+}
+
+fn no_controls(what: &str, text: &str) {
+    let bad = |c: char| c.is_control() || "\u{202e}\u{2028}".contains(c);
+    assert!(!text.contains(bad), "{what}: {text:?}");
+}

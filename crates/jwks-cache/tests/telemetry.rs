@@ -1,0 +1,206 @@
+//! What operators are told: spans and events per flight, counters in the recorder, and nothing on a hit.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod served;
+
+use std::time::Duration;
+
+use jwks_cache::{Algorithm, RefreshMode};
+use jwks_cache_testkit::Reply;
+use served::record::{Record, Records};
+use served::{HELD, HUNG, JWKS, Stage, set, within};
+
+/// Looks every few milliseconds until it is so.
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(HUNG, looking).await.unwrap_or_else(|_| panic!("never came: {what}"));
+}
+
+/// The last flight's span.
+fn last_flight(records: &Records) -> Record {
+    records.all().into_iter().rev().find(|record| record.name == "jwks_cache_flight").unwrap()
+}
+
+fn check_flight(records: &Records, expected: [&str; 4]) {
+    let span = last_flight(records);
+    assert_eq!((span.field("tenant"), span.field("provider")), (Some("acme"), Some("main")), "{span:?}");
+    let fields = ["reason", "attempt", "status", "outcome"].map(|name| span.field(name).unwrap_or("none"));
+    assert_eq!(fields, expected, "{span:?}");
+}
+
+#[tokio::test]
+async fn a_flight_has_a_span_that_tells_why_it_began_and_how_it_ended() {
+    let (records, _listening) = Records::listen();
+    let stage = Stage::new();
+    let mut registration = stage.registration();
+    registration.refresh_mode = RefreshMode::Always;
+    stage.register(registration).await;
+    stage.origin.set(JWKS, Reply::json(set(&HELD)).etag("\"1\"").conditional());
+
+    stage.resolve().await.unwrap();
+    check_flight(&records, ["read", "1", "200", "success"]);
+    stage.refresh().await.unwrap();
+    check_flight(&records, ["requested", "1", "304", "not_modified"]);
+    stage.clock.advance(Duration::from_secs(20));
+    within(stage.registry.key("acme", "main", Some("unknown"), Algorithm::ES256)).await.unwrap_err();
+    check_flight(&records, ["missing_kid", "1", "304", "not_modified"]);
+    stage.clock.advance(Duration::from_secs(299));
+    until("the timer's flight", || last_flight(&records).field("reason") == Some("timer")).await;
+    until("its landing", || last_flight(&records).field("outcome").is_some()).await;
+    check_flight(&records, ["timer", "1", "304", "not_modified"]);
+
+    stage.origin.set(JWKS, Reply::status(503));
+    stage.refresh().await.unwrap_err();
+    check_flight(&records, ["requested", "3", "503", "error"]);
+    let failed = records.all().into_iter().filter(|record| record.field("message") == Some("attempt failed"));
+    assert_eq!(
+        failed.filter_map(|event| event.field("attempt").map(str::to_owned)).collect::<Vec<_>>(),
+        ["1", "2", "3"]
+    );
+    stage.origin.set(JWKS, Reply::json("{}"));
+    stage.refresh().await.unwrap_err();
+    check_flight(&records, ["requested", "1", "200", "error"]);
+    stage.origin.set(JWKS, Reply::json(r#"{"keys":[]}"#));
+    stage.refresh().await.unwrap_err();
+    check_flight(&records, ["requested", "1", "200", "error"]);
+    stage.origin.pause();
+    stage.refresh().await.unwrap_err();
+    check_flight(&records, ["requested", "1", "none", "error"]);
+}
+
+#[tokio::test]
+async fn hits_emit_no_span_and_no_event() {
+    let stage = Stage::new();
+    stage.register(stage.registration()).await;
+    stage.hold().await;
+    let handle = stage.registry.provider("acme", "main").unwrap();
+    let (records, _listening) = Records::listen();
+    for _ in 0..10_000 {
+        stage.registry.resolve("acme", "main", Some("held-1")).await.unwrap();
+        stage.registry.key("acme", "main", Some("held-2"), Algorithm::ES256).await.unwrap();
+        handle.resolve(None).await.unwrap();
+        // Keys that are there, but not for this: no event either.
+        stage.registry.key("acme", "main", Some("held-2"), Algorithm::RS256).await.unwrap_err();
+    }
+    assert_eq!(records.all().len(), 0, "{:?}", records.all());
+    assert_eq!(stage.metric("hits_total").await, 30_000.0);
+    // The recorder does work.
+    stage.refresh().await.unwrap_err();
+    assert!(!records.all().is_empty());
+}
+
+#[cfg(feature = "prometheus")]
+mod prometheus {
+    use std::collections::HashMap;
+
+    use super::*;
+    use jwks_cache::metrics::prometheus_handle;
+
+    /// The value of every series of a tenant, by name and further labels.
+    fn rendered(tenant: &str) -> HashMap<String, f64> {
+        let text = prometheus_handle().unwrap().render();
+        let mine = format!("tenant=\"{tenant}\"");
+        let lines = text.lines().filter(|line| line.contains(&mine) && line.contains("provider=\"main\""));
+        lines
+            .map(|line| {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = series.split_once('{').unwrap();
+                let further = labels.trim_end_matches('}').split(',');
+                let further: Vec<_> =
+                    further.filter(|label| *label != mine && *label != "provider=\"main\"").collect();
+                let series = [&[name], &further[..]].concat().join(" ");
+                (series, value.parse().unwrap())
+            })
+            .collect()
+    }
+
+    async fn stage_of(tenant: &str) -> Stage {
+        let stage = Stage::new();
+        let mut registration = stage.registration();
+        registration.tenant_id = tenant.to_owned();
+        registration.kid_miss_wait = Duration::from_secs(5);
+        stage.register(registration).await;
+        stage
+    }
+
+    #[tokio::test]
+    async fn the_recorder_agrees_with_the_status_after_a_flush() {
+        jwks_cache::install_default_exporter().unwrap();
+        jwks_cache::install_default_exporter().unwrap();
+        let tenant = "recorded";
+        let stage = stage_of(tenant).await;
+        let (registry, origin) = (&stage.registry, &stage.origin);
+        let refresh = async || {
+            stage.clock.advance(Duration::from_secs(1));
+            within(registry.refresh_and_wait(tenant, "main")).await
+        };
+        // A failed lookup, a miss, hits, a 304, an unknown kid, a failed refresh, stale answers.
+        origin.push(JWKS, Reply::status(404));
+        within(registry.resolve(tenant, "main", None)).await.unwrap_err();
+        origin.set(JWKS, Reply::json(set(&HELD)).etag("\"1\"").conditional());
+        within(registry.resolve(tenant, "main", None)).await.unwrap();
+        for _ in 0..10 {
+            registry.resolve(tenant, "main", None).await.unwrap();
+        }
+        refresh().await.unwrap();
+        within(registry.key(tenant, "main", Some("unknown"), Algorithm::ES256)).await.unwrap_err();
+        origin.set(JWKS, Reply::status(500));
+        refresh().await.unwrap_err();
+        stage.clock.advance(Duration::from_secs(301));
+        for _ in 0..3 {
+            registry.resolve(tenant, "main", None).await.unwrap();
+        }
+        origin.wait_for_hits(JWKS, 8).await;
+
+        let status = async || registry.provider_status(tenant, "main").await.unwrap();
+        let agree = async || {
+            let (status, rendered) = (status().await, rendered(tenant));
+            status.metrics.iter().filter(|metric| metric.name.ends_with("_total")).all(|metric| {
+                let of_name = |series: &&String| series.split(' ').next() == Some(&metric.name);
+                let series: Vec<_> = rendered.keys().filter(of_name).collect();
+                !series.is_empty() && series.iter().map(|name| rendered[*name]).sum::<f64>() == metric.value
+            })
+        };
+        let agreed = async {
+            while !agree().await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(HUNG, agreed).await;
+        assert!(in_time.is_ok(), "{:#?}\n{:#?}", status().await.metrics, rendered(tenant));
+
+        let rendered = rendered(tenant);
+        let value =
+            |series: &str| rendered.get(series).copied().unwrap_or_else(|| panic!("{series}: {rendered:#?}"));
+        assert_eq!(value("jwks_cache_hits_total"), 13.0);
+        assert_eq!(value("jwks_cache_stale_total"), 3.0);
+        assert_eq!(value("jwks_cache_misses_total"), 1.0);
+        assert_eq!(value("jwks_cache_requests_total"), 16.0);
+        assert_eq!(value("jwks_cache_kid_misses_total"), 1.0);
+        assert_eq!(value("jwks_cache_refresh_total status=\"success\""), 1.0);
+        assert_eq!(value("jwks_cache_refresh_total status=\"not_modified\""), 2.0);
+        let errors = value("jwks_cache_refresh_errors_total");
+        assert_eq!(value("jwks_cache_refresh_total status=\"error\""), errors);
+        assert_eq!(value("jwks_cache_refresh_duration_seconds_count"), errors + 3.0);
+        for metric in status().await.metrics {
+            assert_eq!((&*metric.labels["tenant"], &*metric.labels["provider"]), (tenant, "main"));
+        }
+        assert!(status().await.metrics.iter().any(|metric| metric.name == "jwks_cache_last_refresh_micros"));
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_goes_away_loses_no_count() {
+        jwks_cache::install_default_exporter().unwrap();
+        let stage = stage_of("leaving").await;
+        stage.origin.set(JWKS, Reply::json(set(&HELD)));
+        for _ in 0..5 {
+            within(stage.registry.resolve("leaving", "main", None)).await.unwrap();
+        }
+        stage.registry.unregister("leaving", "main").await.unwrap();
+        assert_eq!(rendered("leaving")["jwks_cache_requests_total"], 5.0);
+    }
+}
