@@ -1,6 +1,8 @@
 //! Behaviour under load: this repository's jwks-cache beside the published jwks-cache 0.2 and a cache written
 //! by hand, one after another in one process. See README.md for what the figures mean.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks")]
+
 mod by_hand;
 mod contender;
 mod load;

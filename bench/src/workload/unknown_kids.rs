@@ -33,7 +33,7 @@ pub(super) fn run(cap: Duration) -> Table {
     table.tell("unknown kids answered", seen.each_ref().map(|s| Cell::Of(s.answered, AT_ONCE + ONE_BY_ONE)));
     table.judge("requests", seen.each_ref().map(|s| s.requests), "1", ours.requests == 1);
     table.tell("p99 of a known key before", seen.each_ref().map(|s| s.calm));
-    // The probe shares two cores with the flood: as much again, and a hundredth of a round trip, is noise.
+    // The probe shares the cores with the flood and with upstream: twice as long and 10 µs are noise.
     let unchanged = match (ours.calm, ours.flooded) {
         (Some(calm), Some(flooded)) => flooded <= 2 * calm + Duration::from_micros(10),
         _ => false,

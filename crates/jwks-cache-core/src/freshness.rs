@@ -72,9 +72,18 @@ pub struct Freshness {
     pub bound: Bound,
 }
 
+impl Freshness {
+    /// The lifetime in seconds, for people: rounded, so that a transfer of a few milliseconds does not turn
+    /// 300 s into 299 s.
+    #[must_use]
+    pub const fn lifetime_seconds(&self) -> u64 {
+        self.lifetime.saturating_add(Duration::from_millis(500)).as_secs()
+    }
+}
+
 impl fmt::Display for Freshness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.lifetime.as_secs();
+        let seconds = self.lifetime_seconds();
         match self.bound {
             Bound::None => write!(f, "{}: fresh for {seconds} s", self.stated),
             Bound::MinTtl => write!(f, "{}: raised to min_ttl, {seconds} s", self.stated),
@@ -595,6 +604,9 @@ mod tests {
             assert_eq!(told(lines, &RULES), want);
         }
         assert_eq!(told(&[], &STRICT), "no lifetime stated: fresh for 0 s");
+        let timing = Timing { received_at: Moment::ORIGIN + Duration::from_millis(3), ..at_noon() };
+        let told = assess(&stored(&[("cache-control", "max-age=300")]), &timing, &RULES).to_string();
+        assert_eq!(told, "Cache-Control: max-age=300: fresh for 300 s");
     }
 
     #[test]

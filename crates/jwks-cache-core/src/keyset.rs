@@ -65,6 +65,21 @@ impl KeySet {
     /// # Errors
     /// The document as a whole cannot be taken: see [`Refusal`].
     pub fn judge(document: &[u8], rules: &KeyRules) -> Result<Self, Refusal> {
+        let set = Self::inspect(document, rules)?;
+        match set.ledger.first().map(LedgerEntry::verdict) {
+            Some(Verdict::SetAside { reason, .. }) if set.keys.is_empty() => {
+                Err(Refusal::NoneWellFormed { entries: set.ledger.len(), first: reason })
+            }
+            _ => Ok(set),
+        }
+    }
+
+    /// The same for people who look into a document: one whose entries are all no well-formed keys is not
+    /// refused, so that its ledger can be shown.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn inspect(document: &[u8], rules: &KeyRules) -> Result<Self, Refusal> {
         let text = std::str::from_utf8(document).map_err(|_| Refusal::NotUtf8)?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text); // RFC 8259 §8.1 permits ignoring it
         if is_nested_too_deep(text) {
@@ -86,9 +101,6 @@ impl KeySet {
                 })
             })
             .collect();
-        if let (true, Some(Err(unfit))) = (jwks.is_empty(), rows.first()) {
-            return Err(Refusal::NoneWellFormed { entries: rows.len(), first: unfit.reason });
-        }
         jwks.shrink_to_fit();
         let jwks = Arc::new(JwkSet { keys: jwks });
 

@@ -1311,9 +1311,9 @@ mod tests {
     fn denials_outlive_other_settings_and_other_sources() {
         let mut life = Life::holding("max-age=3600", |_| {});
         life.it.deny("a");
-        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), &mut || 1.0);
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
         assert!(life.it.published().denies_kid("a"));
-        life.it.forget(Arc::new(policy()));
+        life.it.forget(Arc::new(policy()), life.now);
         assert!(life.it.published().denies_kid("a") && life.it.held().is_none());
     }
 
@@ -1327,7 +1327,7 @@ mod tests {
         let mut next = policy();
         next.removal_grace = secs(5);
         next.max_trust_age = Some(secs(100));
-        life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), &mut || 1.0);
+        life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), life.now, &mut || 1.0);
         assert_eq!(life.held().fresh_until(), START + secs(110));
         assert_eq!(life.held().retiring[0].until, START + secs(15));
         let outcome = life.document(&doc(&[("x", 9)]), "max-age=300");

@@ -162,6 +162,11 @@ impl NotFetched {
         self
     }
 
+    /// The whole answer was not here in time.
+    pub(crate) fn timed_out(time: Duration) -> Self {
+        Self::new("timeout", format!("no whole answer within {time:?}")).retryable()
+    }
+
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self { refused_by_policy: true, ..Self::new("policy", message) }
     }

@@ -51,6 +51,7 @@ pub use events::{Event, Subscription, What};
 pub use fetch::{Fetch, FetchRequest, Fetched, Fetching, NotFetched};
 #[cfg(feature = "prometheus")]
 pub use metrics::install_default_exporter;
+pub use refresh::fetch_once;
 pub use registration::{
     Algorithm, DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_MAX_TTL, DEFAULT_PREFETCH_JITTER, DEFAULT_REFRESH_EARLY,
     DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration, JitterStrategy, MAX_REDIRECTS, MIN_TTL_FLOOR,

@@ -2,13 +2,14 @@
 //! Only this room knows slot, fetch, telemetry and events together.
 
 mod flight;
+mod once;
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jwks_cache_core::Moment;
-use jwks_cache_core::freshness::StoredHeaders;
+use jwks_cache_core::freshness::{StoredHeaders, Validators};
 use jwks_cache_core::keyset::{KeySet, Refusal};
 use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
@@ -18,15 +19,17 @@ use tokio::task::AbortHandle;
 
 use self::flight::Crew;
 use crate::engine::Engine;
-use crate::error::{Error, FetchError, Result};
+use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
-use crate::fetch::FetchRequest;
+use crate::fetch::{FetchRequest, NotFetched};
 use crate::lock;
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
 use crate::status::shown_kid;
 use crate::telemetry::Counters;
+
+pub use once::fetch_once;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
 pub(crate) struct Provider {
@@ -413,19 +416,43 @@ impl Provider {
 }
 
 impl Source {
-    fn request(&self, plan: &Plan) -> FetchRequest {
+    fn request(&self, validators: &Validators, bypass_caches: bool) -> FetchRequest {
         let of = &self.registration;
         FetchRequest {
             url: of.jwks_url.clone(),
-            if_none_match: plan.validators.etag.clone(),
-            if_modified_since: plan.validators.last_modified.clone(),
-            bypass_caches: plan.bypasses_caches(),
+            if_none_match: validators.etag.clone(),
+            if_modified_since: validators.last_modified.clone(),
+            bypass_caches,
             require_https: of.require_https,
             allowed_domains: vec![of.allowed_domains.clone(), self.registry_domains.to_vec()],
             max_redirects: of.max_redirects,
             max_response_bytes: of.max_response_bytes,
             sent: Default::default(),
         }
+    }
+
+    /// Pins that cannot be enforced refuse every exchange.
+    fn refuse_pins(&self) -> std::result::Result<(), NotFetched> {
+        if self.registration.pinned_spki.is_empty() {
+            return Ok(());
+        }
+        let why = if self.given_client { "a client that was handed in" } else { "this version" };
+        Err(NotFetched::refused(format!("pinned_spki is set, but {why} cannot enforce pins")))
+    }
+
+    fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
+        FetchError(Arc::new(Failure {
+            tenant: self.registration.tenant_id.as_str().into(),
+            provider: self.registration.provider_id.as_str().into(),
+            attempt,
+            url: redacted(&self.registration.jwks_url),
+            status: failed.status,
+            body: failed.excerpt,
+            reason: failed.reason,
+            refused_by_policy: failed.refused_by_policy,
+            message: failed.message,
+            cause: failed.cause,
+        }))
     }
 
     fn origin(&self) -> Arc<str> {

@@ -1,10 +1,11 @@
 //! A Prometheus recorder, ready to render.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::error::{Error, Result};
+use crate::lock;
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
@@ -16,6 +17,9 @@ const SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 
 /// # Errors
 /// [`Error::Cache`] when another recorder was installed before.
 pub fn install_default_exporter() -> Result<()> {
+    // One at a time: who comes second must find the handle of who came first.
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _alone = lock(&INSTALLING);
     if HANDLE.get().is_some() {
         return Ok(());
     }
@@ -25,16 +29,11 @@ pub fn install_default_exporter() -> Result<()> {
         .map_err(|error| Error::Cache(format!("the exporter refused its buckets: {error}")))?
         .build_recorder();
     let handle = recorder.handle();
-    match metrics::set_global_recorder(recorder) {
-        Ok(()) => {
-            // Set once: only the call that installed the recorder comes here.
-            let _ = HANDLE.set(handle);
-            Ok(())
-        }
-        // Another thread may have been here between the look and the installation.
-        Err(_) if HANDLE.get().is_some() => Ok(()),
-        Err(_) => Err(Error::Cache("another metrics recorder is installed; render that one".into())),
-    }
+    metrics::set_global_recorder(recorder)
+        .map_err(|_| Error::Cache("another metrics recorder is installed; render that one".into()))?;
+    // Not set before: only who installed the recorder comes here.
+    let _ = HANDLE.set(handle);
+    Ok(())
 }
 
 /// The handle of the recorder that [`install_default_exporter`] installed.

@@ -15,7 +15,7 @@ use tracing::{Instrument as _, Span, field};
 
 use super::{Provider, Source};
 use crate::clock::{later, socket_now};
-use crate::error::{Failure, FetchError, redacted};
+use crate::error::FetchError;
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
 use crate::lock;
@@ -90,7 +90,7 @@ impl Crew {
     async fn attempts(&self) -> Result<(Outcome, u32), Failed> {
         let retry = &self.policy.retry;
         let deadline = later(socket_now(), retry.deadline);
-        let request = self.source.request(&self.plan);
+        let request = self.source.request(&self.plan.validators, self.plan.bypasses_caches());
         let mut waited = None;
         let mut attempt = 1;
         loop {
@@ -121,10 +121,7 @@ impl Crew {
         deadline: Instant,
     ) -> Result<Outcome, NotFetched> {
         let engine = &self.provider.engine;
-        if !self.source.registration.pinned_spki.is_empty() {
-            let why = if self.source.given_client { "a client that was handed in" } else { "this version" };
-            return Err(NotFetched::refused(format!("pinned_spki is set, but {why} cannot enforce pins")));
-        }
+        self.source.refuse_pins()?;
         let most = self.policy.retry.attempt_timeout;
         let time = most.min(deadline.saturating_duration_since(socket_now()));
         request.sent.reset();
@@ -136,8 +133,7 @@ impl Crew {
             }
             Err(_) => {
                 self.provider.counters.requests_sent.fetch_add(u64::from(request.sent.get()), Relaxed);
-                let message = format!("no whole answer within {time:?}");
-                return Err(NotFetched::new("timeout", message).retryable());
+                return Err(NotFetched::timed_out(time));
             }
         };
         self.provider.counters.requests_sent.fetch_add(u64::from(fetched.requests), Relaxed);
@@ -157,18 +153,7 @@ impl Crew {
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
-        FetchError(Arc::new(Failure {
-            tenant: self.provider.tenant.clone(),
-            provider: self.provider.id.clone(),
-            attempt,
-            url: redacted(&self.source.registration.jwks_url),
-            status: failed.status,
-            body: failed.excerpt,
-            reason: failed.reason,
-            refused_by_policy: failed.refused_by_policy,
-            message: failed.message,
-            cause: failed.cause,
-        }))
+        self.source.failure(failed, attempt)
     }
 }
 

@@ -1,0 +1,57 @@
+//! The command line: which words it takes, and what `--help` says of them.
+
+use clap::{Args, Parser, Subcommand};
+
+/// Keeps the public keys of identity providers at hand, so that services can verify JWTs.
+#[derive(Debug, Parser)]
+#[command(name = "jwks-cache", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Demo(DemoArgs),
+    Fetch(FetchArgs),
+}
+
+/// Show the cache at work: load, rotation, a flood, a slow and a dead provider
+///
+/// Runs two identity providers and a cache in this process, on loopback only, lets things go wrong, and
+/// compares what was promised with what was seen. Requests are counted at the providers. Takes about half a
+/// minute.
+///
+/// Exit code: 0 if every promise held, 1 if not.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Run policy time 60 times as fast instead of 10: about 5 seconds in all
+    #[arg(long)]
+    pub(crate) fast: bool,
+
+    /// Print one JSON document on stdout and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Look into a key set: which keys are usable, which are not and why, how long it is fresh
+///
+/// Fetches and judges it as the cache does, so redirects, sizes and https are treated as in production.
+///
+/// Exit code: 0 if a key is usable, 1 if none is, 2 if there was nothing to judge: not fetched, or not a key
+/// set.
+#[derive(Args, Debug)]
+pub(crate) struct FetchArgs {
+    /// An https URL, a file, or `-` for standard input
+    #[arg(value_name = "URL | FILE | -")]
+    pub(crate) source: String,
+
+    /// Print one JSON document on stdout and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Allow plain http, loopback included: whoever is on the way can then swap the keys
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+}

@@ -1,0 +1,139 @@
+//! `jwks-cache fetch`: gets one document, and has it judged as the cache would. What is said of it is
+//! `report`'s affair; how a URL is fetched is the library's.
+
+mod report;
+
+use std::error::Error as StdError;
+use std::fs::File;
+use std::io::{self, Read};
+use std::process::ExitCode;
+
+use jwks_cache::{Error, IdentityProviderRegistration, fetch_once};
+use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
+use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
+
+use crate::cli::FetchArgs;
+use crate::terminal::{self, Paint};
+use report::{Origin, Report};
+
+/// The exit code when there was nothing to judge.
+const NOT_A_SET: u8 = 2;
+
+/// Looks into the key set that `args` name, and tells what it is worth.
+pub(crate) async fn run(args: &FetchArgs) -> ExitCode {
+    match look(args).await {
+        Ok(report) => {
+            terminal::print(&if args.json {
+                terminal::json(&report)
+            } else {
+                report.text(Paint::for_stdout())
+            });
+            ExitCode::from(u8::from(report.usable == 0))
+        }
+        Err(NotJudged { error, remedy }) => {
+            terminal::complain(&*error, remedy);
+            ExitCode::from(NOT_A_SET)
+        }
+    }
+}
+
+/// Why there is nothing to tell, and what to do.
+struct NotJudged {
+    error: Box<dyn StdError>,
+    remedy: &'static str,
+}
+
+impl NotJudged {
+    fn new(error: impl Into<Box<dyn StdError>>, remedy: &'static str) -> Self {
+        Self { error: error.into(), remedy }
+    }
+}
+
+async fn look(args: &FetchArgs) -> Result<Report, NotJudged> {
+    // The defaults of a registration are those of production; the names are not seen by the provider.
+    let source = args.source.as_str();
+    let is_url = source.contains("://");
+    let url = if is_url { source } else { "https://localhost/" };
+    let settings = IdentityProviderRegistration::new("command-line", "fetch", url)
+        .map_err(|error| NotJudged::new(error, "check the URL: it should look like https://host/path"))?
+        .with_require_https(!args.insecure_http);
+    let (body, origin) = if is_url {
+        let fetched = fetch_once(&settings).await.map_err(|error| not_fetched(error, &settings))?;
+        let headers = StoredHeaders::from_response(&fetched.headers);
+        let freshness = assess(&headers, &fetched.timing, &freshness_rules(&settings));
+        let validators = headers.validators();
+        let revalidates = validators.etag.is_some() || validators.last_modified.is_some();
+        (fetched.body, Origin::Response { url: settings.jwks_url.clone(), freshness, revalidates })
+    } else {
+        let most = settings.max_response_bytes;
+        let (name, read) = if source == "-" {
+            ("standard input".to_owned(), read_whole(io::stdin().lock(), most))
+        } else {
+            (terminal::shown(source, 200), File::open(source).and_then(|file| read_whole(file, most)))
+        };
+        let body = read.map_err(|error| {
+            NotJudged::new(
+                format!("{name} cannot be read: {error}"),
+                "give a URL that begins with https://, the name of a file, or - for standard input",
+            )
+        })?;
+        (body, Origin::Local { name })
+    };
+    let rules =
+        KeyRules { min_rsa_bits: settings.min_rsa_bits, max_keys: settings.max_keys, ..KeyRules::default() };
+    match KeySet::inspect(&body, &rules) {
+        Ok(set) => Ok(Report::new(&origin, &set)),
+        Err(refusal) => {
+            let remedy = match refusal {
+                Refusal::TooManyKeys { .. } => "the cache would refuse it too, unless max_keys is raised",
+                _ => "a key set looks like {\"keys\": [{\"kty\": \"RSA\", …}]} (RFC 7517 §5)",
+            };
+            Err(NotJudged::new(format!("{}: {refusal}", origin.name()), remedy))
+        }
+    }
+}
+
+fn freshness_rules(settings: &IdentityProviderRegistration) -> FreshnessRules {
+    FreshnessRules {
+        min_ttl: settings.min_ttl,
+        max_ttl: settings.max_ttl,
+        default_ttl: settings.default_ttl,
+        stale_while_error: settings.stale_while_error,
+        http_strict: settings.http_strict,
+    }
+}
+
+/// Reads to the end, unless there is more than a response might have.
+fn read_whole(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    from.take(most.saturating_add(1)).read_to_end(&mut body)?;
+    if u64::try_from(body.len()).is_ok_and(|read| read > most) {
+        return Err(io::Error::other(format!("more than {most} bytes, the most that the cache takes")));
+    }
+    Ok(body)
+}
+
+fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotJudged {
+    let plain = settings.require_https && settings.jwks_url.scheme() != "https";
+    let remedy = match &error {
+        Error::Security(_) if plain => {
+            "use https; --insecure-http allows plain http, where whoever is on the way can swap the keys"
+        }
+        Error::Security(_) => {
+            "redirects stay on the host that was asked; if you trust where this one leads, fetch that URL"
+        }
+        Error::Validation { .. } => "correct the URL",
+        Error::HttpStatus { .. } => {
+            "check the path: OpenID providers name it as jwks_uri in /.well-known/openid-configuration"
+        }
+        Error::Fetch(failed) => match failed.reason() {
+            "dns" => "check the host name, and that this machine can resolve it",
+            "connect" | "timeout" | "reset" => "check host and port, and that no firewall stands between",
+            "tls" => "check the provider's certificate, and the roots that this machine trusts",
+            "too_large" => "check that this is the URL of a key set; the cache would refuse it as well",
+            _ => "check the URL, and try again",
+        },
+        _ => "try again; if it stays, please report it",
+    };
+    NotJudged::new(error, remedy)
+}
