@@ -552,3 +552,34 @@ fn the_timer_goes_on_in_the_next_runtime() {
         });
     }
 }
+
+#[test]
+fn a_read_while_a_runtime_shuts_down_blocks_nobody() {
+    struct ReadsLate(Registry);
+    impl Drop for ReadsLate {
+        fn drop(&mut self) {
+            at_once(self.0.resolve("acme", "main", None)).unwrap();
+        }
+    }
+    let (done, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let clock = ManualClock::new();
+        let source = stage_rules::Script::new(&clock);
+        source.set(keys(MORE, "max-age=300"));
+        let registry = Registry::builder().clock(Arc::new(clock)).fetcher(source).build();
+        runtime().block_on(async {
+            registry.register(registration("acme", "main", "idp.test")).await.unwrap();
+            registry.refresh_and_wait("acme", "main").await.unwrap();
+        });
+        let late = ReadsLate(registry);
+        runtime().block_on(async {
+            tokio::spawn(async move {
+                let _late = late;
+                std::future::pending::<()>().await;
+            });
+            settle().await;
+        });
+        done.send(()).unwrap();
+    });
+    told.recv_timeout(secs(20)).unwrap();
+}
