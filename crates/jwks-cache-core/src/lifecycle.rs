@@ -132,6 +132,8 @@ struct Document {
     set: Arc<KeySet>,
     headers: StoredHeaders,
     timing: Timing,
+    /// Its times, where the headers do not say.
+    granted: Option<Freshness>,
     retiring: Vec<Retiring>,
     /// Nothing was servable before: the first timer is drawn early, so that providers part.
     first: bool,
@@ -154,6 +156,8 @@ pub struct Lifecycle {
     setbacks: u32,
     failed_at: Option<Moment>,
     backoff_until: Moment,
+    /// What the provider itself asked for; part of `backoff_until`.
+    asked_until: Moment,
     negative_until: Moment,
     wake_at: Option<Moment>,
 }
@@ -174,6 +178,7 @@ impl Lifecycle {
             setbacks: 0,
             failed_at: None,
             backoff_until: Moment::ORIGIN,
+            asked_until: Moment::ORIGIN,
             negative_until: Moment::ORIGIN,
             wake_at: None,
         }
@@ -294,7 +299,10 @@ impl Lifecycle {
                 // A document without a usable key confirms no removal: its keys do not live on.
                 let retiring = if usable { self.retire(&set, timing.received_at) } else { Vec::new() };
                 self.learn_denied(&set);
-                self.hold(Document { set, headers, timing, retiring, first, trusted: true }, dice);
+                self.hold(
+                    Document { set, headers, timing, granted: None, retiring, first, trusted: true },
+                    dice,
+                );
                 Change::Adopted { diff, suspicious, recovered: self.succeed() }
             }
             Outcome::NotModified { headers, timing } => {
@@ -308,7 +316,10 @@ impl Lifecycle {
                 let retiring = held.retiring.iter().filter(|key| timing.received_at < key.until);
                 let retiring = retiring.cloned().collect();
                 let set = held.set.clone();
-                self.hold(Document { set, headers: merged, timing, retiring, first, trusted: true }, dice);
+                self.hold(
+                    Document { set, headers: merged, timing, granted: None, retiring, first, trusted: true },
+                    dice,
+                );
                 Change::Renewed { recovered: self.succeed() }
             }
             Outcome::Failed { retry_after } => {
@@ -378,8 +389,18 @@ impl Lifecycle {
         self.give_up_flight(now);
         self.policy = policy;
         self.wake_at = self.wake_at.filter(|_| self.timer());
-        let Some(held) = self.held.take() else { return };
-        let Some(set) = judge(&held.set) else { return };
+        if let Some(held) = self.held.take()
+            && let Some(set) = judge(&held.set)
+        {
+            self.rehold(&held, set, dice);
+        }
+        let servable_until = self.held.as_ref().map_or(now, |held| held.servable_until.max(now));
+        let longest = servable_until + LONGEST_BACKOFF_WITHOUT_KEYS;
+        self.backoff_until = self.backoff_until.min(longest).max(self.asked_until);
+    }
+
+    /// Grants what was held its times anew, by the settings in force.
+    fn rehold(&mut self, held: &Held, set: Arc<KeySet>, dice: &mut dyn Dice) {
         let rules = self.policy.key_rules();
         let anew = |old: &Retiring| {
             let until = self.retires_at(old.left_at, old.last_held_at);
@@ -392,7 +413,14 @@ impl Lifecycle {
             received_wall: held.received_wall,
         };
         let (headers, trusted) = (held.headers.clone(), held.validators_trusted);
-        self.hold(Document { set, headers, timing, retiring, first: false, trusted }, dice);
+        // A restored set has no header that states its lifetime: it keeps the one it was stored with.
+        let granted = (!trusted).then(|| Freshness {
+            lifetime: held.expires_at.since(held.received_at).min(self.policy.max_ttl),
+            stale_window: self.policy.stale_while_error,
+            stated: held.stated,
+            bound: Bound::None,
+        });
+        self.hold(Document { set, headers, timing, granted, retiring, first: false, trusted }, dice);
     }
 
     /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
@@ -446,6 +474,7 @@ impl Lifecycle {
         self.setbacks = 0;
         self.failed_at = None;
         self.backoff_until = Moment::ORIGIN;
+        self.asked_until = Moment::ORIGIN;
         self.negative_until = Moment::ORIGIN;
         recovered
     }
@@ -475,6 +504,7 @@ impl Lifecycle {
             let due = self.held.as_ref().map_or(now, |held| held.refresh_at);
             self.wake_at = Some(self.backoff_until.max(asked).max(due).max(now + BETWEEN_REQUESTED));
         }
+        self.asked_until = asked;
         self.backoff_until = self.backoff_until.max(asked);
         if !servable && !self.policy.negative_cache_ttl.is_zero() {
             self.negative_until = now + self.policy.negative_cache_ttl;
@@ -486,7 +516,7 @@ impl Lifecycle {
     }
 
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
-        let Document { set, headers, timing, retiring, first, trusted } = document;
+        let Document { set, headers, timing, granted, retiring, first, trusted } = document;
         let granted = if set.is_empty() {
             Freshness {
                 lifetime: self.policy.min_ttl,
@@ -495,7 +525,7 @@ impl Lifecycle {
                 bound: Bound::MinTtl,
             }
         } else {
-            assess(&headers, &timing, &self.policy.freshness_rules())
+            granted.unwrap_or_else(|| assess(&headers, &timing, &self.policy.freshness_rules()))
         };
         let received_at = timing.received_at;
         let expires_at = received_at + granted.lifetime;
@@ -1332,5 +1362,32 @@ mod tests {
         assert_eq!(life.held().retiring[0].until, START + secs(15));
         let outcome = life.document(&doc(&[("x", 9)]), "max-age=300");
         assert!(matches!(life.land(number, outcome), Change::Ignored), "the old flight publishes nothing");
+    }
+
+    #[test]
+    fn a_restored_set_keeps_its_lifetime_under_other_settings() {
+        let mut life = Life::new(|_| {});
+        let (headers, timing) = (StoredHeaders::from_validators(None, None), life.timing());
+        let end = life.now + secs(5 * HOUR);
+        let set = doc(&[("a", 1)]);
+        assert!(life.it.restore(set, headers, secs(HOUR), end, timing.received_wall, life.now, &mut || 1.0));
+        let mut next = policy();
+        next.stale_while_error = secs(HOUR);
+        life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!((life.held().expires_at, life.held().servable_until), (end, end + secs(HOUR)));
+    }
+
+    #[test]
+    fn a_running_backoff_is_cut_when_other_settings_end_what_was_servable() {
+        let mut life = Life::holding("max-age=30", |policy| policy.stale_while_error = secs(10 * HOUR));
+        life.pass(30);
+        for _ in 0..15 {
+            let number = life.pass(300).start(Reader).number;
+            life.land(number, Outcome::Failed { retry_after: None });
+        }
+        assert!(life.it.published().backoff_until > life.now + secs(100));
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.standing(), Standing::Unusable);
+        assert_eq!(life.it.published().backoff_until, life.now + secs(10));
     }
 }

@@ -126,6 +126,14 @@ impl OneKey<'_> {
         if self.kid.is_some_and(|kid| published.denies_kid(kid)) {
             return Picked::none(KeyError::Denied);
         }
+        // What is denied is no reason to say that the provider has no keys.
+        let no_key = match (no_key, &published.held) {
+            (NoKey::NoKeys, Some(held)) if held.set.usable().next().is_some() => match self.kid {
+                Some(_) => NoKey::UnknownKid,
+                None => return Picked::none(KeyError::Denied),
+            },
+            _ => no_key,
+        };
         let Some(kid) = self.kid.filter(|kid| !holds(view, kid)) else {
             return Picked::none(key_error(no_key));
         };
@@ -335,10 +343,17 @@ fn out_of_time(flight: &Flight) -> Error {
 
 /// Starts or joins a refresh, however fresh the keys are.
 pub(crate) async fn refresh(provider: &Arc<Provider>) -> Result<()> {
+    let before = provider.slot.flights();
+    let servable = || provider.slot.load().published.standing(provider.engine.now()) != Standing::Unusable;
     loop {
-        let flight = insist(provider).await?;
-        let standing = provider.slot.load().published.standing(provider.engine.now());
-        if standing != Standing::Unusable {
+        let Some(flight) = flight_of(provider, provider.ask(Asker::Person)).await? else {
+            // Who waited out the same second may have been first, and may be done already.
+            if provider.slot.flights() > before && servable() {
+                return Ok(());
+            }
+            continue;
+        };
+        if servable() {
             return Ok(());
         }
         provider.join_cold(&flight);
@@ -363,15 +378,23 @@ pub(crate) async fn refresh_and_wait(provider: &Arc<Provider>) -> Result<()> {
 /// A flight for somebody who insists; one that runs will do.
 async fn insist(provider: &Arc<Provider>) -> Result<Arc<Flight>> {
     loop {
-        match provider.ask(Asker::Person) {
-            Asked::Flight(flight) => return Ok(flight),
-            Asked::NotBefore(moment, _) => provider.engine.clock.sleep_until(moment).await,
-            Asked::LookAgain => tokio::task::yield_now().await,
-            Asked::NoRuntime => return Err(no_runtime()),
-            Asked::Unregistered => return Err(provider.not_registered()),
-            Asked::ShutDown => return Err(shut_down()),
+        if let Some(flight) = flight_of(provider, provider.ask(Asker::Person)).await? {
+            return Ok(flight);
         }
     }
+}
+
+/// The flight that was granted; `None` after a wait, when it is time to ask again.
+async fn flight_of(provider: &Arc<Provider>, asked: Asked) -> Result<Option<Arc<Flight>>> {
+    match asked {
+        Asked::Flight(flight) => return Ok(Some(flight)),
+        Asked::NotBefore(moment, _) => provider.engine.clock.sleep_until(moment).await,
+        Asked::LookAgain => tokio::task::yield_now().await,
+        Asked::NoRuntime => return Err(no_runtime()),
+        Asked::Unregistered => return Err(provider.not_registered()),
+        Asked::ShutDown => return Err(shut_down()),
+    }
+    Ok(None)
 }
 
 /// How a flight ended; `None` when it was given up and the next one counts.
