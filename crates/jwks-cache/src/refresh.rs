@@ -169,14 +169,20 @@ impl Provider {
     /// Asks about a kid that is not held.
     pub(crate) fn ask_for_kid(self: &Arc<Self>, kid: &str) -> KidAsked {
         let owner = lock(&self.owner);
-        self.counters.kid_misses.fetch_add(1, Relaxed);
         if owner.missing.knows(kid, self.engine.now()) {
+            self.counters.kids_known_missing.fetch_add(1, Relaxed);
             return KidAsked::Answer;
         }
         match self.ask_owner(owner, Asker::MissingKid) {
-            Asked::Flight(flight) => KidAsked::Flight(flight),
+            Asked::Flight(flight) => {
+                self.counters.kids_waited_for.fetch_add(1, Relaxed);
+                KidAsked::Flight(flight)
+            }
             Asked::Unregistered => KidAsked::Unregistered,
-            _ => KidAsked::Answer,
+            _ => {
+                self.counters.kids_not_asked_for.fetch_add(1, Relaxed);
+                KidAsked::Answer
+            }
         }
     }
 
@@ -297,7 +303,7 @@ impl Provider {
         let old = owner.timer.take();
         self.engine.schedule.rearm(&self.engine, self, old, None);
         drop(owner);
-        self.counters.flush(&self.tenant, &self.id);
+        self.flush();
     }
 
     /// Ends the running flight without landing.
@@ -331,6 +337,7 @@ impl Provider {
         let changed = change(&mut owner.lifecycle);
         self.publish(&mut owner);
         drop(owner);
+        self.flush();
         if changed {
             let denied = matches!(what, What::KeyDenied { .. });
             tracing::warn!(
@@ -360,8 +367,8 @@ impl Provider {
     }
 
     fn try_restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
-        let mut owner = lock(&self.owner);
-        let owner = &mut *owner;
+        let mut guard = lock(&self.owner);
+        let owner = &mut *guard;
         if owner.closed.is_some() {
             return Err(self.not_registered());
         }
@@ -391,7 +398,26 @@ impl Provider {
         self.slot.became_fresh(&mut owner.publisher);
         self.publish(owner);
         self.rearm(owner);
+        drop(guard);
+        self.flush();
         Ok(())
+    }
+
+    /// Tells the recorder where this provider stands, now and at each tick from now on.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        if !cfg!(feature = "metrics") {
+            return;
+        }
+        self.counters.flush(&self.tenant, &self.id, &self.told());
+        if self.counters.enlists() {
+            self.engine.schedule.enlist(&self.engine, self);
+        }
+    }
+
+    /// Tells the recorder what was counted since.
+    pub(crate) fn flush_counts(&self) {
+        let told: Vec<_> = self.counters.told().collect();
+        self.counters.flush(&self.tenant, &self.id, &told);
     }
 
     /// Replaces what readers see by what the lifecycle says.

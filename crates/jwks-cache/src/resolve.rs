@@ -219,14 +219,10 @@ enum Via {
 }
 
 fn count(provider: &Arc<Provider>, found: bool, from: Via) {
-    let counters = &provider.counters;
-    let flush = match from {
-        _ if !found => counters.failure(),
-        Via::Flight => counters.miss(),
-        Via::Held | Via::Stale => counters.hit(from == Via::Stale),
-    };
-    if flush {
-        provider.engine.schedule.flush_soon(&provider.engine, provider);
+    match from {
+        _ if !found => provider.counters.failure(),
+        Via::Flight => provider.counters.miss(),
+        Via::Held | Via::Stale => provider.counters.hit(from == Via::Stale),
     }
     if from == Via::Stale && provider.slot.announces_stale() {
         tracing::warn!(tenant = &*provider.tenant, provider = &*provider.id, "serving expired keys");

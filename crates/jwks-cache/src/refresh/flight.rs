@@ -20,6 +20,7 @@ use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
 use crate::lock;
 use crate::slot::{Ended, Flight};
+use crate::telemetry::FlightStatus;
 
 /// Everything that flies.
 pub(super) struct Crew {
@@ -128,6 +129,7 @@ impl Crew {
         let fetched = match timeout(time, engine.fetch.fetch(request)).await {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(failed)) => {
+                self.answered(failed.status);
                 self.provider.counters.requests_sent.fetch_add(u64::from(failed.requests), Relaxed);
                 return Err(failed);
             }
@@ -137,8 +139,16 @@ impl Crew {
             }
         };
         self.provider.counters.requests_sent.fetch_add(u64::from(fetched.requests), Relaxed);
+        self.answered(Some(fetched.status));
         tracing::debug!(attempt, status = fetched.status.as_u16(), bytes = fetched.body.len(), "answered");
         self.judge(fetched)
+    }
+
+    fn answered(&self, status: Option<StatusCode>) {
+        let Provider { tenant, id, counters, .. } = &*self.provider;
+        if let Some(status) = status {
+            counters.answered(tenant, id, status.as_u16());
+        }
     }
 
     fn judge(&self, fetched: Fetched) -> Result<Outcome, NotFetched> {
@@ -226,23 +236,18 @@ impl Aboard {
         let provider = &self.crew.provider;
         let took = socket_now().saturating_duration_since(began);
         let send = |what| provider.engine.events.send(&provider.tenant, &provider.id, what);
-        let outcome = match change {
-            _ if error.is_some() => "error",
-            Change::Renewed { .. } => "not_modified",
-            _ => "success",
+        let status = match change {
+            _ if error.is_some() => FlightStatus::Error,
+            Change::Renewed { .. } => FlightStatus::NotModified,
+            _ => FlightStatus::Success,
         };
-        Span::current().record("outcome", outcome);
+        Span::current().record("outcome", status.as_str());
+        provider.counters.landed(&provider.tenant, &provider.id, status, took);
+        provider.flush();
         if let Some(error) = error {
-            provider.counters.refresh_errors.fetch_add(1, Relaxed);
             tracing::warn!(%error, failures, "keys could not be refreshed");
             send(What::RefreshFailed { reason: error.reason(), failures });
-        } else {
-            provider.counters.refreshed(took);
         }
-        if outcome == "not_modified" {
-            provider.counters.not_modified.fetch_add(1, Relaxed);
-        }
-        provider.counters.record_flight(&provider.tenant, &provider.id, outcome, took);
         let recovered = match change {
             Change::Adopted { diff, suspicious, recovered } => {
                 if !diff.is_empty() {
@@ -305,7 +310,9 @@ impl Drop for Aboard {
         provider.rearm(owner);
         drop(guard);
         if let Some(error) = panicked {
-            provider.counters.refresh_errors.fetch_add(1, Relaxed);
+            Span::current().record("outcome", FlightStatus::Error.as_str());
+            provider.counters.landed(&provider.tenant, &provider.id, FlightStatus::Error, flight.age());
+            provider.flush();
             tracing::error!(%error, failures, "a flight panicked");
             let what = What::RefreshFailed { reason: error.reason(), failures };
             provider.engine.events.send(&provider.tenant, &provider.id, what);
