@@ -176,6 +176,7 @@ impl Counters {
             labelled(refreshes, ("status", "success"), counts.refresh_successes.saturating_sub(not_modified)),
             labelled(refreshes, ("status", "not_modified"), not_modified),
             labelled(refreshes, ("status", "error"), counts.refresh_errors),
+            counter("jwks_cache_not_modified_total", not_modified),
             counter("jwks_cache_refresh_errors_total", counts.refresh_errors),
             counter("jwks_cache_upstream_requests_total", self.requests_sent.load(Relaxed)),
             labelled(kids, ("outcome", "known_missing"), self.kids_known_missing.load(Relaxed)),

@@ -29,22 +29,26 @@ pub(super) struct Crew {
     pub(super) source: Arc<Source>,
     pub(super) policy: Arc<Policy>,
     pub(super) plan: Plan,
+    /// Whether the provider was read since the flight before.
+    pub(super) was_read: bool,
 }
 
 impl Crew {
     /// The flight. Whoever waits is told even if the future is dropped before its first poll.
     pub(super) fn fly(self) -> impl Future<Output = ()> + Send + 'static {
+        // Before anything that runs a stranger's code, as a subscriber's.
+        let mut aboard = Aboard { crew: self, landed: false };
+        let crew = &aboard.crew;
         let span = tracing::info_span!(
             "jwks_cache_flight",
-            tenant = &*self.provider.tenant,
-            provider = &*self.provider.id,
-            number = self.plan.number,
-            reason = reason(self.plan.asker),
+            tenant = &*crew.provider.tenant,
+            provider = &*crew.provider.id,
+            number = crew.plan.number,
+            reason = reason(crew.plan.asker),
             attempt = field::Empty,
             status = field::Empty,
             outcome = field::Empty,
         );
-        let mut aboard = Aboard { crew: self, landed: false };
         let began = socket_now();
         async move {
             let result = aboard.crew.pass_and_attempt().await;
@@ -214,6 +218,9 @@ impl Aboard {
         owner.last_error.clone_from(&error);
         if error.is_none() {
             provider.slot.became_fresh(&mut owner.publisher);
+        } else if self.crew.was_read {
+            // It still waits for its refresh: the timer must not take it for unused.
+            provider.slot.note_read();
         }
         let failures = owner.lifecycle.failures();
         let view = provider.publish(owner);
@@ -290,6 +297,9 @@ impl Drop for Aboard {
             return;
         }
         owner.running = None;
+        if self.crew.was_read {
+            provider.slot.note_read();
+        }
         provider.counters.lost_flights.fetch_add(1, Relaxed);
         let panicked = std::thread::panicking().then(|| {
             // Counts as a failure, so that a document that panics us is not fetched in a loop.
@@ -302,7 +312,7 @@ impl Drop for Aboard {
         });
         match &panicked {
             Some(error) => owner.last_error = Some(error.clone()),
-            None => owner.lifecycle.abandon(plan.number),
+            None => owner.lifecycle.abandon(plan.number, provider.engine.now()),
         }
         let failures = owner.lifecycle.failures();
         provider.publish(owner);

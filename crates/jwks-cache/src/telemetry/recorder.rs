@@ -47,7 +47,8 @@ impl Recorder {
                 match (handle, now.value) {
                     (Handle::Counter { counter, told }, Value::Counter(now)) => {
                         counter.increment(now.saturating_sub(*told));
-                        *told = now;
+                        // Another flush may have been faster.
+                        *told = now.max(*told);
                     }
                     (Handle::Gauge(gauge), Value::Gauge(Some(now))) => gauge.set(now),
                     _ => {}
