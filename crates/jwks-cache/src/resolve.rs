@@ -254,8 +254,14 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
             KidAsked::Flight(flight) => flight,
             KidAsked::Unregistered => return Err(provider.not_registered()),
             _ if waited => break,
-            KidAsked::KnownMissing => break drop(counters.kids_known_missing.fetch_add(1, Relaxed)),
-            KidAsked::NotNow => break drop(counters.kids_not_asked_for.fetch_add(1, Relaxed)),
+            KidAsked::KnownMissing => {
+                counters.kids_known_missing.fetch_add(1, Relaxed);
+                break;
+            }
+            KidAsked::NotNow => {
+                counters.kids_not_asked_for.fetch_add(1, Relaxed);
+                break;
+            }
         };
         if !std::mem::replace(&mut waited, true) {
             counters.kids_waited_for.fetch_add(1, Relaxed);

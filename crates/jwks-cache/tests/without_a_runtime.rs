@@ -50,8 +50,8 @@ async fn a_read_without_a_runtime_takes_nothing_from_the_timer() {
     // Past the first refresh, which is the timer's; then at the second, which a thread sees first.
     stage.clock.advance(Duration::from_secs(290));
     stage.idp.origin().wait_for_hits("/jwks.json", 2).await;
-    let used = outside(|| stage.handle.with_key(Some("k"), Algorithm::ES256, |key| key.kid().map(str::len)));
-    assert_eq!(used.unwrap(), Some(1));
+    let used = outside(|| stage.handle.with_key(Some("k"), Algorithm::ES256, |_| ()).is_ok());
+    assert!(used);
     outside(|| stage.handle.report_bad_signature());
     stage.clock.advance(Duration::from_secs(290));
     stage.idp.origin().wait_for_hits("/jwks.json", 3).await;
@@ -66,8 +66,10 @@ async fn without_a_runtime_a_cold_lookup_says_so_and_panics_nothing() {
     outside(|| refused(at_once(registry.resolve("acme", "main", None)).unwrap_err()));
     outside(|| refused(at_once(registry.refresh("acme", "main")).unwrap_err()));
     outside(|| refused(at_once(registry.refresh("acme", "main")).unwrap_err()));
-    let cold = outside(|| handle.with_key(None, Algorithm::ES256, |_| ()).unwrap_err());
-    assert!(matches!(cold, Error::Key(KeyError::NotCached)));
+    outside(|| {
+        let cold = handle.with_key(None, Algorithm::ES256, |_| ());
+        assert!(matches!(cold, Err(Error::Key(KeyError::NotCached))));
+    });
     // Nor while a flight of somebody with a runtime is in the air.
     let flying = tokio::spawn({
         let registry = registry.clone();
