@@ -298,8 +298,7 @@ impl Lifecycle {
                 let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |last| diff(last, &set));
                 let suspicious = last.is_some() && (diff.disjoint || !diff.changed.is_empty());
                 let first = servable.is_none();
-                // A document without a usable key confirms no removal: its keys do not live on.
-                let retiring = if usable { self.retire(&set, timing.received_at) } else { Vec::new() };
+                let retiring = self.retire(&set, timing.received_at);
                 self.learn_denied(&set);
                 self.hold(
                     Document { set, headers, timing, granted: None, retiring, first, trusted: true },
@@ -308,7 +307,7 @@ impl Lifecycle {
                 Change::Adopted { diff, suspicious, recovered: self.succeed() }
             }
             Outcome::NotModified { headers, timing } => {
-                // What was restored meanwhile is not what the condition was about.
+                // A set restored meanwhile is not the one that the request asked about.
                 let Some(held) = self.held.clone().filter(|held| held.validators_trusted) else {
                     self.fail(asker, None, now, dice);
                     return Change::Failed;
@@ -367,6 +366,7 @@ impl Lifecycle {
             set,
             headers,
             stated: Stated::Nothing,
+            requested_at: received_at,
             received_at,
             received_wall,
             expires_at,
@@ -412,7 +412,7 @@ impl Lifecycle {
         };
         let retiring = held.retiring.iter().filter_map(anew).collect();
         let timing = Timing {
-            requested_at: held.received_at,
+            requested_at: held.requested_at,
             received_at: held.received_at,
             received_wall: held.received_wall,
         };
@@ -444,11 +444,14 @@ impl Lifecycle {
     }
 
     /// Gives up the running flight: its task is gone, and it will not land.
-    pub fn abandon(&mut self, number: u64, now: Moment) {
+    pub fn abandon(&mut self, number: u64) {
         if self.flight.is_some_and(|(current, _)| current == number) {
             self.flight = None;
-            let due = self.held.as_ref().map_or(now, |held| held.refresh_at.max(now));
-            self.wake_at = self.timer().then_some(due);
+            // The timer makes up for it, though neither early nor in a loop.
+            let goes_on = self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always;
+            let due = self.held.as_ref().map_or(Moment::ORIGIN, |held| held.refresh_at);
+            let soonest = self.started_at.map(|at| at + BETWEEN_REQUESTED);
+            self.wake_at = soonest.filter(|_| self.timer() && goes_on).map(|soonest| soonest.max(due));
         }
     }
 
@@ -527,8 +530,9 @@ impl Lifecycle {
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
         let Document { set, headers, timing, granted, retiring, first, trusted } = document;
         let granted = if set.is_empty() {
+            let least = self.policy.min_ttl;
             Freshness {
-                lifetime: self.policy.min_ttl,
+                lifetime: granted.map_or(least, |granted| granted.lifetime.min(least)),
                 stale_window: Duration::ZERO,
                 stated: Stated::Nothing,
                 bound: Bound::MinTtl,
@@ -558,6 +562,7 @@ impl Lifecycle {
             set,
             headers,
             stated: granted.stated,
+            requested_at: timing.requested_at,
             received_at,
             received_wall: timing.received_wall,
             expires_at,
@@ -570,7 +575,10 @@ impl Lifecycle {
 
     /// The keys that are honoured although `next` does not hold them.
     fn retire(&self, next: &KeySet, at: Moment) -> Vec<Retiring> {
-        let Some(held) = &self.held else { return Vec::new() };
+        // A document without a usable key confirms no removal: its keys do not live on.
+        let Some(held) = self.held.as_ref().filter(|_| next.usable().next().is_some()) else {
+            return Vec::new();
+        };
         let left = held.set.usable().map(|key| Retiring {
             key: key.clone(),
             left_at: at,
@@ -684,7 +692,7 @@ mod tests {
         fn wait_of(&mut self, asker: Asker) -> Duration {
             match self.ask(asker) {
                 Answer::Start(plan) => {
-                    self.it.abandon(plan.number, self.now);
+                    self.it.abandon(plan.number);
                     Duration::ZERO
                 }
                 Answer::NotBefore(moment) => moment.since(self.now),
@@ -1057,7 +1065,7 @@ mod tests {
     fn the_budget_for_missing_kids_holds_back_no_other_flight() {
         let mut life = Life::holding("max-age=300", |_| {});
         let plan = life.pass(264).start(MissingKid);
-        life.it.abandon(plan.number, life.now);
+        life.it.abandon(plan.number);
         assert!(matches!(life.pass(1).ask(Reader), Answer::Start(_)), "the due refresh starts");
     }
 
@@ -1095,7 +1103,7 @@ mod tests {
     fn a_flight_that_was_given_up_publishes_nothing() {
         let mut life = Life::holding("max-age=300", |_| {});
         let old = life.pass(1).start(Person).number;
-        life.it.abandon(old, life.now);
+        life.it.abandon(old);
         let new = life.pass(1).start(Person).number;
         let stale = life.document(&doc(&[("x", 9)]), "max-age=300");
         assert!(matches!(life.land(old, stale), Change::Ignored));
@@ -1105,6 +1113,29 @@ mod tests {
         let late = life.document(&doc(&[("a", 1)]), "max-age=300");
         assert!(matches!(life.land(new, late), Change::Ignored), "and none lands twice");
         assert!(life.held().set.mentions("c"));
+    }
+
+    #[test]
+    fn the_timer_makes_up_for_a_flight_that_was_lost() {
+        for (mode, want) in [(RefreshMode::OnDemand, None), (RefreshMode::Always, Some(START + secs(1)))] {
+            let mut life = Life::new(|policy| policy.refresh_mode = mode);
+            let number = life.start(Reader).number;
+            life.it.abandon(number);
+            assert_eq!(life.it.wake_at(), want, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_304_does_not_confirm_a_set_that_was_restored_after_the_question() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let number = life.pass(10).start(Person).number;
+        let (headers, timing) = (StoredHeaders::from_validators(Some("\"other\""), None), life.timing());
+        let (now, end) = (life.now, life.now + secs(60));
+        let set = doc(&[("x", 9)]);
+        assert!(life.it.restore(set, headers, secs(0), end, timing.received_wall, now, &mut || 1.0));
+        let outcome = life.not_modified(&[("cache-control", "max-age=86400")]);
+        assert!(matches!(life.land(number, outcome), Change::Failed));
+        assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
     }
 
     #[test]
@@ -1387,6 +1418,22 @@ mod tests {
     }
 
     #[test]
+    fn other_settings_forget_neither_the_time_in_transit_nor_a_retry_after() {
+        let mut life = Life::new(jitterless);
+        let number = life.start(Reader).number;
+        let mut timing = life.pass(7).timing();
+        timing.requested_at = START;
+        let headers = StoredHeaders::from_response(&head(&[("cache-control", "max-age=300")]));
+        life.land(number, Outcome::Document { set: doc(&[("a", 1)]), headers, timing });
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.held().expires_at, START + secs(300));
+        life.pass(400).fail_asking(Reader, Some(secs(200)));
+        life.pass(1).fail(Person);
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.wait_of(Reader), secs(199));
+    }
+
+    #[test]
     fn a_running_backoff_is_cut_when_other_settings_end_what_was_servable() {
         let mut life = Life::holding("max-age=30", |policy| policy.stale_while_error = secs(10 * HOUR));
         life.pass(30);
@@ -1442,7 +1489,7 @@ mod tests {
         let mut life = Life::holding("max-age=300", |_| {});
         let due = life.held().refresh_at;
         let number = life.pass(10).start(Person).number;
-        life.it.abandon(number, life.now);
+        life.it.abandon(number);
         assert_eq!(life.it.wake_at(), Some(due));
     }
 }

@@ -308,7 +308,7 @@ impl Provider {
     /// Ends the running flight without landing.
     fn ground(&self, owner: &mut Owner, ended: &Ended) {
         if let Some(running) = owner.running.take() {
-            owner.lifecycle.abandon(running.flight.number, self.engine.now());
+            owner.lifecycle.abandon(running.flight.number);
             running.flight.end(ended.clone());
             if let Some(task) = running.task {
                 task.abort();

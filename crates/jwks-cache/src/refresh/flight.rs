@@ -312,7 +312,7 @@ impl Drop for Aboard {
         });
         match &panicked {
             Some(error) => owner.last_error = Some(error.clone()),
-            None => owner.lifecycle.abandon(plan.number, provider.engine.now()),
+            None => owner.lifecycle.abandon(plan.number),
         }
         let failures = owner.lifecycle.failures();
         provider.publish(owner);
