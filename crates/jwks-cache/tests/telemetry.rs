@@ -156,9 +156,10 @@ mod prometheus {
         let agree = async || {
             let (status, rendered) = (status().await, rendered(tenant));
             status.metrics.iter().filter(|metric| metric.name.ends_with("_total")).all(|metric| {
-                let of_name = |series: &&String| series.split(' ').next() == Some(&metric.name);
-                let series: Vec<_> = rendered.keys().filter(of_name).collect();
-                !series.is_empty() && series.iter().map(|name| rendered[*name]).sum::<f64>() == metric.value
+                let further =
+                    metric.labels.iter().filter(|(name, _)| *name != "tenant" && *name != "provider");
+                let further = further.map(|(name, value)| format!(" {name}=\"{value}\"")).collect::<String>();
+                rendered.get(&format!("{}{further}", metric.name)) == Some(&metric.value)
             })
         };
         assert!(agree().await, "at a landing: {:#?}\n{:#?}", status().await.metrics, rendered(tenant));
@@ -177,7 +178,7 @@ mod prometheus {
         assert_eq!(value("jwks_cache_stale_total"), 4.0);
         assert_eq!(value("jwks_cache_misses_total"), 1.0);
         assert_eq!(value("jwks_cache_requests_total"), 17.0);
-        assert_eq!(value("jwks_cache_kid_misses_total"), 1.0);
+        assert_eq!(value("jwks_cache_kid_misses_total outcome=\"waited\""), 1.0);
         assert_eq!(value("jwks_cache_refresh_total status=\"success\""), 1.0);
         assert_eq!(value("jwks_cache_refresh_total status=\"not_modified\""), 2.0);
         let errors = value("jwks_cache_refresh_errors_total");
