@@ -1,29 +1,20 @@
 //! The shared corpora of key sets, run in addition to the project's own inputs where they are at hand.
 #![allow(clippy::unwrap_used, reason = "a corpus that cannot be read must fail")]
 
+mod corpora;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use corpora::corpora;
 use jwks_cache_core::Algorithm;
 use jwks_cache_core::key::VerificationKey;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 use jwks_cache_core::select::select;
 use serde_json::Value;
-
-/// The folder beside the checkout, or the one the environment names; CI must have it.
-fn corpora() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
-    let folder = std::env::var_os("JWKS_CACHE_CORPORA").map_or_else(|| beside.into(), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "no corpora at {}", folder.display());
-    println!("skipped: no corpora at {}", folder.display());
-    None
-}
 
 fn json(path: PathBuf) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()

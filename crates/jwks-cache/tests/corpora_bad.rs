@@ -2,14 +2,15 @@
 //! that are held, and which of its own keys serve.
 #![allow(clippy::unwrap_used, reason = "a corpus that cannot be read must fail")]
 
-mod served;
+mod stage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use jwks_cache_testkit::Reply;
 use serde_json::Value;
-use served::{HELD, JWKS, Stage, corpora};
+use stage::corpora;
+use stage::served::{HELD, JWKS, Stage};
 
 fn json(path: PathBuf) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()

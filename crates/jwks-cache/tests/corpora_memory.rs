@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a corpus that cannot be read must fail")]
 #![cfg(target_os = "linux")]
 
-mod served;
+mod stage;
 
 use jwks_cache_testkit::Reply;
-use served::{corpora, peak};
+use stage::{corpora, peak};
 
 #[tokio::test]
 async fn no_bomb_of_the_corpora_costs_more_than_4_mib() {

@@ -2,14 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![cfg(target_os = "linux")]
 
-mod served;
+mod stage;
 
 use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jwks_cache_testkit::Reply;
-use served::peak;
+use stage::peak;
 
 /// What gzip makes of so many MiB of zeros, without holding them.
 fn bomb(mebibytes: usize) -> Vec<u8> {

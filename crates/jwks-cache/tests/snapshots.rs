@@ -13,7 +13,8 @@ use jwks_cache::{
     PersistentSnapshot, RefreshMode, SystemClock,
 };
 use jwks_cache_testkit::{IdentityProvider, Origin, Reply};
-use stage::*;
+use stage::socket::*;
+use stage::{PROVIDER, TENANT, kids, secs, soon};
 
 type Change = fn(&mut IdentityProviderRegistration);
 

@@ -2,7 +2,7 @@
 //! dropped, lost or ended.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod stage_rules;
+mod stage;
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,7 +15,8 @@ use jwks_cache::{
     Clock as _, Error, ErrorKind, IdentityProviderRegistration, ProviderState, RefreshMode, Registry, What,
 };
 use jwks_cache_testkit::{IdentityProvider, ManualClock};
-use stage_rules::{Answer, Stage, at_once, events, keys, kids, registration, secs, settle, took};
+use stage::scripted::{Answer, Stage, events, keys, registration};
+use stage::{at_once, kids, secs, settle, took};
 
 const MORE: &[(&str, u8)] = &[("a", 1), ("b", 2), ("c", 3)];
 
@@ -463,8 +464,8 @@ async fn a_failed_flight_removes_nothing_and_shortens_nothing() {
     for answer in [
         Answer::Refused,
         Answer::Status(404, None),
-        stage_rules::body("<html>", "max-age=1"),
-        stage_rules::body(r#"{"keys":[]}"#, "max-age=1"),
+        stage::scripted::body("<html>", "max-age=1"),
+        stage::scripted::body(r#"{"keys":[]}"#, "max-age=1"),
         Answer::Panic,
     ] {
         stage.source.set(answer.clone());
@@ -609,7 +610,7 @@ fn a_static_registry_works_in_several_runtimes_one_after_another() {
 #[test]
 fn those_who_wait_for_a_runtime_that_goes_away_start_afresh() {
     let clock = ManualClock::new();
-    let source = stage_rules::Script::new(&clock);
+    let source = stage::scripted::Script::new(&clock);
     source.set(keys(MORE, "max-age=300"));
     source.hold();
     let registry = Registry::builder().clock(Arc::new(clock)).fetcher(source.clone()).build();
@@ -632,7 +633,7 @@ fn those_who_wait_for_a_runtime_that_goes_away_start_afresh() {
 #[test]
 fn the_timer_goes_on_in_the_next_runtime() {
     let clock = ManualClock::new();
-    let source = stage_rules::Script::new(&clock);
+    let source = stage::scripted::Script::new(&clock);
     source.set(keys(MORE, "max-age=300"));
     let registry = Registry::builder().clock(Arc::new(clock.clone())).fetcher(source.clone()).build();
     for round in 1..4 {
@@ -663,7 +664,7 @@ fn a_read_while_a_runtime_shuts_down_blocks_nobody() {
     let (done, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let clock = ManualClock::new();
-        let source = stage_rules::Script::new(&clock);
+        let source = stage::scripted::Script::new(&clock);
         source.set(keys(MORE, "max-age=300"));
         let registry = Registry::builder().clock(Arc::new(clock)).fetcher(source).build();
         runtime().block_on(async {

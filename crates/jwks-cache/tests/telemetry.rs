@@ -1,14 +1,15 @@
 //! What operators are told: spans and events per flight, counters in the recorder, and nothing on a hit.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod served;
+mod stage;
 
 use std::time::Duration;
 
 use jwks_cache::{Algorithm, RefreshMode};
 use jwks_cache_testkit::Reply;
-use served::record::{Record, Records};
-use served::{HELD, JWKS, Stage, set, within};
+use stage::record::{Record, Records};
+use stage::served::{HELD, JWKS, Stage, set};
+use stage::soon;
 
 /// The last flight's span.
 fn last_flight(records: &[Record]) -> &Record {
@@ -37,11 +38,11 @@ async fn a_flight_has_a_span_that_tells_why_it_began_and_how_it_ended() {
     stage.refresh().await.unwrap();
     check_flight(&records, ["requested", "1", "304", "not_modified"]);
     stage.clock.advance(Duration::from_secs(20));
-    within(stage.registry.key("acme", "main", Some("unknown"), Algorithm::ES256)).await.unwrap_err();
+    soon(stage.registry.key("acme", "main", Some("unknown"), Algorithm::ES256)).await.unwrap_err();
     check_flight(&records, ["missing_kid", "1", "304", "not_modified"]);
     stage.clock.advance(Duration::from_secs(299));
     let landed = |span: &Record| span.field("reason") == Some("timer") && span.field("outcome").is_some();
-    within(records.wait_for(|records| landed(last_flight(records)))).await;
+    soon(records.wait_for(|records| landed(last_flight(records)))).await;
     check_flight(&records, ["timer", "1", "304", "not_modified"]);
 
     stage.origin.set(JWKS, Reply::status(503));
@@ -128,18 +129,18 @@ mod prometheus {
         let (registry, origin) = (&stage.registry, &stage.origin);
         let refresh = async || {
             stage.clock.advance(Duration::from_secs(1));
-            within(registry.refresh_and_wait(tenant, "main")).await
+            soon(registry.refresh_and_wait(tenant, "main")).await
         };
         // A failed lookup, a miss, hits, a 304, an unknown kid, a failed refresh, stale answers.
         origin.push(JWKS, Reply::status(404));
-        within(registry.resolve(tenant, "main", None)).await.unwrap_err();
+        soon(registry.resolve(tenant, "main", None)).await.unwrap_err();
         origin.set(JWKS, Reply::json(set(&HELD)).etag("\"1\"").conditional());
-        within(registry.resolve(tenant, "main", None)).await.unwrap();
+        soon(registry.resolve(tenant, "main", None)).await.unwrap();
         for _ in 0..10 {
             registry.resolve(tenant, "main", None).await.unwrap();
         }
         refresh().await.unwrap();
-        within(registry.key(tenant, "main", Some("unknown"), Algorithm::ES256)).await.unwrap_err();
+        soon(registry.key(tenant, "main", Some("unknown"), Algorithm::ES256)).await.unwrap_err();
         origin.set(JWKS, Reply::status(500));
         refresh().await.unwrap_err();
         stage.clock.advance(Duration::from_secs(301));
@@ -149,7 +150,7 @@ mod prometheus {
         }
         let failed =
             async { while !matches!(events.next().await.unwrap().what, What::RefreshFailed { .. }) {} };
-        within(failed).await;
+        soon(failed).await;
 
         let status = async || registry.provider_status(tenant, "main").await.unwrap();
         let agree = async || {
@@ -195,7 +196,7 @@ mod prometheus {
         let stage = stage_of("leaving").await;
         stage.origin.set(JWKS, Reply::json(set(&HELD)));
         for _ in 0..5 {
-            within(stage.registry.resolve("leaving", "main", None)).await.unwrap();
+            soon(stage.registry.resolve("leaving", "main", None)).await.unwrap();
         }
         stage.registry.unregister("leaving", "main").await.unwrap();
         assert_eq!(rendered("leaving")["jwks_cache_requests_total"], 5.0);

@@ -1,13 +1,14 @@
 //! A kid that is not held: what it may cost, how long it waits, and what is remembered of it.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod stage_rules;
+mod stage;
 
 use std::time::Duration;
 
 use jwks_cache::{Algorithm, Error, IdentityProviderRegistration, KeyError, RefreshMode, Registry};
 use jwks_cache_testkit::{IdentityProvider, ManualClock, Token, split};
-use stage_rules::{Answer, Stage, at_once, keys, kids, secs, settle, took, verifies};
+use stage::scripted::{Answer, Stage, keys, verifies};
+use stage::{at_once, kids, secs, settle, took};
 
 const MORE: &[(&str, u8)] = &[("a", 1), ("b", 2), ("c", 3)];
 
@@ -404,7 +405,7 @@ async fn a_retiring_kid_is_a_miss_for_resolve_and_a_hit_for_key() {
     let (cost, key) = stage.cost(async { at_once(stage.key("b")) }).await;
     assert!(cost == 0 && verifies(&key.unwrap(), 2));
     let (cost, set) = stage.cost(stage.resolve_kid("b")).await;
-    assert_eq!((cost, kids(&set.unwrap())), (1, vec!["a"]), "the newest set either way");
+    assert_eq!((cost, kids(&set.unwrap())), (1, vec!["a".to_owned()]), "the newest set either way");
 }
 
 #[tokio::test]

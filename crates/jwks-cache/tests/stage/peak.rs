@@ -2,7 +2,7 @@
 
 use jwks_cache_testkit::Reply;
 
-use super::{HELD, JWKS, Stage, reason};
+use super::served::{HELD, JWKS, Stage, reason};
 
 /// The most that one hostile answer may add to the peak.
 const MOST_KIB: u64 = 4 * 1024;
