@@ -363,6 +363,7 @@ impl Lifecycle {
             set,
             headers,
             stated: Stated::Nothing,
+            requested_at: received_at,
             received_at,
             received_wall,
             expires_at,
@@ -408,7 +409,7 @@ impl Lifecycle {
         };
         let retiring = held.retiring.iter().filter_map(anew).collect();
         let timing = Timing {
-            requested_at: held.received_at,
+            requested_at: held.requested_at,
             received_at: held.received_at,
             received_wall: held.received_wall,
         };
@@ -443,6 +444,9 @@ impl Lifecycle {
     pub fn abandon(&mut self, number: u64) {
         if self.flight.is_some_and(|(current, _)| current == number) {
             self.flight = None;
+            // The timer makes up for it, though not in a loop.
+            let goes_on = self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always;
+            self.wake_at = self.started_at.map(|at| at + BETWEEN_REQUESTED).filter(|_| self.timer() && goes_on);
         }
     }
 
@@ -549,6 +553,7 @@ impl Lifecycle {
             set,
             headers,
             stated: granted.stated,
+            requested_at: timing.requested_at,
             received_at,
             received_wall: timing.received_wall,
             expires_at,
