@@ -296,8 +296,7 @@ impl Lifecycle {
                 let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |last| diff(last, &set));
                 let suspicious = last.is_some() && (diff.disjoint || !diff.changed.is_empty());
                 let first = servable.is_none();
-                // A document without a usable key confirms no removal: its keys do not live on.
-                let retiring = if usable { self.retire(&set, timing.received_at) } else { Vec::new() };
+                let retiring = self.retire(&set, timing.received_at);
                 self.learn_denied(&set);
                 self.hold(
                     Document { set, headers, timing, granted: None, retiring, first, trusted: true },
@@ -306,7 +305,8 @@ impl Lifecycle {
                 Change::Adopted { diff, suspicious, recovered: self.succeed() }
             }
             Outcome::NotModified { headers, timing } => {
-                let Some(held) = self.held.clone() else {
+                // A set restored meanwhile is not the one that the request asked about.
+                let Some(held) = self.held.clone().filter(|held| held.validators_trusted) else {
                     self.fail(asker, None, now, dice);
                     return Change::Failed;
                 };
@@ -446,7 +446,8 @@ impl Lifecycle {
             self.flight = None;
             // The timer makes up for it, though not in a loop.
             let goes_on = self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always;
-            self.wake_at = self.started_at.map(|at| at + BETWEEN_REQUESTED).filter(|_| self.timer() && goes_on);
+            self.wake_at =
+                self.started_at.map(|at| at + BETWEEN_REQUESTED).filter(|_| self.timer() && goes_on);
         }
     }
 
@@ -508,7 +509,7 @@ impl Lifecycle {
             let due = self.held.as_ref().map_or(now, |held| held.refresh_at);
             self.wake_at = Some(self.backoff_until.max(asked).max(due).max(now + BETWEEN_REQUESTED));
         }
-        self.asked_until = asked;
+        self.asked_until = self.asked_until.max(asked);
         self.backoff_until = self.backoff_until.max(asked);
         if !servable && !self.policy.negative_cache_ttl.is_zero() {
             self.negative_until = now + self.policy.negative_cache_ttl;
@@ -522,8 +523,9 @@ impl Lifecycle {
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
         let Document { set, headers, timing, granted, retiring, first, trusted } = document;
         let granted = if set.is_empty() {
+            let least = self.policy.min_ttl;
             Freshness {
-                lifetime: self.policy.min_ttl,
+                lifetime: granted.map_or(least, |granted| granted.lifetime.min(least)),
                 stale_window: Duration::ZERO,
                 stated: Stated::Nothing,
                 bound: Bound::MinTtl,
@@ -566,7 +568,10 @@ impl Lifecycle {
 
     /// The keys that are honoured although `next` does not hold them.
     fn retire(&self, next: &KeySet, at: Moment) -> Vec<Retiring> {
-        let Some(held) = &self.held else { return Vec::new() };
+        // A document without a usable key confirms no removal: its keys do not live on.
+        let Some(held) = self.held.as_ref().filter(|_| next.usable().next().is_some()) else {
+            return Vec::new();
+        };
         let left = held.set.usable().map(|key| Retiring {
             key: key.clone(),
             left_at: at,
@@ -1104,6 +1109,29 @@ mod tests {
     }
 
     #[test]
+    fn the_timer_makes_up_for_a_flight_that_was_lost() {
+        for (mode, want) in [(RefreshMode::OnDemand, None), (RefreshMode::Always, Some(START + secs(1)))] {
+            let mut life = Life::new(|policy| policy.refresh_mode = mode);
+            let number = life.start(Reader).number;
+            life.it.abandon(number);
+            assert_eq!(life.it.wake_at(), want, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_304_does_not_confirm_a_set_that_was_restored_after_the_question() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let number = life.pass(10).start(Person).number;
+        let (headers, timing) = (StoredHeaders::from_validators(Some("\"other\""), None), life.timing());
+        let (now, end) = (life.now, life.now + secs(60));
+        let set = doc(&[("x", 9)]);
+        assert!(life.it.restore(set, headers, secs(0), end, timing.received_wall, now, &mut || 1.0));
+        let outcome = life.not_modified(&[("cache-control", "max-age=86400")]);
+        assert!(matches!(life.land(number, outcome), Change::Failed));
+        assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
+    }
+
+    #[test]
     fn a_success_after_failures_is_a_recovery() {
         let mut life = Life::holding("max-age=300", |_| {});
         life.pass(299).fail(Reader);
@@ -1380,6 +1408,22 @@ mod tests {
         next.stale_while_error = secs(HOUR);
         life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), life.now, &mut || 1.0);
         assert_eq!((life.held().expires_at, life.held().servable_until), (end, end + secs(HOUR)));
+    }
+
+    #[test]
+    fn other_settings_forget_neither_the_time_in_transit_nor_a_retry_after() {
+        let mut life = Life::new(jitterless);
+        let number = life.start(Reader).number;
+        let mut timing = life.pass(7).timing();
+        timing.requested_at = START;
+        let headers = StoredHeaders::from_response(&head(&[("cache-control", "max-age=300")]));
+        life.land(number, Outcome::Document { set: doc(&[("a", 1)]), headers, timing });
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.held().expires_at, START + secs(300));
+        life.pass(400).fail_asking(Reader, Some(secs(200)));
+        life.pass(1).fail(Person);
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.wait_of(Reader), secs(199));
     }
 
     #[test]
