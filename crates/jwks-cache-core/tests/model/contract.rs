@@ -403,8 +403,8 @@ impl Contract {
         // A key with its private half is not written down, so it is not there to be judged again.
         if let Some(held) = &mut self.held {
             held.entries.retain(|entry| entry.kind != Kind::Leaked);
-            held.stored = held.stored.map(|stored| stored.min(self.policy.max_ttl));
         }
+        self.gain_nothing();
         if self.held.as_ref().is_some_and(|held| !self.takes(&held.entries)) {
             (self.held, self.left) = (None, Vec::new());
         }
@@ -426,6 +426,15 @@ impl Contract {
             return false;
         }
         self.adopt(snapshot);
+        self.gain_nothing();
         true
+    }
+
+    /// What a store kept never lives longer than it was once granted.
+    fn gain_nothing(&mut self) {
+        let granted = self.held.as_ref().map(|held| self.lifetime(held));
+        if let Some(held) = self.held.as_mut().filter(|held| held.stored.is_some()) {
+            held.stored = granted;
+        }
     }
 }

@@ -361,7 +361,6 @@ impl Life {
         let wall = DateTime::UNIX_EPOCH;
         let taken = self.it.restore(set, headers, age, at + lifetime, wall, now, &mut move || draw);
         let refresh_at = self.it.held().map_or(now, |held| held.refresh_at);
-        let lifetime = lifetime.min(self.contract.policy.max_ttl);
         let stored = Held {
             entries: kept,
             said: Said { etag: true, ..Said::default() },
