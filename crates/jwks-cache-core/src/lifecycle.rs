@@ -241,7 +241,9 @@ impl Lifecycle {
             Asker::Timer { read } => {
                 let Some(due) = self.wake_at else { return Answer::Quiet };
                 if now >= due && !read && self.policy.refresh_mode != RefreshMode::Always {
-                    self.wake_at = None;
+                    // The first timer may be early; whoever reads until the refresh is due still counts.
+                    let due = self.held.as_ref().map(|held| held.refresh_at);
+                    self.wake_at = due.filter(|due| now < *due);
                     return Answer::Quiet;
                 }
                 due.max(self.backoff_until)
@@ -305,7 +307,7 @@ impl Lifecycle {
                 Change::Adopted { diff, suspicious, recovered: self.succeed() }
             }
             Outcome::NotModified { headers, timing } => {
-                // A set restored meanwhile is not the one that the request asked about.
+                // What was restored meanwhile is not what the condition was about.
                 let Some(held) = self.held.clone().filter(|held| held.validators_trusted) else {
                     self.fail(asker, None, now, dice);
                     return Change::Failed;
@@ -441,13 +443,11 @@ impl Lifecycle {
     }
 
     /// Gives up the running flight: its task is gone, and it will not land.
-    pub fn abandon(&mut self, number: u64) {
+    pub fn abandon(&mut self, number: u64, now: Moment) {
         if self.flight.is_some_and(|(current, _)| current == number) {
             self.flight = None;
-            // The timer makes up for it, though not in a loop.
-            let goes_on = self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always;
-            self.wake_at =
-                self.started_at.map(|at| at + BETWEEN_REQUESTED).filter(|_| self.timer() && goes_on);
+            let due = self.held.as_ref().map_or(now, |held| held.refresh_at.max(now));
+            self.wake_at = self.timer().then_some(due);
         }
     }
 
@@ -502,9 +502,12 @@ impl Lifecycle {
             } else {
                 now + wait
             };
-            // The timer has no caller who waits, so it never takes the first retry at once.
+            // The timer has no caller who waits, so it never takes the first retry at once; and a failure that
+            // an unknown kid caused makes no refresh due.
+            let due = self.held.as_ref().filter(|_| servable).map_or(now, |held| held.refresh_at);
+            let retry = self.backoff_until.max(now + wait.min(LONGEST_BACKOFF_WITHOUT_KEYS));
             self.wake_at = (self.timer() && (servable || self.policy.refresh_mode == RefreshMode::Always))
-                .then_some(self.backoff_until.max(asked).max(now + wait.min(LONGEST_BACKOFF_WITHOUT_KEYS)));
+                .then_some(retry.max(asked).max(due));
         } else if self.timer() && (self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always) {
             let due = self.held.as_ref().map_or(now, |held| held.refresh_at);
             self.wake_at = Some(self.backoff_until.max(asked).max(due).max(now + BETWEEN_REQUESTED));
@@ -685,7 +688,7 @@ mod tests {
         fn wait_of(&mut self, asker: Asker) -> Duration {
             match self.ask(asker) {
                 Answer::Start(plan) => {
-                    self.it.abandon(plan.number);
+                    self.it.abandon(plan.number, self.now);
                     Duration::ZERO
                 }
                 Answer::NotBefore(moment) => moment.since(self.now),
@@ -1058,7 +1061,7 @@ mod tests {
     fn the_budget_for_missing_kids_holds_back_no_other_flight() {
         let mut life = Life::holding("max-age=300", |_| {});
         let plan = life.pass(264).start(MissingKid);
-        life.it.abandon(plan.number);
+        life.it.abandon(plan.number, life.now);
         assert!(matches!(life.pass(1).ask(Reader), Answer::Start(_)), "the due refresh starts");
     }
 
@@ -1096,7 +1099,7 @@ mod tests {
     fn a_flight_that_was_given_up_publishes_nothing() {
         let mut life = Life::holding("max-age=300", |_| {});
         let old = life.pass(1).start(Person).number;
-        life.it.abandon(old);
+        life.it.abandon(old, life.now);
         let new = life.pass(1).start(Person).number;
         let stale = life.document(&doc(&[("x", 9)]), "max-age=300");
         assert!(matches!(life.land(old, stale), Change::Ignored));
@@ -1106,29 +1109,6 @@ mod tests {
         let late = life.document(&doc(&[("a", 1)]), "max-age=300");
         assert!(matches!(life.land(new, late), Change::Ignored), "and none lands twice");
         assert!(life.held().set.mentions("c"));
-    }
-
-    #[test]
-    fn the_timer_makes_up_for_a_flight_that_was_lost() {
-        for (mode, want) in [(RefreshMode::OnDemand, None), (RefreshMode::Always, Some(START + secs(1)))] {
-            let mut life = Life::new(|policy| policy.refresh_mode = mode);
-            let number = life.start(Reader).number;
-            life.it.abandon(number);
-            assert_eq!(life.it.wake_at(), want, "{mode:?}");
-        }
-    }
-
-    #[test]
-    fn a_304_does_not_confirm_a_set_that_was_restored_after_the_question() {
-        let mut life = Life::holding("max-age=300", |_| {});
-        let number = life.pass(10).start(Person).number;
-        let (headers, timing) = (StoredHeaders::from_validators(Some("\"other\""), None), life.timing());
-        let (now, end) = (life.now, life.now + secs(60));
-        let set = doc(&[("x", 9)]);
-        assert!(life.it.restore(set, headers, secs(0), end, timing.received_wall, now, &mut || 1.0));
-        let outcome = life.not_modified(&[("cache-control", "max-age=86400")]);
-        assert!(matches!(life.land(number, outcome), Change::Failed));
-        assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
     }
 
     #[test]
@@ -1438,5 +1418,51 @@ mod tests {
         life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
         assert_eq!(life.standing(), Standing::Unusable);
         assert_eq!(life.it.published().backoff_until, life.now + secs(10));
+    }
+
+    #[test]
+    fn a_failure_that_an_unknown_kid_caused_makes_no_refresh_due() {
+        let mut life = Life::holding("max-age=36000", |_| {});
+        let due = life.held().refresh_at;
+        let number = life.pass(60).start(MissingKid).number;
+        life.land(number, Outcome::Failed { retry_after: None });
+        assert_eq!(life.it.wake_at(), Some(due));
+    }
+
+    #[test]
+    fn a_304_does_not_confirm_what_was_restored_meanwhile() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let number = life.pass(280).start(Person).number;
+        let (headers, timing) = (StoredHeaders::from_validators(Some("\"b\""), None), life.timing());
+        let (now, end) = (life.now, life.now + secs(50));
+        let set = doc(&[("z", 3)]);
+        assert!(life.it.restore(set, headers, secs(100), end, timing.received_wall, now, &mut || 1.0));
+        let outcome = Outcome::NotModified { headers: HeaderMap::new(), timing };
+        assert!(matches!(life.land(number, outcome), Change::Failed));
+        assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
+    }
+
+    #[test]
+    fn an_early_first_timer_that_finds_nobody_asks_again_when_the_refresh_is_due() {
+        let mut life = Life::holding("max-age=7200", |_| {});
+        let early = life.it.wake_at().unwrap();
+        let due = life.held().refresh_at;
+        life.draw = 0.0;
+        life.it.wake_at = Some(early.min(due - secs(60)));
+        life.now = due - secs(60);
+        assert_eq!(life.it.ask(Asker::Timer { read: false }, life.now), Answer::Quiet);
+        assert_eq!(life.it.wake_at(), Some(due));
+        life.now = due;
+        assert_eq!(life.it.ask(Asker::Timer { read: false }, life.now), Answer::Quiet);
+        assert_eq!(life.it.wake_at(), None, "one that nobody reads goes quiet");
+    }
+
+    #[test]
+    fn a_lost_flight_leaves_the_timer_set() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let due = life.held().refresh_at;
+        let number = life.pass(10).start(Person).number;
+        life.it.abandon(number, life.now);
+        assert_eq!(life.it.wake_at(), Some(due));
     }
 }

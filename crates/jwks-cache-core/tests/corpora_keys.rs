@@ -69,6 +69,10 @@ fn every_bad_document_gets_the_verdict_expected_of_it() {
         *counts.entry(format!("expected {expected}, seen {seen}")).or_default() += 1;
     }
     println!("bad: {counts:#?}");
+    for verdict in ["ACCEPT", "SKIP", "REJECT_KEEP"] {
+        let is_seen = counts.keys().any(|judged| judged.ends_with(&format!("seen {verdict}")));
+        assert!(is_seen, "no document was judged {verdict}: {counts:?}");
+    }
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
@@ -111,6 +115,7 @@ fn every_real_document_gives_the_keys_expected_of_it() {
         }
     }
     println!("real: {documents} documents, {usable} keys usable, {set_aside} set aside, {refused} refused");
+    assert!(documents > 0 && usable > 0 && set_aside > 0 && refused > 0);
 }
 
 #[test]

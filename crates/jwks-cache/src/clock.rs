@@ -18,7 +18,8 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 ///
 /// Production uses [`SystemClock`]. Tests hand in a clock that they drive or scale; the testkit has one.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The moment now, on a clock that never goes back and counts suspended time.
+    /// The moment now, on a clock that never goes back and counts suspended time. It starts decades after
+    /// its origin, so that what is older than the clock has a moment too.
     fn now(&self) -> Moment;
 
     /// The moment now as reads take it: cheap, and behind [`Clock::now`] by a few milliseconds, or by a

@@ -101,6 +101,9 @@ async fn every_bad_document_after_a_good_set_does_what_is_expected_of_it() {
         "bad, through the library: {counts:?}; tolerated otherwise {tolerated_otherwise:?}; exceptions {}",
         failures.len()
     );
+    for verdict in ["ACCEPT", "SKIP", "REJECT_KEEP"] {
+        assert!(counts.contains_key(verdict), "no document was judged {verdict}: {counts:?}");
+    }
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
@@ -143,4 +146,5 @@ async fn every_real_document_serves_the_keys_expected_of_it() {
     println!(
         "real, through the library: {documents} documents, {usable} usable kids, {refused} kept the old set"
     );
+    assert!(documents > 0 && usable > 0 && refused > 0);
 }

@@ -258,7 +258,7 @@ async fn tried_again_are_broken_connections_and_timeouts() {
         assert_eq!(attempts(reply, |_| {}).await, 3, "{name}");
     }
     for (name, reply) in [("hangs", Reply::hang()), ("stalls", Reply::json(&text).stall_at(10))] {
-        let short = |of: &mut IdentityProviderRegistration| of.retry_policy.attempt_timeout = millis(100);
+        let short = |of: &mut IdentityProviderRegistration| of.retry_policy.attempt_timeout = millis(700);
         assert_eq!(attempts(reply, short).await, 3, "{name}");
     }
 }

@@ -100,7 +100,7 @@ fn faults() -> Vec<Fault> {
         fault("redirect to a file", "security", 1, Reply::redirect(302, "file:///etc/passwd")),
         fault("redirect to gopher", "security", 1, Reply::redirect(301, "gopher://127.0.0.1/jwks")),
         fault("redirect with credentials", "security", 1, Reply::redirect(302, "http://a:b@127.0.0.1/")),
-        fault("redirect to nowhere", "security", 1, Reply::status(302)),
+        fault("redirect to nowhere", "redirect", 1, Reply::status(302)),
     ]
 }
 

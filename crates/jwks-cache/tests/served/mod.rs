@@ -2,6 +2,7 @@
 //! It does not know what goes wrong on the way; tests say that.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod peak;
 pub(crate) mod record;
 
 use std::path::PathBuf;
