@@ -1,8 +1,12 @@
 //! The tasks of this repository. Read `tables.rs` first: whatever can be tested or checked is a row there.
 
 mod install;
+#[cfg(test)]
+mod mutants;
 mod report;
 mod run;
+#[cfg(test)]
+mod six_mutants;
 mod tables;
 mod tidy;
 

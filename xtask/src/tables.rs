@@ -29,7 +29,7 @@ pub(crate) enum Absent {
 }
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
-pub(crate) const DEFAULT_GROUPS: &[&str] = &["unit", "corpora", "idp"];
+pub(crate) const DEFAULT_GROUPS: &[&str] = &["unit", "corpora", "six-mutants", "idp"];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -46,6 +46,14 @@ pub(crate) const GROUPS: &[Part] = &[
         commands: corpora,
     },
     Part {
+        name: "six-mutants",
+        shows: "six broken promises, each of which must turn tests red",
+        needs: &[],
+        commands: |_| {
+            Ok(vec![words("cargo test -p xtask six_mutants:: -- --ignored --nocapture --test-threads=1")])
+        },
+    },
+    Part {
         name: "idp",
         shows: "real identity providers on Node: oidc-provider and oauth2-mock-server",
         needs: &[NODE, NODE_PACKAGES],
@@ -54,7 +62,18 @@ pub(crate) const GROUPS: &[Part] = &[
 ];
 
 /// The parts of `cargo xtask long`.
-pub(crate) const PARTS: &[Part] = &[];
+pub(crate) const PARTS: &[Part] = &[Part {
+    name: "mutants",
+    shows: "cargo-mutants over what decides: score and survivors; goes on where the last run stopped",
+    needs: &[CARGO_MUTANTS],
+    commands: |_| Ok(vec![words("cargo test -p xtask mutants::tests_catch -- --ignored --nocapture")]),
+}];
+
+const CARGO_MUTANTS: Need = Need {
+    what: "cargo-mutants",
+    is_there: |root| run::succeeds(root, &["cargo", "mutants", "--version"]),
+    install: Some(&["cargo", "install", "cargo-mutants", "--locked"]),
+};
 
 const NODE: Need = Need {
     what: "Node.js 20.19 or newer, with npm",

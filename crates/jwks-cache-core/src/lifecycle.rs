@@ -359,8 +359,7 @@ impl Lifecycle {
         }
         let soon = now + dice.between(Duration::ZERO, self.policy.prefetch_jitter);
         let refresh_at = soon.min(expires_at).min(trust_until);
-        let usable = set.usable().next().is_some();
-        let retiring = if usable { self.retire(&set, received_at) } else { Vec::new() };
+        let retiring = self.retire(&set, received_at);
         self.learn_denied(&set);
         self.held = Some(Arc::new(Held {
             set,
