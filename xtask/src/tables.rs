@@ -57,7 +57,16 @@ pub(crate) const GROUPS: &[Part] = &[
         name: "idp",
         shows: "real identity providers on Node: oidc-provider and oauth2-mock-server",
         needs: &[NODE, NODE_PACKAGES],
-        commands: |_| Ok(vec![words("cargo test --no-fail-fast -p jwks-cache-acceptance")]),
+        commands: idp,
+    },
+    Part {
+        name: "cache-tests",
+        shows: "the freshness rules under the public test suite for HTTP caches",
+        needs: &[NODE, CACHE_TESTS],
+        // Uncaptured, as it prints how many tests apply and pass.
+        commands: |_| {
+            Ok(vec![words(&format!("cargo test -p {ACCEPTANCE} --test {CACHE_SUITE} -- --nocapture"))])
+        },
     },
 ];
 
@@ -87,14 +96,28 @@ const NODE: Need = Need {
 
 const NODE_PACKAGES: Need = Need {
     what: "the identity providers' packages",
-    // npm writes its record of what it installed last, so an older one is out of date.
-    is_there: |root| {
-        let node = root.join("crates/jwks-cache-acceptance/node");
-        let changed = |file: PathBuf| file.metadata().and_then(|data| data.modified()).ok();
-        changed(node.join("node_modules/.package-lock.json")) >= changed(node.join("package-lock.json"))
-    },
+    is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/node")),
     install: Some(&["npm", "ci", "--no-audit", "--no-fund", "--prefix", "crates/jwks-cache-acceptance/node"]),
 };
+
+const CACHE_TESTS: Need = Need {
+    what: "the test suite for HTTP caches",
+    is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/cache-tests")),
+    install: Some(&[
+        "npm",
+        "ci",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        "crates/jwks-cache-acceptance/cache-tests",
+    ]),
+};
+
+/// npm writes its record of what it installed last, so an older one is out of date.
+fn npm_has_installed(folder: &Path) -> bool {
+    let changed = |file: PathBuf| file.metadata().and_then(|data| data.modified()).ok();
+    changed(folder.join("node_modules/.package-lock.json")) >= changed(folder.join("package-lock.json"))
+}
 
 fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let test = |selection: &str, crates: &[&str]| {
@@ -115,6 +138,20 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
         test("-p jwks-cache --all-features", &["jwks-cache"]),
         words("cargo test --no-fail-fast -p xtask"),
     ])
+}
+
+/// The crate of the real parts, and its one test that is a group of its own.
+const ACCEPTANCE: &str = "jwks-cache-acceptance";
+const CACHE_SUITE: &str = "cache_suite";
+
+fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
+    let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
+    for (_, name) in
+        tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && name != CACHE_SUITE)
+    {
+        command.extend(["--test".to_owned(), name]);
+    }
+    Ok(vec![command])
 }
 
 /// How a test file's name begins when it reads the corpora.
