@@ -120,7 +120,7 @@ impl Life {
                 }
             }
             What::Abandon => {
-                self.it.abandon(self.number, self.now);
+                self.it.abandon(self.number);
                 if self.contract.flight.take().is_some()
                     && self.contract.policy.refresh_mode == RefreshMode::Always
                 {
