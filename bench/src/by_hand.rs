@@ -44,6 +44,12 @@ impl Cache {
         Ok(held.fresh_key(kid, self.ttl))
     }
 
+    /// Whether a fresh key `kid` is held, looked at under the guard.
+    pub async fn has(&self, kid: &str) -> bool {
+        let held = self.held.read().await;
+        held.fetched_at.is_some_and(|at| at.elapsed() < self.ttl) && held.keys.contains_key(kid)
+    }
+
     async fn fetch(&self) -> Result<HashMap<String, DecodingKey>, String> {
         let answer = self.client.get(&self.url).send().await.and_then(reqwest::Response::error_for_status);
         let body = answer.map_err(text)?.bytes().await.map_err(text)?;

@@ -1,12 +1,16 @@
-//! Behaviour under load: this repository's jwks-cache beside the published jwks-cache 0.2 and a cache written
-//! by hand, one after another in one process. See README.md for what the figures mean.
+//! This repository's jwks-cache beside its peers, in one process: reads, memory, and behaviour under load.
+//! See README.md for what the figures mean.
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads clocks")]
 
 mod by_hand;
 mod contender;
+mod counting;
+mod limit;
 mod load;
+mod reads;
 mod report;
+mod upstream;
 mod workload;
 
 use std::process::ExitCode;
@@ -20,7 +24,7 @@ use report::Table;
 const USAGE: &str = "\
 bench [--only W4,W5] [--cap SECONDS] [--json]
 
-  --only   these workloads alone: W4, W5, W6, W8, W9
+  --only   these workloads alone: W1, W2, W4, W5, W6, W7, W8, W9
   --cap    give up on callers who still wait after this long; default 20
   --json   one JSON document in place of tables
 
@@ -33,6 +37,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(upstream::ARGUMENT) {
+        upstream::serve();
+        return ExitCode::SUCCESS;
+    }
     let options = match options(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(wrong) => {

@@ -13,6 +13,13 @@ pub enum Cell {
     Count(usize),
     Of(usize, usize),
     Time(Duration),
+    Nanos(f64),
+    /// So many times something else.
+    Times(f64),
+    /// A mean.
+    Mean(f64),
+    /// Kilobytes, in thousands.
+    Kilobytes(f64),
     /// It had not come when the run was cut off.
     NotWithin(Duration),
     /// It was not measured, or does not exist here.
@@ -37,6 +44,10 @@ impl fmt::Display for Cell {
             Self::Count(count) => write!(f, "{count}"),
             Self::Of(some, all) => write!(f, "{some} of {all}"),
             Self::Time(time) => f.write_str(&readable(time)),
+            Self::Nanos(nanos) => write!(f, "{nanos:.1} ns"),
+            Self::Times(times) => write!(f, "{times:.2} ×"),
+            Self::Mean(mean) => write!(f, "{mean:.2}"),
+            Self::Kilobytes(bytes) => write!(f, "{:.2} kB", bytes / 1e3),
             Self::NotWithin(cap) => write!(f, "not in {}", readable(cap)),
             Self::None => f.write_str("–"),
         }
@@ -48,6 +59,7 @@ impl Cell {
         match *self {
             Self::Count(count) | Self::Of(count, _) => count.into(),
             Self::Time(time) => time.as_secs_f64().into(),
+            Self::Nanos(value) | Self::Times(value) | Self::Mean(value) | Self::Kilobytes(value) => value.into(),
             Self::NotWithin(_) | Self::None => Value::Null,
         }
     }
@@ -66,8 +78,8 @@ pub fn readable(time: Duration) -> String {
 
 /// One line of a table.
 struct Line {
-    what: &'static str,
-    cells: [Cell; 3],
+    what: String,
+    cells: Vec<Cell>,
     goal: Option<(String, bool)>,
 }
 
@@ -75,22 +87,40 @@ struct Line {
 pub struct Table {
     id: &'static str,
     title: String,
+    columns: Vec<&'static str>,
     lines: Vec<Line>,
 }
 
 impl Table {
+    /// A table with a column for each contender.
     pub fn new(id: &'static str, title: impl Into<String>) -> Self {
-        Self { id, title: title.into(), lines: Vec::new() }
+        Self::with_columns(id, title, KINDS.map(|kind| kind.name()))
+    }
+
+    /// A table with columns of its own.
+    pub fn with_columns(
+        id: &'static str,
+        title: impl Into<String>,
+        columns: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
+        Self { id, title: title.into(), columns: columns.into_iter().collect(), lines: Vec::new() }
     }
 
     /// A line that is only told.
-    pub fn tell<C: Into<Cell>>(&mut self, what: &'static str, cells: [C; 3]) {
-        self.lines.push(Line { what, cells: cells.map(Into::into), goal: None });
+    pub fn tell<C: Into<Cell>, const N: usize>(&mut self, what: impl Into<String>, cells: [C; N]) {
+        self.lines.push(Line { what: what.into(), cells: cells.map(Into::into).into(), goal: None });
     }
 
-    /// A line with a goal for the first contender, and whether it met it.
-    pub fn judge<C: Into<Cell>>(&mut self, what: &'static str, cells: [C; 3], goal: &str, met: bool) {
-        self.lines.push(Line { what, cells: cells.map(Into::into), goal: Some((goal.to_owned(), met)) });
+    /// A line with a goal for ours, and whether it was met.
+    pub fn judge<C: Into<Cell>, const N: usize>(
+        &mut self,
+        what: impl Into<String>,
+        cells: [C; N],
+        goal: &str,
+        met: bool,
+    ) {
+        let goal = Some((goal.to_owned(), met));
+        self.lines.push(Line { what: what.into(), cells: cells.map(Into::into).into(), goal });
     }
 
     /// How many goals there are, and how many were missed.
@@ -105,7 +135,7 @@ impl Table {
             .iter()
             .map(|line| {
                 let cells =
-                    KINDS.iter().zip(&line.cells).map(|(kind, cell)| (kind.name().to_owned(), cell.json()));
+                    self.columns.iter().zip(&line.cells).map(|(name, cell)| ((*name).to_owned(), cell.json()));
                 json!({
                     "what": line.what,
                     "seen": cells.collect::<serde_json::Map<_, _>>(),
@@ -120,27 +150,31 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut rows = vec![["", "", "", "", "goal", ""].map(str::to_owned)];
-        for (at, kind) in KINDS.iter().enumerate() {
-            rows[0][at + 1] = kind.name().to_owned();
-        }
+        let columns = self.columns.len();
+        let row = |what: &str, cells: Vec<String>, goal: &str, verdict: &str| {
+            let mut row = vec![what.to_owned()];
+            row.extend(cells);
+            row.resize(columns + 1, String::new());
+            row.extend([goal.to_owned(), verdict.to_owned()]);
+            row
+        };
+        let mut rows = vec![row("", self.columns.iter().map(ToString::to_string).collect(), "goal", "")];
         for line in &self.lines {
-            let [ours, predecessor, by_hand] = line.cells.each_ref().map(Cell::to_string);
             let (goal, verdict) = match &line.goal {
-                Some((goal, met)) => (goal.clone(), if *met { "met" } else { "MISSED" }),
-                None => (String::new(), ""),
+                Some((goal, met)) => (goal.as_str(), if *met { "met" } else { "MISSED" }),
+                None => ("", ""),
             };
-            rows.push([line.what.to_owned(), ours, predecessor, by_hand, goal, verdict.to_owned()]);
+            rows.push(row(&line.what, line.cells.iter().map(Cell::to_string).collect(), goal, verdict));
         }
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<_> = (0..6).map(width).collect();
+        let widths: Vec<_> = (0..columns + 3).map(width).collect();
         writeln!(f, "{}  {}", self.id, self.title)?;
         for row in &rows {
             let mut text = String::from("  ");
             for (at, (cell, &width)) in row.iter().zip(&widths).enumerate() {
                 // Names and goals to the left, figures to the right.
                 match at {
-                    1..=3 => text += &format!("{cell:>width$}   "),
+                    at if (1..=columns).contains(&at) => text += &format!("{cell:>width$}   "),
                     _ => text += &format!("{cell:<width$}   "),
                 }
             }

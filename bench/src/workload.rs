@@ -4,20 +4,25 @@
 mod cold_crowd;
 mod cold_in_outage;
 mod expired_in_outage;
+mod many_providers;
+mod one_lookup;
 mod rotation;
+mod scaling;
 mod steady;
 mod unknown_kids;
 
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+
 use crate::contender::{KINDS, Kind};
 use crate::report::Table;
 
 type Run = fn(cap: Duration) -> Table;
 
-/// Every workload by its number.
-pub const ALL: [(&str, Run); 8] = [
+/// Every workload by its number. W1 and W2 come last: they install a recorder and a subscriber for good.
+pub const ALL: [(&str, Run); 15] = [
     ("W4", cold_crowd::run),
     ("W5A", cold_in_outage::run),
     ("W5B", expired_in_outage::run),
@@ -26,15 +31,26 @@ pub const ALL: [(&str, Run); 8] = [
     ("W9A", steady::run),
     ("W9B", steady::run_an_hour),
     ("W9C", steady::run_in_outage),
+    ("W7A", many_providers::run_in_use),
+    ("W7B", many_providers::run_idle),
+    ("W7C", many_providers::run_refreshes),
+    ("W1A", one_lookup::run_bare),
+    ("W1B", one_lookup::run_recorder),
+    ("W1C", one_lookup::run_observed),
+    ("W2", scaling::run),
 ];
+
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("the machine can start threads")
+}
 
 /// Runs one contender's part to its end; background tasks it leaves are dropped.
 fn alone<T, F>(part: F) -> T
 where
     F: Future<Output = T>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.expect("the machine can start threads");
+    let runtime = runtime();
     let seen = runtime.block_on(part);
     runtime.shutdown_background();
     seen

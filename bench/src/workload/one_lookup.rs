@@ -1,0 +1,127 @@
+//! W1: one lookup of a fresh key, one thread, 1 provider and 10,000.
+
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+
+use super::runtime;
+use crate::counting;
+use crate::reads::{LIMIT, RESOLVE, Reader, WITH_KEY, readers};
+use crate::report::{Cell, Table};
+use crate::upstream::Upstream;
+
+const MANY: usize = 10_000;
+/// Slices of all contenders follow each other; a batch gives each its median slice, and the best batch counts.
+const BATCHES: usize = 5;
+const SLICES: usize = 15;
+const LOOKUPS: usize = 20_000;
+const COUNTED: usize = 1_000;
+
+pub(super) fn run_bare(_cap: Duration) -> Table {
+    run("W1a", "one lookup, keys fresh, one thread; metrics on, nothing installed")
+}
+
+pub(super) fn run_recorder(_cap: Duration) -> Table {
+    install_recorder();
+    run("W1b", "the same with a metrics recorder")
+}
+
+pub(super) fn run_observed(_cap: Duration) -> Table {
+    install_recorder();
+    install_subscriber();
+    run("W1c", "the same with a metrics recorder and a subscriber at INFO")
+}
+
+pub(super) fn install_recorder() {
+    ours::install_default_exporter().expect("no other recorder is installed");
+}
+
+/// At INFO, writing nowhere.
+pub(super) fn install_subscriber() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let subscriber = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("info")).with_writer(std::io::sink);
+        tracing_subscriber::util::SubscriberInitExt::init(subscriber.finish());
+    });
+}
+
+/// What one lookup of one contender takes.
+struct Seen {
+    name: &'static str,
+    nanos: f64,
+    allocations: f64,
+}
+
+fn run(id: &'static str, title: &str) -> Table {
+    let upstream = Upstream::start();
+    let columns = ["1 provider", "of the limit", "allocations", "10,000", "of the limit", "allocations"];
+    let mut table = Table::with_columns(id, title, columns);
+    let [one, many] = [1, MANY].map(|providers| {
+        let runtime = runtime();
+        let readers = runtime.block_on(readers(&upstream, providers));
+        let seen = measure(&runtime, &readers, providers);
+        runtime.shutdown_background();
+        seen
+    });
+    let limit = |of: &[Seen]| of.iter().find(|seen| seen.name == LIMIT).map_or(f64::NAN, |seen| seen.nanos);
+    let limits = [limit(&one), limit(&many)];
+    for seen in &one {
+        let other = many.iter().find(|other| other.name == seen.name);
+        let of = |seen: Option<&Seen>, limit: f64| match seen {
+            Some(seen) => {
+                [Cell::Nanos(seen.nanos), Cell::Times(seen.nanos / limit), Cell::Mean(seen.allocations)]
+            }
+            None => [Cell::None, Cell::None, Cell::None],
+        };
+        let [a, b, c] = of(Some(seen), limits[0]);
+        let [d, e, f] = of(other, limits[1]);
+        let cells = [a, b, c, d, e, f];
+        let within = |most: f64| {
+            [(Some(seen), limits[0]), (other, limits[1])]
+                .into_iter()
+                .filter_map(|(seen, limit)| Some((seen?, limit)))
+                .all(|(seen, limit)| seen.nanos <= most * limit && seen.allocations == 0.0)
+        };
+        match seen.name {
+            RESOLVE => table.judge(seen.name, cells, "≤ 1.5 × limit, no allocation", within(1.5)),
+            WITH_KEY => table.judge(seen.name, cells, "≤ 35/43 × limit, no allocation", within(35.0 / 43.0)),
+            _ => table.tell(seen.name, cells),
+        }
+    }
+    table
+}
+
+fn measure(runtime: &Runtime, readers: &[Reader], warm_up: usize) -> Vec<Seen> {
+    let mut best = vec![f64::INFINITY; readers.len()];
+    for _ in 0..BATCHES {
+        let mut slices = vec![Vec::with_capacity(SLICES); readers.len()];
+        for slice in 0..SLICES {
+            for (reader, times) in readers.iter().zip(&mut slices) {
+                let (warm_up, lookups) = (reader.lookups(0, warm_up), reader.lookups(slice * LOOKUPS, LOOKUPS));
+                times.push(runtime.block_on(async {
+                    // What the others pushed out of the caches comes back first.
+                    warm_up.await;
+                    let start = Instant::now();
+                    lookups.await;
+                    start.elapsed().as_secs_f64() * 1e9 / LOOKUPS as f64
+                }));
+            }
+        }
+        for (best, times) in best.iter_mut().zip(&mut slices) {
+            times.sort_by(f64::total_cmp);
+            *best = best.min(times[SLICES / 2]);
+        }
+    }
+    readers
+        .iter()
+        .zip(best)
+        .map(|(reader, nanos)| {
+            let lookups = reader.lookups(0, COUNTED);
+            let counted = counting::allocations(|| runtime.block_on(lookups));
+            // Background work of anybody may fall into the count; a lookup allocates each time or never.
+            Seen { name: reader.name, nanos, allocations: (counted as f64 / COUNTED as f64 * 10.0).round() / 10.0 }
+        })
+        .collect()
+}
