@@ -332,7 +332,8 @@ impl Scene {
         } else if expires.zip(want).is_some_and(|(got, want)| (got - want).abs() > 2)
             || expires.is_some() != want.is_some()
         {
-            Some(format!("I1: expires in {expires:?} ms, not {want:?}"))
+            let law = if expires < want { "I1: fresh too short" } else { "I2: fresh too long" };
+            Some(format!("{law}: for {expires:?} ms, not {want:?}"))
         } else if status.keys.len() > 2 * most || status.denied.len() != state.denied.len() {
             Some(format!("I9: {} keys and {} denials", status.keys.len(), status.denied.len()))
         } else {
