@@ -2,12 +2,14 @@
 //! must find that key, however often we ask and however the provider's sets flap.
 #![allow(clippy::unwrap_used, reason = "a corpus that cannot be read must fail")]
 
+mod corpora;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
+use corpora::corpora;
 use jwks_cache_core::freshness::{StoredHeaders, Timing};
 use jwks_cache_core::keyset::{KeyRules, KeySet};
 use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Outcome};
@@ -21,18 +23,6 @@ const POLLS: [u64; 5] = [MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR];
 const GRACES: [u64; 3] = [0, 10 * MINUTE, 48 * HOUR];
 /// How often a token of each key comes by.
 const TOKENS: u64 = 10 * MINUTE;
-
-/// The folder beside the checkout, or the one the environment names; CI must have it.
-fn corpora() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
-    let folder = std::env::var_os("JWKS_CACHE_CORPORA").map_or_else(|| beside.into(), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "no corpora at {}", folder.display());
-    println!("skipped: no corpora at {}", folder.display());
-    None
-}
 
 /// What a provider published, from when, in seconds.
 struct Recording {

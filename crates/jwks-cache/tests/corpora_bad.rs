@@ -2,14 +2,16 @@
 //! that are held, and which of its own keys serve.
 #![allow(clippy::unwrap_used, reason = "a corpus that cannot be read must fail")]
 
+#[path = "../../jwks-cache-core/tests/corpora/mod.rs"]
+mod corpora;
 mod stage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use corpora::corpora;
 use jwks_cache_testkit::Reply;
 use serde_json::Value;
-use stage::corpora;
 use stage::served::{HELD, JWKS, Stage};
 
 fn json(path: PathBuf) -> Value {

@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a corpus that cannot be read must fail")]
 #![cfg(target_os = "linux")]
 
+#[path = "../../jwks-cache-core/tests/corpora/mod.rs"]
+mod corpora;
 mod stage;
 
+use corpora::corpora;
 use jwks_cache_testkit::Reply;
-use stage::{corpora, peak};
+use stage::peak;
 
 #[tokio::test]
 async fn no_bomb_of_the_corpora_costs_more_than_4_mib() {

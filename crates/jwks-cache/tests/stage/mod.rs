@@ -12,7 +12,6 @@ pub(crate) mod served;
 pub(crate) mod socket;
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -82,16 +81,4 @@ pub(crate) async fn took<T>(what: impl Future<Output = T>) -> (Duration, T) {
     let began = socket_now();
     let out = what.await;
     (began.elapsed(), out)
-}
-
-/// The shared corpora: the folder beside the checkout, or the one the environment names; CI must have it.
-pub(crate) fn corpora() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
-    let folder = std::env::var_os("JWKS_CACHE_CORPORA").map_or_else(|| beside.into(), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "no corpora at {}", folder.display());
-    println!("skipped: no corpora at {}", folder.display());
-    None
 }
