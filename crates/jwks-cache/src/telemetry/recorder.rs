@@ -34,6 +34,7 @@ enum Handle {
 impl Recorder {
     pub(super) fn flush(&self, tenant: &str, provider: &str, told: &[Told]) {
         self.with(tenant, provider, |handles, recorder| {
+            handles.told.reserve_exact(told.len().saturating_sub(handles.told.len()));
             for told in told.iter().skip(handles.told.len()) {
                 let key = key(told.name, tenant, provider, told.label);
                 handles.told.push(match told.value {
