@@ -29,7 +29,8 @@ pub(crate) enum Absent {
 }
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
-pub(crate) const DEFAULT_GROUPS: &[&str] = &["unit", "corpora", "six-mutants", "idp", "sim", "fuzz-smoke"];
+pub(crate) const DEFAULT_GROUPS: &[&str] =
+    &["unit", "corpora", "six-mutants", "idp", "sim", "concurrency", "fuzz-smoke"];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -77,6 +78,16 @@ pub(crate) const GROUPS: &[Part] = &[
             let hot = ["jwks-cache", "jwks-cache-core", "jwks-cache-testkit"];
             let optimised = hot.map(|it| format!("--config profile.dev.package.{it}.opt-level=1"));
             Ok(vec![simulation(&optimised.join(" "), "")])
+        },
+    },
+    Part {
+        name: "concurrency",
+        shows: "the registry under a scheduler that tries interleavings; JWKS_CACHE_SCHEDULES=n sets how many",
+        needs: &[],
+        commands: |_| {
+            Ok(vec![words(
+                "cargo test --manifest-path concurrency/Cargo.toml --test interleavings -- --nocapture",
+            )])
         },
     },
     Part {

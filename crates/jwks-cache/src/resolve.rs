@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
-use crate::lock;
 use crate::refresh::{Asked, KidAsked, Provider};
 use crate::slot::{Ended, Flight, View};
+use crate::sync::lock;
 
 /// What a lookup wants of a view.
 pub(crate) trait Want {
