@@ -30,7 +30,7 @@ pub(crate) enum Absent {
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
 pub(crate) const DEFAULT_GROUPS: &[&str] =
-    &["unit", "corpora", "six-mutants", "idp", "sim", "concurrency", "fuzz-smoke"];
+    &["unit", "corpora", "model", "six-mutants", "idp", "sim", "concurrency", "fuzz-smoke"];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -45,6 +45,15 @@ pub(crate) const GROUPS: &[Part] = &[
         shows: "the collected key sets, headers and malformed inputs beside the checkout",
         needs: &[],
         commands: corpora,
+    },
+    Part {
+        name: "model",
+        shows: "20,000 random lives beside the reference model, and generated inputs beside two other readers",
+        needs: &[],
+        // Uncaptured, as they print what they met, and each difference with who is right.
+        commands: |_| {
+            Ok(vec![words("cargo test -p jwks-cache-core --test model --test differential -- --nocapture")])
+        },
     },
     Part {
         name: "six-mutants",
@@ -136,8 +145,8 @@ fn simulation(profile: &str, selection: &str) -> Vec<String> {
     words(&format!("cargo test {profile} {test} -- --nocapture {selection}"))
 }
 
-/// Test files that have a group of their own, because they need a feature.
-const APART: &[&str] = &["simulation"];
+/// Test files that have a group of their own.
+const APART: &[&str] = &["differential", "model", "simulation"];
 
 /// The targets in `fuzz/`, each with the dictionary of its inputs.
 const FUZZ_TARGETS: &[(&str, &str)] = &[
