@@ -19,7 +19,10 @@ const FILES: [&str; 7] = [
 const LEAST_SCORE: usize = 90;
 
 /// Mutants that change nothing anybody could see, by a part of their name, and why.
-const EQUIVALENT: &[(&str, &str)] = &[];
+const EQUIVALENT: &[(&str, &str)] = &[(
+    "match guard in_string with true in is_nested_too_deep",
+    "a backslash outside a string is no JSON, and is refused a line later",
+)];
 
 /// The lines of one of cargo-mutants' lists.
 fn list(folder: &Path, name: &str) -> Vec<String> {
