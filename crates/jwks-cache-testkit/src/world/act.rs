@@ -68,9 +68,11 @@ pub(super) const ACTS: &[Act] = &[
     Act {
         name: "health",
         weight: 40,
-        play: |stage, _| Box::pin(async { drop(stage.registry.health().await) }),
+        play: |stage, slot| {
+            Box::pin(async move { drop(ends(&stage.world, slot, "health", stage.registry.health()).await) })
+        },
     },
-    Act { name: "warm up", weight: 20, play: |stage, _| Box::pin(stage.warm_up()) },
+    Act { name: "warm up", weight: 20, play: |stage, slot| Box::pin(stage.warm_up(slot)) },
     Act { name: "the wall is stepped", weight: 30, play: |stage, _| Box::pin(stage.step_wall()) },
     Act { name: "suspended", weight: 10, play: |stage, _| Box::pin(stage.suspend()) },
 ];
@@ -85,6 +87,23 @@ pub(super) fn draw(chance: &mut Chance) -> &'static Act {
         }
     }
     &ACTS[0]
+}
+
+/// No wait is longer, whatever is set here.
+pub(super) const HANGS: Duration = Duration::from_secs(60);
+
+/// What a call brings, which must end (I8).
+pub(super) async fn ends<T>(
+    world: &Shared,
+    slot: usize,
+    what: &str,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    let outcome = tokio::time::timeout(HANGS, call).await.ok();
+    if outcome.is_none() {
+        world.lock().blame(slot, format!("I8: {what} still waits after {HANGS:?}"));
+    }
+    outcome
 }
 
 /// Where acts are played: the cache, and the world around it.
@@ -147,7 +166,8 @@ impl Stage {
             scene.hear();
             registration(slot, source, &mut scene.chance)
         };
-        let admitted = self.registry.register(registration.clone()).await;
+        let call = self.registry.register(registration.clone());
+        let Some(admitted) = ends(&self.world, slot, "register", call).await else { return };
         let mut scene = self.world.lock();
         if let Err(error) = admitted {
             scene.blame(slot, format!("a sound registration was refused: {error}"));
@@ -206,7 +226,9 @@ impl Stage {
     /// Gone, read while it is, and back soon.
     async fn unregister(&self, slot: usize) {
         self.world.lock().hear();
-        let was_there = self.registry.unregister(&tenant(slot), provider(slot)).await;
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let call = self.registry.unregister(&tenant, provider);
+        let Some(was_there) = ends(&self.world, slot, "unregister", call).await else { return };
         {
             let mut scene = self.world.lock();
             let now = scene.now();
@@ -240,10 +262,13 @@ impl Stage {
                 (began, site.incarnation, deadline.unwrap_or_default())
             };
             let (tenant, provider) = (tenant(slot), provider(slot));
-            let _ = match to_the_end {
-                true => registry.refresh_and_wait(&tenant, provider).await,
-                false => registry.refresh(&tenant, provider).await,
+            let call = async {
+                match to_the_end {
+                    true => registry.refresh_and_wait(&tenant, provider).await,
+                    false => registry.refresh(&tenant, provider).await,
+                }
             };
+            let Some(_) = ends(&world, slot, "a refresh", call).await else { return };
             let mut scene = world.lock();
             let took = scene.clock.socket() - began;
             let site = &mut scene.sites[slot];
@@ -263,7 +288,9 @@ impl Stage {
             let ids = sites[slot].book.now().deniable();
             if ids.is_empty() { "k0".to_owned() } else { ids[chance.index(ids.len())].clone() }
         };
-        if self.registry.deny_key(&tenant(slot), provider(slot), &id).await.is_ok() {
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let call = self.registry.deny_key(&tenant, provider, &id);
+        if let Some(Ok(_)) = ends(&self.world, slot, "a denial", call).await {
             let mut scene = self.world.lock();
             let now = scene.now();
             scene.sites[slot].book.change(now, |state| state.deny(&id));
@@ -273,7 +300,9 @@ impl Stage {
     async fn allow(&self, slot: usize) {
         let id = self.world.lock().sites[slot].book.now().denied.keys().next().cloned();
         let Some(id) = id else { return };
-        if self.registry.allow_key(&tenant(slot), provider(slot), &id).await.is_ok() {
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let call = self.registry.allow_key(&tenant, provider, &id);
+        if let Some(Ok(_)) = ends(&self.world, slot, "lifting a denial", call).await {
             let mut scene = self.world.lock();
             let now = scene.now();
             scene.sites[slot].book.change(now, |state| state.denied.remove(&id));
@@ -286,9 +315,18 @@ impl Stage {
         }
     }
 
-    async fn warm_up(&self) {
-        let registry = self.registry.clone();
-        tokio::spawn(async move { registry.warm_up(Duration::from_secs(5)).await });
+    async fn warm_up(&self, slot: usize) {
+        let (world, registry) = (self.world.clone(), self.registry.clone());
+        tokio::spawn(async move {
+            let deadline = Duration::from_secs(5);
+            let began = world.lock().clock.socket();
+            let Some(_) = ends(&world, slot, "warming up", registry.warm_up(deadline)).await else { return };
+            let mut scene = world.lock();
+            let took = scene.clock.socket() - began;
+            if took > deadline + TICK {
+                scene.blame(slot, format!("I8: warming up took {took:?}, not {deadline:?}"));
+            }
+        });
     }
 
     async fn step_wall(&self) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jwks_cache::jsonwebtoken::jwk::AlgorithmParameters;
 use jwks_cache::{Algorithm, Error, ErrorKind, KeyError, Registry};
 
+use super::act::HANGS;
 use super::document::{Kid, Material, material_of_thumbprint, material_of_x, name};
 use super::law::{Allowed, Seen, shown, stray};
 use super::scene::{Scene, Shared, TICK, provider, tenant};
@@ -24,9 +25,6 @@ pub(super) const ANSWERS: &[&str] = &[
     "not registered",
     "dropped",
 ];
-
-/// No wait is longer, whatever is set here.
-const HANGS: Duration = Duration::from_secs(60);
 
 /// What a reader asks for.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +128,10 @@ fn judge(scene: &mut Scene, slot: usize, wanted: Wanted, got: &Got, seen: &Seen,
         scene.blame(slot, format!("I8: {wanted:?} took {took:?}, not {most:?}"));
     }
     let kind = kind(wanted, got, seen, took);
-    scene.note(slot, "answer", kind, "");
+    match got {
+        Got::Nothing(error) => scene.note(slot, "answer", kind, error),
+        Got::Set(_) | Got::Key(_) => scene.note(slot, "answer", kind, format_args!("{:?}", of(got))),
+    }
 }
 
 /// How long this may have taken.

@@ -1,7 +1,7 @@
 //! Everything the world knows, and the wire between its providers and the cache.
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use jwks_cache::{
 use super::budget::{Budget, Paid};
 use super::chance::{Chance, mixed};
 use super::clock::WorldClock;
-use super::document::{Document, Material, material_of_thumbprint};
+use super::document::{Document, Material, Use, material_of_thumbprint};
 use super::fault::{Exchange, Reply};
 use super::figures::Figures;
 use super::law::{Book, Held, State, stray};
@@ -117,9 +117,9 @@ impl Scene {
     ) {
         self.figures.count(group, kind);
         let time = u64::try_from(self.clock.passed().as_nanos()).unwrap_or(u64::MAX);
-        let text =
-            group.bytes().chain(kind.bytes()).fold(slot as u64, |sum, byte| mixed(sum ^ u64::from(byte)));
-        self.digest = mixed(self.digest ^ mixed(time) ^ text);
+        let mut text = Folded(slot as u64);
+        let _ = write!(text, "{group} {kind} {detail}");
+        self.digest = mixed(self.digest ^ mixed(time) ^ text.0);
         if self.tell {
             println!("{:>14.3} p{slot} {group}: {kind} {detail}", self.clock.passed().as_secs_f64());
         }
@@ -345,11 +345,26 @@ impl Scene {
     }
 }
 
+/// A text as a number (FNV-1a).
+struct Folded(u64);
+
+impl Write for Folded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 =
+            text.bytes().fold(self.0, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Ok(())
+    }
+}
+
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Document(document) => {
-                write!(f, "{} {:?}", document.number, document.keys)
+                write!(f, "{}", document.number)?;
+                document.keys.iter().try_for_each(|key| {
+                    write!(f, " k{}={}", key.kid, key.material)?;
+                    if key.good_for == Use::Signature { Ok(()) } else { write!(f, " {:?}", key.good_for) }
+                })
             }
             Self::Failure { reason, .. } => f.write_str(reason),
             Self::NotModified | Self::Rubbish(_) | Self::Silence => Ok(()),
