@@ -11,7 +11,6 @@
 //!   within `removal_grace` of it; I3 and unusable after that (`law`, `read`);
 //! - I4 requests stay inside the budget, whatever is asked for (`budget`); I7 one at a time;
 //! - I5 no provider's key answers for another, though all use the same kids (`document`);
-//! - I6 a document of a flight that was ended never replaces a newer one (`scene`);
 //! - I8 every wait ends by its deadline (`read`, `act`); I9 what is held per provider is bounded (`scene`).
 //!
 //! What can happen is in two tables: `fault` (what is wrong with a provider) and `act` (everything else).

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use jwks_cache::{IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy};
+use jwks_cache::{
+    Algorithm, IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy,
+};
 
 use super::chance::Chance;
 use super::origin::Origin;
@@ -181,16 +183,7 @@ impl Stage {
             let tightened = old.allowed_domains.is_empty() && !registration.allowed_domains.is_empty();
             old.jwks_url == registration.jwks_url && !tightened
         });
-        site.book.change(now, |state| {
-            if !keeps {
-                state.held = None;
-                state.left.clear();
-            }
-            if old.is_none() {
-                state.denied.clear();
-            }
-            state.registration = Some(Arc::new(registration));
-        });
+        site.book.change(now, |state| state.register(Arc::new(registration), keeps));
         if keeps {
             site.budget.reregistered(now, site.book.now());
         } else {
@@ -342,7 +335,7 @@ impl Stage {
     }
 }
 
-/// Sound settings, every one of them drawn.
+/// Sound settings, drawn; but where a provider is, how large its answers may be, and what needs a real wire.
 fn registration(slot: usize, source: u64, chance: &mut Chance) -> IdentityProviderRegistration {
     let secs = Duration::from_secs;
     let mut new = IdentityProviderRegistration::new(tenant(slot), provider(slot), url(slot, source))
@@ -352,7 +345,10 @@ fn registration(slot: usize, source: u64, chance: &mut Chance) -> IdentityProvid
     }
     new.refresh_early = chance.pick(&[secs(1), secs(31), secs(300)]);
     new.stale_while_error = chance.pick(&[secs(0), secs(61), secs(3_600), secs(86_400)]);
+    new.min_ttl = chance.pick(&[secs(30), secs(30), secs(120)]);
     new.max_ttl = chance.pick(&[secs(3_600), secs(86_400)]);
+    new.default_ttl = chance.pick(&[secs(10), secs(300), secs(7_200)]);
+    new.http_strict = chance.percent(10);
     new.max_trust_age = chance.pick(&[None, None, Some(secs(600)), Some(secs(7_200)), Some(secs(172_800))]);
     new.removal_grace = chance.pick(&[secs(0), secs(600), secs(172_800)]);
     new.negative_cache_ttl = chance.pick(&[secs(0), secs(5)]);
@@ -366,7 +362,13 @@ fn registration(slot: usize, source: u64, chance: &mut Chance) -> IdentityProvid
         RefreshMode::WhileInUse,
         RefreshMode::Always,
     ]);
-    new.max_keys = 64;
+    new.max_keys = chance.pick(&[5, 64, 64]);
+    new.algorithms = match chance.below(20) {
+        0..12 => Vec::new(),
+        12..19 => vec![Algorithm::RS256, Algorithm::EdDSA],
+        // None of the world's keys is for this.
+        _ => vec![Algorithm::ES256],
+    };
     let initial_backoff = Duration::from_millis(chance.pick(&[100, 250, 1_000]));
     new.retry_policy = RetryPolicy {
         max_retries: u32::try_from(chance.below(4)).unwrap_or(0),

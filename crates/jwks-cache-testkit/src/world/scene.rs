@@ -19,6 +19,7 @@ use super::fault::{Exchange, Reply};
 use super::figures::Figures;
 use super::law::{Book, Held, State, stray};
 use super::origin::{Origin, etag};
+use super::read::names_another;
 
 /// Waits of tokio end on whole milliseconds.
 pub(super) const TICK: Duration = Duration::from_millis(2);
@@ -30,14 +31,12 @@ pub(super) struct Site {
     pub(super) budget: Budget,
     /// Counts what ends a running flight: another registration, or none.
     pub(super) incarnation: u64,
-    /// What came in answer to a flight that had been ended; nobody may ever see it.
-    superseded: Option<Arc<Document>>,
 }
 
 impl Site {
     pub(super) fn new(origin: Origin, crowded: bool) -> Self {
         let budget = Budget::new(crowded);
-        Self { origin, book: Book::default(), budget, incarnation: 0, superseded: None }
+        Self { origin, book: Book::default(), budget, incarnation: 0 }
     }
 
     fn under(&self) -> Option<Arc<IdentityProviderRegistration>> {
@@ -217,9 +216,6 @@ impl Scene {
             Reply::Document(document) => {
                 let held = Held { document: document.clone(), promise: promise.clone(), age, at: now, wall };
                 let taken = current && site.book.change(now, |state| state.adopt(held));
-                if !current {
-                    site.superseded = Some(document.clone());
-                }
                 let (headers, body) = (promise.headers(document), document.body().into_bytes());
                 let fetched = Fetched { status: StatusCode::OK, headers, body, timing, requests: 1 };
                 (if taken { "document" } else { "refused document" }, taken, Ok(fetched))
@@ -300,6 +296,8 @@ impl Scene {
         let (usable, retiring) = (with("usable"), with("retiring"));
         let ready = matches!(status.state, ProviderState::Ready | ProviderState::Refreshing);
         let most = state.registration.as_ref().map_or(0, |under| under.max_keys as usize);
+        let leaving = status.keys.iter().filter(|key| key.state == "retiring").count();
+        let published = status.keys.len() - leaving;
         let fresh_until = state.times().map(|times| times.fresh_until);
         let expires = status.expires_at.map(|at| (at - self.clock.wall()).num_milliseconds());
         let want = fresh_until.map(|until| {
@@ -308,17 +306,10 @@ impl Scene {
         });
         let blame = if let Some(owner) = stray(slot, usable.iter().chain(&retiring).copied()) {
             Some(format!("I5: shows a key of p{owner}"))
+        } else if let Some(text) = status.last_error.as_ref().filter(|text| names_another(slot, text)) {
+            Some(format!("I5: an error of another provider: {text}"))
         } else if usable != state.usable() {
-            let old = site
-                .superseded
-                .as_ref()
-                .is_some_and(|old| old.usable().map(|key| key.material).eq(usable.iter().copied()));
-            let law = if old {
-                "I6: an older document replaced a newer one"
-            } else {
-                "I1: not the set that came last"
-            };
-            Some(format!("{law}: {usable:?} for {:?}", state.usable()))
+            Some(format!("I1: not the set that came last: {usable:?} for {:?}", state.usable()))
         } else if !retiring.is_subset(&state.retiring(now)) {
             Some(format!("I3: still retiring {retiring:?}, but only {:?} may be", state.retiring(now)))
         } else if ready != state.is_servable(now) {
@@ -328,14 +319,15 @@ impl Scene {
                 status.state
             ))
         } else if status.last_refresh != state.held.as_ref().map(|held| held.wall) {
-            Some(format!("I6: last refreshed {:?}", status.last_refresh))
+            Some(format!("I1: last refreshed {:?}", status.last_refresh))
         } else if expires.zip(want).is_some_and(|(got, want)| (got - want).abs() > 2)
             || expires.is_some() != want.is_some()
         {
             let law = if expires < want { "I1: fresh too short" } else { "I2: fresh too long" };
             Some(format!("{law}: for {expires:?} ms, not {want:?}"))
-        } else if status.keys.len() > 2 * most || status.denied.len() != state.denied.len() {
-            Some(format!("I9: {} keys and {} denials", status.keys.len(), status.denied.len()))
+        } else if published > most || leaving > most || status.denied.len() != state.denied.len() {
+            let denied = status.denied.len();
+            Some(format!("I9: {published} keys, {leaving} retiring, {denied} denials; {most} keys may be"))
         } else {
             None
         };
