@@ -3,8 +3,8 @@
 //! sockets; all that happens follows from a seed, so a seed that broke a law replays exactly.
 //!
 //! [`simulate`] runs one seed: seven days of at least three providers with lifetimes from 30 s to 24 h, at
-//! least a fault an hour and ten thousand reads. After every event what the cache shows and answers is held
-//! against the laws:
+//! least a fault an hour and ten thousand reads. What the cache shows of every provider is held against the
+//! laws after every act, that of one provider whenever a request of its ends, and every answer as it comes:
 //!
 //! - I1 a failed refresh never changes the served set, nor how long it is served (`law`, `scene`);
 //! - I2 a key is usable only if a document of at most `max_trust_age` ago held it, and the last one or one
@@ -29,11 +29,13 @@ mod origin;
 mod read;
 mod scene;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jwks_cache::Registry;
+use jwks_cache::{Error, Registry};
+use tokio::sync::Notify;
 
 pub use self::figures::Figures;
 
@@ -99,12 +101,15 @@ async fn live(seed: u64, tell: bool) -> Result<Run, String> {
     let registry_seed = chance.below(u64::MAX);
     let mut figures = Figures::new();
     figures.seeds = 1;
+    let call = Arc::new(Notify::new());
     let world = Shared::new(Scene {
         clock: clock.clone(),
         chance,
         sites,
         figures,
         events: None,
+        stirred: BTreeSet::new(),
+        call: call.clone(),
         broken: None,
         digest: 0,
         limit,
@@ -123,6 +128,17 @@ async fn live(seed: u64, tell: bool) -> Result<Run, String> {
     for slot in 0..slots {
         stage.register(slot, 0).await;
     }
+    tokio::spawn({
+        let stage = stage.clone();
+        async move {
+            loop {
+                // Whoever stirred the provider is done when this is polled.
+                call.notified().await;
+                let stirred = std::mem::take(&mut stage.world.lock().stirred);
+                look_at(&stage, stirred).await;
+            }
+        }
+    });
     while clock.passed() < LASTS {
         let (pause, act, slot) = {
             let chance = &mut world.lock().chance;
@@ -134,13 +150,15 @@ async fn live(seed: u64, tell: bool) -> Result<Run, String> {
             (pause, act::draw(chance), chance.index(slots))
         };
         tokio::time::sleep(pause).await;
-        inspect(&stage, slot).await?;
+        look_at(&stage, [slot]).await;
         world.lock().note(slot, "act", act.name, "");
         (act.play)(&stage, slot).await;
-        inspect(&stage, slot).await?;
-    }
-    for slot in 0..slots {
-        inspect(&stage, slot).await?;
+        look_at(&stage, 0..slots).await;
+        let broken = world.lock().broken.take();
+        if let Some(broken) = broken {
+            world.lock().over = true;
+            return Err(broken);
+        }
     }
     let mut scene = world.lock();
     scene.over = true;
@@ -151,16 +169,19 @@ async fn live(seed: u64, tell: bool) -> Result<Run, String> {
     Ok(Run { figures: scene.figures.clone(), digest: scene.digest })
 }
 
-/// Holds what the cache shows of a provider against the laws, and stops at the first that is broken.
-async fn inspect(stage: &Stage, slot: usize) -> Result<(), String> {
+/// Holds what the cache shows of providers against the laws.
+async fn look_at(stage: &Stage, slots: impl IntoIterator<Item = usize>) {
     stage.world.lock().hear();
-    match stage.registry.provider_status(&tenant(slot), provider(slot)).await {
-        Ok(status) => stage.world.lock().inspect(slot, &status),
-        Err(error) => stage.world.lock().blame(slot, format!("a registered provider has no status: {error}")),
+    for slot in slots {
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let call = stage.registry.provider_status(&tenant, provider);
+        let Some(status) = act::ends(&stage.world, slot, "the status", call).await else { return };
+        let mut scene = stage.world.lock();
+        let registered = scene.sites[slot].book.now().registration.is_some();
+        match status {
+            Ok(status) if registered => scene.inspect(slot, &status),
+            Err(Error::NotRegistered { .. }) if !registered => {}
+            other => scene.blame(slot, format!("registered: {registered}, but the status is {other:?}")),
+        }
     }
-    let mut scene = stage.world.lock();
-    scene.broken.take().map_or(Ok(()), |broken| {
-        scene.over = true;
-        Err(broken)
-    })
 }

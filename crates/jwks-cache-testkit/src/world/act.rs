@@ -71,7 +71,10 @@ pub(super) const ACTS: &[Act] = &[
         name: "health",
         weight: 40,
         play: |stage, slot| {
-            Box::pin(async move { drop(ends(&stage.world, slot, "health", stage.registry.health()).await) })
+            Box::pin(async move {
+                stage.world.lock().asked();
+                ends(&stage.world, slot, "health", stage.registry.health()).await;
+            })
         },
     },
     Act { name: "warm up", weight: 20, play: |stage, slot| Box::pin(stage.warm_up(slot)) },
@@ -109,6 +112,7 @@ pub(super) async fn ends<T>(
 }
 
 /// Where acts are played: the cache, and the world around it.
+#[derive(Clone)]
 pub(super) struct Stage {
     pub(super) world: Shared,
     pub(super) registry: Registry,
@@ -174,6 +178,7 @@ impl Stage {
         if let Err(error) = admitted {
             scene.blame(slot, format!("a sound registration was refused: {error}"));
         }
+        scene.say(slot, format_args!("{registration:?}"));
         let now = scene.now();
         let site = &mut scene.sites[slot];
         let old = site.book.now().registration.clone();
@@ -312,7 +317,11 @@ impl Stage {
         let (world, registry) = (self.world.clone(), self.registry.clone());
         tokio::spawn(async move {
             let deadline = Duration::from_secs(5);
-            let began = world.lock().clock.socket();
+            let began = {
+                let mut scene = world.lock();
+                scene.asked();
+                scene.clock.socket()
+            };
             let Some(_) = ends(&world, slot, "warming up", registry.warm_up(deadline)).await else { return };
             let mut scene = world.lock();
             let took = scene.clock.socket() - began;
@@ -332,6 +341,8 @@ impl Stage {
         let mut scene = self.world.lock();
         let span = Duration::from_secs(scene.chance.seconds(5, 30_000));
         scene.clock.suspend(span);
+        let now = scene.now();
+        scene.sites.iter_mut().for_each(|site| site.budget.overslept(now));
     }
 }
 

@@ -305,6 +305,11 @@ impl Book {
         change(Arc::make_mut(&mut self.now))
     }
 
+    /// Whether somebody waits for an answer.
+    pub(super) fn is_read(&self) -> bool {
+        self.readers > 0
+    }
+
     pub(super) fn begin_reading(&mut self, at: Moment) -> Bookmark {
         self.readers += 1;
         Bookmark(self.passed, at)

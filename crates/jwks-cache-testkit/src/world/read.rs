@@ -53,8 +53,9 @@ pub(super) async fn read(world: Shared, registry: Registry, slot: usize, wanted:
             (false, Some(_)) => READS[4],
         };
         scene.note(slot, "read", kind, "");
-        let now = scene.now();
-        (scene.sites[slot].book.begin_reading(now), scene.clock.socket())
+        let (now, socket) = (scene.now(), scene.clock.socket());
+        scene.sites[slot].budget.asked(socket);
+        (scene.sites[slot].book.begin_reading(now), socket)
     };
     let lookup = async {
         let (tenant, kid) = (tenant(slot), wanted.kid.map(name));
@@ -84,6 +85,7 @@ pub(super) async fn read(world: Shared, registry: Registry, slot: usize, wanted:
         }
         return;
     };
+    scene.sites[slot].budget.read(now);
     judge(&mut scene, slot, wanted, &got, &seen, took);
 }
 

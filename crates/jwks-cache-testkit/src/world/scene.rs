@@ -10,6 +10,7 @@ use jwks_cache::{
     Clock, Fetch, FetchRequest, Fetched, Fetching, IdentityProviderRegistration, Moment, NotFetched,
     ProviderState, ProviderStatus, Subscription, Timing, What,
 };
+use tokio::sync::Notify;
 
 use super::budget::{Budget, Paid};
 use super::chance::{Chance, mixed};
@@ -50,6 +51,9 @@ pub(super) struct Scene {
     pub(super) sites: Vec<Site>,
     pub(super) figures: Figures,
     pub(super) events: Option<Subscription>,
+    /// Providers to which something happened that nobody has looked at, and the call to look.
+    pub(super) stirred: BTreeSet<usize>,
+    pub(super) call: Arc<Notify>,
     /// The first law that was broken.
     pub(super) broken: Option<String>,
     /// Folds all that happened, to compare two runs of one seed.
@@ -119,8 +123,13 @@ impl Scene {
         let mut text = Folded(slot as u64);
         let _ = write!(text, "{group} {kind} {detail}");
         self.digest = mixed(self.digest ^ mixed(time) ^ text.0);
+        self.say(slot, format_args!("{group}: {kind} {detail}"));
+    }
+
+    /// Said where somebody listens.
+    pub(super) fn say(&self, slot: usize, what: impl fmt::Display) {
         if self.tell {
-            println!("{:>14.3} p{slot} {group}: {kind} {detail}", self.clock.passed().as_secs_f64());
+            println!("{:>14.3} p{slot} {what}", self.clock.passed().as_secs_f64());
         }
     }
 
@@ -130,6 +139,12 @@ impl Scene {
             let at = self.clock.passed();
             self.broken = Some(format!("{what} (provider p{slot}, {:.3} s in)", at.as_secs_f64()));
         }
+    }
+
+    /// Somebody asks about all providers.
+    pub(super) fn asked(&mut self) {
+        let socket = self.clock.socket();
+        self.sites.iter_mut().for_each(|site| site.budget.asked(socket));
     }
 
     /// Hears what the cache says of its flights.
@@ -159,7 +174,8 @@ impl Scene {
             self.blame(slot, "I5: a request to a source that is not registered");
             return None;
         };
-        let paid = site.budget.begin(now, socket, request.bypass_caches, &under);
+        let readers = site.book.is_read();
+        let paid = site.budget.begin(now, socket, request.bypass_caches, readers, &under);
         let mut promise = site.origin.promise.clone();
         promise.date = Some(self.clock.true_wall());
         let sound = Reply::Document(site.origin.document.clone());
@@ -189,9 +205,11 @@ impl Scene {
         let ticket = Ticket { slot, incarnation: site.incarnation, now, socket, reply, tagged, promise };
         match paid {
             Err(why) => self.blame(slot, why),
-            Ok(Paid::First) => self.note(slot, "request", "first", ""),
             Ok(Paid::Retry) => self.note(slot, "request", "retry", ""),
-            Ok(Paid::MissingKid) => self.note(slot, "request", "missing kid", ""),
+            Ok(Paid::First(kind)) => {
+                self.note(slot, "request", "first", "");
+                self.note(slot, "flight", kind, "");
+            }
         }
         if let Some((fault, _)) = fault {
             self.note(slot, "fault", fault.name, "");
@@ -273,6 +291,8 @@ impl Scene {
 
     fn leave(&mut self, ticket: &Ticket) {
         self.in_air -= 1;
+        self.stirred.insert(ticket.slot);
+        self.call.notify_one();
         let took = self.clock.socket() - ticket.socket;
         let site = &mut self.sites[ticket.slot];
         site.budget.end();
@@ -293,6 +313,7 @@ impl Scene {
             let material = |print: &str| material_of_thumbprint(print).unwrap_or(Material::MAX);
             keys.filter_map(|key| key.thumbprint.as_deref().map(material)).collect()
         };
+        let overdue = state.registration.as_ref().and_then(|under| site.budget.overdue(now, under));
         let (usable, retiring) = (with("usable"), with("retiring"));
         let ready = matches!(status.state, ProviderState::Ready | ProviderState::Refreshing);
         let most = state.registration.as_ref().map_or(0, |under| under.max_keys as usize);
@@ -304,7 +325,9 @@ impl Scene {
             let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
             millis(until.since(now)) - millis(now.since(until))
         });
-        let blame = if let Some(owner) = stray(slot, usable.iter().chain(&retiring).copied()) {
+        let blame = if let Some(overdue) = overdue {
+            Some(format!("due: no timer has refreshed this for {overdue:?}"))
+        } else if let Some(owner) = stray(slot, usable.iter().chain(&retiring).copied()) {
             Some(format!("I5: shows a key of p{owner}"))
         } else if let Some(text) = status.last_error.as_ref().filter(|text| names_another(slot, text)) {
             Some(format!("I5: an error of another provider: {text}"))
