@@ -11,7 +11,11 @@
 //!   within `removal_grace` of it; I3 and unusable after that (`law`, `read`);
 //! - I4 requests stay inside the budget, whatever is asked for (`budget`); I7 one at a time;
 //! - I5 no provider's key answers for another, though all use the same kids (`document`);
-//! - I8 every wait ends by its deadline (`read`, `act`); I9 what is held per provider is bounded (`scene`).
+//! - I8 every wait ends by its deadline (`read`, `act`); I9 what is held per provider is bounded (`scene`, `act`);
+//! - where there is a timer, a due refresh happens (`budget`).
+//!
+//! I6 is not held here: a flight that was ended cannot bring a document to this cache, so a world cannot have an
+//! older one come after a newer one. The model and the concurrency tests can.
 //!
 //! What can happen is in two tables: `fault` (what is wrong with a provider) and `act` (everything else).
 //! The world's clock is tokio's paused time, so that policy and socket waits keep their order; its laws share

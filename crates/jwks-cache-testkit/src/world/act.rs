@@ -3,16 +3,18 @@
 //!
 //! To add a kind, add a row.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use jwks_cache::{
-    Algorithm, IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy,
+    Algorithm, IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy, StatusMetric,
 };
 
 use super::chance::Chance;
+use super::document::name;
 use super::origin::Origin;
 use super::read::{self, Wanted};
 use super::scene::{Scene, Shared, TICK, provider, tenant, url};
@@ -46,6 +48,7 @@ macro_rules! rotation {
 pub(super) const ACTS: &[Act] = &[
     Act { name: "reads", weight: 8_300, play: |stage, slot| Box::pin(stage.reads(slot)) },
     Act { name: "flood of bogus kids", weight: 100, play: |stage, slot| Box::pin(stage.flood(slot)) },
+    Act { name: "flood beyond memory", weight: 4, play: |stage, slot| Box::pin(stage.great_flood(slot)) },
     Act { name: "fault", weight: 500, play: |stage, slot| Box::pin(stage.fault(slot)) },
     Act { name: "recovery", weight: 100, play: |stage, slot| Box::pin(stage.recovery(slot)) },
     rotation!("a key is added", |origin, _| origin.add_key()),
@@ -81,6 +84,9 @@ pub(super) const ACTS: &[Act] = &[
     Act { name: "the wall is stepped", weight: 30, play: |stage, _| Box::pin(stage.step_wall()) },
     Act { name: "suspended", weight: 10, play: |stage, _| Box::pin(stage.suspend()) },
 ];
+
+/// How much of a flood's kids is remembered as missing.
+pub(super) const MEMORIES: &[&str] = &["nothing", "some", "full"];
 
 /// Draws an act by weight.
 pub(super) fn draw(chance: &mut Chance) -> &'static Act {
@@ -151,6 +157,62 @@ impl Stage {
             }
             let pause = self.world.lock().chance.millis(1, 4_000);
             tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// More kids at once than the cache remembers as missing (I9): those of them that it does are counted.
+    async fn great_flood(&self, slot: usize) {
+        const REMEMBERED: u64 = 1_024;
+        let first = u32::try_from(self.world.lock().chance.below(1 << 30)).unwrap_or(0) | 1 << 20;
+        let kids: Vec<String> = (first..first + 1_100).map(name).collect();
+        // All come while a flight runs, so that the next began after every one of them.
+        self.refresh(slot, false).await;
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        self.world.lock().asked();
+        let asked: Vec<_> = kids
+            .iter()
+            .map(|kid| {
+                let (world, registry, kid) = (self.world.clone(), self.registry.clone(), kid.clone());
+                tokio::spawn(async move {
+                    let tenant = tenant(slot);
+                    let call = registry.key(&tenant, provider(slot), Some(&kid), Algorithm::EdDSA);
+                    if let Some(Ok(_)) = ends(&world, slot, "a kid of a flood", call).await {
+                        world.lock().blame(slot, "I2: a key under a bogus kid");
+                    }
+                })
+            })
+            .collect();
+        for asked in asked {
+            // It does not panic, and nobody aborts it.
+            let _ = asked.await;
+        }
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let known = async || {
+            let status = self.registry.provider_status(&tenant, provider).await.ok()?;
+            let known = |metric: &&StatusMetric| {
+                metric.name == "jwks_cache_kid_misses_total"
+                    && metric.labels.get("outcome").is_some_and(|outcome| outcome == "known_missing")
+            };
+            let known = status.metrics.iter().find(known)?.value;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+            Some(known as u64)
+        };
+        self.world.lock().asked();
+        let before = known().await;
+        for kid in &kids {
+            // Looked at once: what it knows to be missing, it says at once.
+            let call = self.registry.key(&tenant, provider, Some(kid), Algorithm::EdDSA);
+            let _ = pin!(call).poll(&mut Context::from_waker(Waker::noop()));
+        }
+        let after = known().await;
+        let mut scene = self.world.lock();
+        match after.zip(before).map(|(after, before)| after - before) {
+            Some(0) => scene.note(slot, "memory", MEMORIES[0], ""),
+            Some(..REMEMBERED) => scene.note(slot, "memory", MEMORIES[1], ""),
+            Some(REMEMBERED) => scene.note(slot, "memory", MEMORIES[2], ""),
+            remembered => scene.blame(slot, format!("I9: it remembers {remembered:?} missing kids")),
         }
     }
 

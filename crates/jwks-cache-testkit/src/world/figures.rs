@@ -21,12 +21,13 @@ const REQUESTS: &[&str] = &["first", "retry"];
 
 impl Figures {
     pub(super) fn new() -> Self {
-        let groups: [(&str, Vec<&str>); 7] = [
+        let groups: [(&str, Vec<&str>); 8] = [
             ("act", act::ACTS.iter().map(|act| act.name).collect()),
             ("fault", fault::FAULTS.iter().map(|fault| fault.name).collect()),
             ("read", read::READS.to_vec()),
             ("answer", read::ANSWERS.to_vec()),
             ("request", REQUESTS.to_vec()),
+            ("memory", act::MEMORIES.to_vec()),
             ("flight", budget::FLIGHTS.to_vec()),
             ("exchange", EXCHANGES.to_vec()),
         ];
@@ -47,7 +48,8 @@ impl Figures {
         }
     }
 
-    /// All of a group: `act`, `fault`, `read`, `answer`, `request`, `flight`, `exchange`.
+    /// All of a group: `act`, `fault`, `read`, `answer`, `request`, `flight`, `exchange`,
+    /// `memory`.
     #[must_use]
     pub fn total(&self, group: &str) -> u64 {
         self.kinds.iter().filter(|((of, _), _)| *of == group).map(|(_, count)| count).sum()
