@@ -409,7 +409,8 @@ impl Lifecycle {
             let until = self.retires_at(old.left_at, old.last_held_at);
             Some(Retiring { key: old.key.narrowed(&rules)?, until, ..old.clone() })
         };
-        let retiring = held.retiring.iter().filter_map(anew).collect();
+        let most = usize::try_from(rules.max_keys).unwrap_or(usize::MAX);
+        let retiring = held.retiring.iter().filter_map(anew).take(most).collect();
         let timing = Timing {
             requested_at: held.requested_at,
             received_at: held.received_at,
@@ -1346,6 +1347,9 @@ mod tests {
         }
         assert_eq!(life.held().retiring.len(), 3);
         assert_eq!(life.retiring(), ["r18", "r17", "r16"], "the latest are kept");
+        let next = Policy { max_keys: 2, ..policy() };
+        life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.retiring(), ["r18", "r17"], "a smaller bound holds at once");
     }
 
     #[test]
