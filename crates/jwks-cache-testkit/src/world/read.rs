@@ -137,8 +137,9 @@ fn judge(scene: &mut Scene, slot: usize, wanted: Wanted, got: &Got, seen: &Seen,
             Got::Nothing(_) => "I2: no keys are held, but the answer is for another reason",
         };
         let error = if let Got::Nothing(error) = got { error.to_string() } else { String::new() };
-        let want = state.key(wanted.kid, *now);
-        scene.blame(slot, format!("{law}: {wanted:?} got {:?} {error}, not {want:?}", of(got)));
+        let (key, set) = (state.key(wanted.kid, *now), state.listed());
+        let want = if wanted.whole { format!("{set:?}") } else { format!("{key:?}") };
+        scene.blame(slot, format!("{law}: {wanted:?} got {:?} {error}, not {want}", of(got)));
     }
     if let Got::Nothing(error) = got {
         let of_this = error.provider().is_none_or(|of| of == (&*tenant(slot), provider(slot)));
