@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use aws_lc_rs::digest::{Context, SHA256};
 use jwks_cache_core::admission::Limits;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
+use jwks_cache_core::policy::Policy;
 use jwks_cache_core::{Dice, Moment};
 use tokio::runtime::Handle;
 
@@ -27,6 +28,7 @@ pub(crate) struct Engine {
     pub(crate) events: Events,
     dice: Mutex<SeededDice>,
     sets: Mutex<Sets>,
+    policy: Mutex<Weak<Policy>>,
     serials: AtomicU64,
     prepared: AtomicBool,
 }
@@ -61,6 +63,7 @@ impl Engine {
             events: Events::default(),
             dice: Mutex::new(seeded_dice(parts.seed)),
             sets: Mutex::default(),
+            policy: Mutex::default(),
             serials: AtomicU64::new(0),
             prepared: AtomicBool::new(false),
         })
@@ -81,6 +84,17 @@ impl Engine {
 
     pub(crate) fn now(&self) -> Moment {
         self.clock.now()
+    }
+
+    /// Shares the settings of providers that are registered one after another with the same.
+    pub(crate) fn policy(&self, policy: Policy) -> Arc<Policy> {
+        let mut last = lock(&self.policy);
+        if let Some(last) = last.upgrade().filter(|last| **last == policy) {
+            return last;
+        }
+        let policy = Arc::new(policy);
+        *last = Arc::downgrade(&policy);
+        policy
     }
 
     /// A number that no other provider of this engine has.

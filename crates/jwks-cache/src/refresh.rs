@@ -32,13 +32,16 @@ use crate::telemetry::Counters;
 pub use once::fetch_once;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
+///
+/// What a lookup reads stands in the first line: of many providers, each line comes from far away.
+#[repr(C, align(64))]
 pub(crate) struct Provider {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) slot: Slot,
+    pub(crate) counters: Counters,
     pub(crate) tenant: Arc<str>,
     pub(crate) id: Arc<str>,
     pub(crate) serial: u64,
-    pub(crate) slot: Slot,
-    pub(crate) counters: Counters,
-    pub(crate) engine: Arc<Engine>,
     owner: Mutex<Owner>,
 }
 
@@ -114,15 +117,10 @@ pub(crate) enum KidAsked {
 
 impl Provider {
     pub(crate) fn new(engine: Arc<Engine>, source: Source) -> Arc<Self> {
-        let policy = Arc::new(source.registration.policy());
+        let policy = engine.policy(source.registration.policy());
         let lifecycle = Lifecycle::new(policy.clone());
-        let (slot, publisher) = Slot::new(View {
-            published: lifecycle.published(),
-            policy,
-            flight: None,
-            last_error: None,
-            closed: false,
-        });
+        let view = View::new(lifecycle.published(), policy, None, None, false);
+        let (slot, publisher) = Slot::new(view);
         Arc::new(Self {
             tenant: source.registration.tenant_id.as_str().into(),
             id: source.registration.provider_id.as_str().into(),
@@ -259,7 +257,7 @@ impl Provider {
         let mut owner = lock(&self.owner);
         let owner = &mut *owner;
         let (old, new) = (&owner.source.registration, &source.registration);
-        let policy = Arc::new(new.policy());
+        let policy = self.engine.policy(new.policy());
         let keeps_keys = old.jwks_url == new.jwks_url
             && !old.is_tightened_by(new)
             && (owner.source.registry_domains == source.registry_domains);
@@ -396,13 +394,13 @@ impl Provider {
 
     /// Replaces what readers see by what the lifecycle says.
     fn publish(&self, owner: &mut Owner) -> Arc<View> {
-        let view = View {
-            published: owner.lifecycle.published(),
-            policy: Arc::<Policy>::clone(owner.lifecycle.policy()),
-            flight: owner.running.as_ref().map(|running| running.flight.clone()),
-            last_error: owner.last_error.clone(),
-            closed: owner.closed == Some(Closed::Unregistered),
-        };
+        let view = View::new(
+            owner.lifecycle.published(),
+            Arc::<Policy>::clone(owner.lifecycle.policy()),
+            owner.running.as_ref().map(|running| running.flight.clone()),
+            owner.last_error.clone(),
+            owner.closed == Some(Closed::Unregistered),
+        );
         self.slot.publish(&mut owner.publisher, view)
     }
 

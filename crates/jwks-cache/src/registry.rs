@@ -1,5 +1,6 @@
 //! The registry: which providers there are. What each does is `refresh`'s and `resolve`'s to say.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,16 +68,38 @@ impl Default for Settings {
     }
 }
 
-/// A provider's name; looked up by borrowed parts.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Name(Arc<str>, Arc<str>);
+/// A provider's name; looked up by borrowed parts. One text, so that comparing it reads one place: ids hold
+/// no `/`, so it names one pair.
+#[derive(Debug, PartialEq, Eq)]
+struct Name(Box<str>);
 
-#[derive(Hash)]
 struct NameRef<'a>(&'a str, &'a str);
+
+impl Name {
+    fn new(tenant: &str, id: &str) -> Self {
+        Self(format!("{tenant}/{id}").into())
+    }
+}
+
+/// As its borrowed form, in one piece: what separates the parts need not be hashed.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (tenant, id) = self.0.split_once('/').unwrap_or_default();
+        NameRef(tenant, id).hash(state);
+    }
+}
+
+impl Hash for NameRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0.as_bytes());
+        state.write(self.1.as_bytes());
+    }
+}
 
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, name: &Name) -> bool {
-        *self.0 == *name.0 && *self.1 == *name.1
+        let rest = name.0.strip_prefix(self.0).and_then(|rest| rest.strip_prefix('/'));
+        rest == Some(self.1)
     }
 }
 
@@ -120,7 +143,7 @@ impl Registry {
             Some(provider) => provider.reconfigure(source),
             None => {
                 let provider = Provider::new(self.0.engine.clone(), source);
-                let name = Name(provider.tenant.clone(), provider.id.clone());
+                let name = Name::new(&tenant, &id);
                 // Of two who register the same new name at once, the later one wins, whole.
                 if let Some(other) = map.insert(name, provider) {
                     other.unregister();

@@ -166,7 +166,7 @@ pub(crate) fn at_hand<W: Want, R>(
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
         Standing::Fresh => false,
-        Standing::RefreshDue | Standing::Stale if view.closed => return None,
+        _ if view.closed => return None,
         standing @ (Standing::RefreshDue | Standing::Stale) => {
             if view.wants_flight(now) {
                 provider.nudge();
@@ -177,9 +177,6 @@ pub(crate) fn at_hand<W: Want, R>(
         Standing::Expired | Standing::Unusable if want.is_denied(&view) => false,
         Standing::Expired | Standing::Unusable => return None,
     };
-    if view.closed {
-        return None;
-    }
     let picked = want.pick(&view, now);
     if picked.missing {
         return None;

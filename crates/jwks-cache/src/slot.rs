@@ -16,19 +16,32 @@ use tokio::time::Instant;
 use crate::clock::socket_now;
 use crate::error::FetchError;
 
-/// Everything a lookup needs, in one immutable value.
+/// Everything a lookup needs, in one immutable value. A lookup of fresh keys reads one line of it.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct View {
     pub(crate) published: Published,
     pub(crate) policy: Arc<Policy>,
     pub(crate) flight: Option<Arc<Flight>>,
     /// Why the last flight failed, if the last one did.
     pub(crate) last_error: Option<FetchError>,
-    /// The provider was unregistered.
+    /// The provider was unregistered; then nothing is fresh.
     pub(crate) closed: bool,
 }
 
 impl View {
+    pub(crate) fn new(
+        published: Published,
+        policy: Arc<Policy>,
+        flight: Option<Arc<Flight>>,
+        last_error: Option<FetchError>,
+        closed: bool,
+    ) -> Self {
+        // Readers of fresh keys look at nothing else, so this is how they learn of it.
+        let refresh_at = if closed { Moment::ORIGIN } else { published.refresh_at };
+        Self { published: Published { refresh_at, ..published }, policy, flight, last_error, closed }
+    }
+
     /// Whether a reader who finds keys due or expired should ask for a flight.
     pub(crate) fn wants_flight(&self, now: Moment) -> bool {
         self.flight.is_none() && now >= self.published.backoff_until
@@ -40,8 +53,9 @@ impl View {
     }
 }
 
-/// The place readers look at.
+/// The place readers look at. It stands in the first line of its provider.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slot {
     view: ArcSwap<View>,
     /// Set by the first read after a flight began; the timer asks for it.

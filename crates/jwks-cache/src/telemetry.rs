@@ -6,8 +6,9 @@ mod recorder;
 #[path = "telemetry/off.rs"]
 mod recorder;
 
-use std::sync::OnceLock;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{LazyLock, OnceLock};
 use std::time::Duration;
 
 use recorder::Recorder;
@@ -15,13 +16,15 @@ use recorder::Recorder;
 /// How far the recorder may lag behind.
 pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
-const STRIPES: usize = 8;
+/// Threads beyond these share stripes.
+const MOST_STRIPES: usize = 8;
 
 /// The counters of one provider. They only grow.
 #[derive(Debug, Default)]
+#[repr(C)] // what a hit reads stands at the front
 pub(crate) struct Counters {
     /// Written on every hit; allocated at the first.
-    stripes: OnceLock<Box<[Stripe; STRIPES]>>,
+    stripes: OnceLock<Stripes>,
     unflushed: AtomicBool,
     pub(crate) misses: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -35,6 +38,8 @@ pub(crate) struct Counters {
     last_refresh_micros: AtomicU64,
     recorder: Recorder,
 }
+
+type Stripes = Box<[Stripe]>;
 
 /// One cache line's worth of hot counters.
 #[derive(Debug, Default)]
@@ -60,7 +65,9 @@ pub(crate) struct Counts {
 impl Counters {
     /// Counts an answer from what is held. `true` when the recorder should hear of it soon.
     pub(crate) fn hit(&self, stale: bool) -> bool {
-        let stripe = &self.stripes.get_or_init(Box::default)[stripe()];
+        let stripes = self.stripes.get_or_init(stripes);
+        // Their number is a power of two, so this is always one of them.
+        let Some(stripe) = stripes.get(thread() & (stripes.len() - 1)) else { return false };
         stripe.hits.fetch_add(1, Relaxed);
         if stale {
             stripe.stale.fetch_add(1, Relaxed);
@@ -143,11 +150,20 @@ pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// The stripe of this thread.
-fn stripe() -> usize {
+/// As many stripes as threads can run at once.
+#[cold]
+fn stripes() -> Stripes {
+    static NUMBER: LazyLock<usize> = LazyLock::new(|| {
+        std::thread::available_parallelism().map_or(MOST_STRIPES, NonZero::get).next_power_of_two().min(MOST_STRIPES)
+    });
+    (0..*NUMBER).map(|_| Stripe::default()).collect()
+}
+
+/// The number of this thread, counted from 0.
+fn thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Relaxed) % STRIPES;
+        static MINE: usize = NEXT.fetch_add(1, Relaxed);
     }
     // During a thread's end its locals are gone; any stripe will do.
     MINE.try_with(|mine| *mine).unwrap_or(0)
