@@ -6,9 +6,9 @@ mod recorder;
 #[path = "telemetry/off.rs"]
 mod recorder;
 
-use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use recorder::Recorder;
@@ -16,15 +16,17 @@ use recorder::Recorder;
 /// How far the recorder may lag behind.
 pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
-/// Threads beyond these share stripes.
-const MOST_STRIPES: usize = 8;
+const STRIPES: usize = 8;
+
+/// The last stripe is for all threads that found no stripe of their own.
+const SHARED: usize = STRIPES - 1;
 
 /// The counters of one provider. They only grow.
 #[derive(Debug, Default)]
 #[repr(C)] // what a hit reads stands at the front
 pub(crate) struct Counters {
     /// Written on every hit; allocated at the first.
-    stripes: OnceLock<Stripes>,
+    stripes: OnceLock<Box<[Stripe; STRIPES]>>,
     unflushed: AtomicBool,
     pub(crate) misses: AtomicU64,
     pub(crate) failed: AtomicU64,
@@ -38,8 +40,6 @@ pub(crate) struct Counters {
     last_refresh_micros: AtomicU64,
     recorder: Recorder,
 }
-
-type Stripes = Box<[Stripe]>;
 
 /// One cache line's worth of hot counters.
 #[derive(Debug, Default)]
@@ -65,12 +65,19 @@ pub(crate) struct Counts {
 impl Counters {
     /// Counts an answer from what is held. `true` when the recorder should hear of it soon.
     pub(crate) fn hit(&self, stale: bool) -> bool {
-        let stripes = self.stripes.get_or_init(stripes);
-        // Their number is a power of two, so this is always one of them.
-        let Some(stripe) = stripes.get(thread() & (stripes.len() - 1)) else { return false };
-        stripe.hits.fetch_add(1, Relaxed);
+        let seat = Seat::mine();
+        let stripe = &self.stripes.get_or_init(Box::default)[seat.min(SHARED)];
+        let count = |counter: &AtomicU64| {
+            if seat < SHARED {
+                // Nobody else writes it: without a locked instruction, which costs more than all else here.
+                counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+            } else {
+                counter.fetch_add(1, Relaxed);
+            }
+        };
+        count(&stripe.hits);
         if stale {
-            stripe.stale.fetch_add(1, Relaxed);
+            count(&stripe.stale);
         }
         self.became_dirty()
     }
@@ -150,21 +157,62 @@ pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// As many stripes as threads can run at once.
-#[cold]
-fn stripes() -> Stripes {
-    static NUMBER: LazyLock<usize> = LazyLock::new(|| {
-        std::thread::available_parallelism().map_or(MOST_STRIPES, NonZero::get).next_power_of_two().min(MOST_STRIPES)
-    });
-    (0..*NUMBER).map(|_| Stripe::default()).collect()
+/// A thread's right to be the only one that writes its stripe, in the counters of all providers.
+struct Seat(usize);
+
+/// Bit n is set while a thread has seat n.
+static SEATS: AtomicU8 = AtomicU8::new(0);
+
+impl Seat {
+    fn take() -> Self {
+        // Acquire: what the seat's last holder counted is counted on from.
+        let taken = SEATS.fetch_update(AcqRel, Acquire, |taken| {
+            let free = taken.trailing_ones();
+            ((free as usize) < SHARED).then_some(taken | 1 << free)
+        });
+        Self(taken.map_or(SHARED, |before| before.trailing_ones() as usize))
+    }
+
+    /// This thread's, or the shared one.
+    fn mine() -> usize {
+        thread_local! {
+            static MINE: Seat = Seat::take();
+        }
+        // During a thread's end its locals are gone.
+        MINE.try_with(|seat| seat.0).unwrap_or(SHARED)
+    }
 }
 
-/// The number of this thread, counted from 0.
-fn thread() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Relaxed);
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.0 < SHARED {
+            SEATS.fetch_and(!(1 << self.0), Release);
+        }
     }
-    // During a thread's end its locals are gone; any stripe will do.
-    MINE.try_with(|mine| *mine).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_hit_is_lost_however_many_threads_count_and_go() {
+        let counters = Counters::default();
+        for _ in 0..20 {
+            std::thread::scope(|scope| {
+                for _ in 0..3 * STRIPES {
+                    scope.spawn(|| (0..1_000).for_each(|n| _ = counters.hit(n % 10 == 0)));
+                }
+            });
+        }
+        let all = 20 * 3 * STRIPES as u64 * 1_000;
+        assert_eq!((counters.counts().hits, counters.counts().stale), (all, all / 10));
+    }
+
+    #[test]
+    fn a_thread_that_ends_leaves_its_seat() {
+        let seat = || std::thread::spawn(Seat::mine).join().expect("it does not panic");
+        // Other tests take and leave seats meanwhile, but not all of them for good.
+        assert!((0..1_000).any(|_| seat() < SHARED));
+    }
 }
