@@ -1,8 +1,12 @@
 //! The tasks of this repository. Read `tables.rs` first: whatever can be tested or checked is a row there.
 
 mod install;
+#[cfg(test)]
+mod mutants;
 mod report;
 mod run;
+#[cfg(test)]
+mod six_mutants;
 mod tables;
 mod tidy;
 
@@ -111,7 +115,7 @@ fn usage() -> String {
         text.push_str(&format!("{title}:{}\n", if table.is_empty() { " none yet" } else { "" }));
         for part in table {
             let default = if defaults.contains(&part.name) { " (default)" } else { "" };
-            text.push_str(&format!("  {:8} {}{default}\n", part.name, part.shows));
+            text.push_str(&format!("  {:11} {}{default}\n", part.name, part.shows));
         }
     }
     text

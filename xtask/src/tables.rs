@@ -29,7 +29,7 @@ pub(crate) enum Absent {
 }
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
-pub(crate) const DEFAULT_GROUPS: &[&str] = &["unit", "corpora", "idp"];
+pub(crate) const DEFAULT_GROUPS: &[&str] = &["unit", "corpora", "six-mutants", "idp", "sim", "fuzz-smoke"];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -46,15 +46,125 @@ pub(crate) const GROUPS: &[Part] = &[
         commands: corpora,
     },
     Part {
+        name: "six-mutants",
+        shows: "six broken promises, each of which must turn tests red",
+        needs: &[],
+        commands: |_| {
+            Ok(vec![words("cargo test -p xtask six_mutants:: -- --ignored --nocapture --test-threads=1")])
+        },
+    },
+    Part {
         name: "idp",
         shows: "real identity providers on Node: oidc-provider and oauth2-mock-server",
         needs: &[NODE, NODE_PACKAGES],
-        commands: |_| Ok(vec![words("cargo test --no-fail-fast -p jwks-cache-acceptance")]),
+        commands: idp,
+    },
+    Part {
+        name: "cache-tests",
+        shows: "the freshness rules under the public test suite for HTTP caches",
+        needs: &[NODE, CACHE_TESTS],
+        // Uncaptured, as it prints how many tests apply and pass.
+        commands: |_| {
+            Ok(vec![words(&format!("cargo test -p {ACCEPTANCE} --test {CACHE_SUITE} -- --nocapture"))])
+        },
+    },
+    Part {
+        name: "sim",
+        shows: "the cache in 200 simulated worlds of seven days; JWKS_CACHE_SIM_SEED=n replays one and tells it",
+        needs: &[],
+        commands: |_| {
+            // Its hot crates are optimised a little, which costs less to build than it saves to run.
+            let hot = ["jwks-cache", "jwks-cache-core", "jwks-cache-testkit"];
+            let optimised = hot.map(|it| format!("--config profile.dev.package.{it}.opt-level=1"));
+            Ok(vec![simulation(&optimised.join(" "), "")])
+        },
+    },
+    Part {
+        name: "fuzz-smoke",
+        shows: "100,000 hostile inputs for each fuzz target, the same ones every time",
+        needs: &[NIGHTLY, CARGO_FUZZ],
+        commands: |_| Ok(FUZZ_TARGETS.iter().map(|target| fuzz(target, "-runs=100000 -seed=1")).collect()),
     },
 ];
 
 /// The parts of `cargo xtask long`.
-pub(crate) const PARTS: &[Part] = &[];
+pub(crate) const PARTS: &[Part] = &[
+    Part {
+        name: "mutants",
+        shows: "cargo-mutants over what decides: score and survivors; goes on where the last run stopped",
+        needs: &[CARGO_MUTANTS],
+        commands: |_| Ok(vec![words("cargo test -p xtask mutants::tests_catch -- --ignored --nocapture")]),
+    },
+    Part {
+        name: "sim",
+        shows: "20,000 simulated worlds; JWKS_CACHE_SIM_START=n goes on from where it was stopped",
+        needs: &[],
+        commands: |_| Ok(vec![simulation("--release", "--ignored the_laws_hold_in_twenty_thousand_worlds")]),
+    },
+    Part {
+        name: "fuzz",
+        shows: "FUZZ_TARGET for an hour, or for FUZZ_SECONDS; goes on from the inputs that the last run found",
+        needs: &[NIGHTLY, CARGO_FUZZ],
+        commands: |_| {
+            let seconds = std::env::var("FUZZ_SECONDS").unwrap_or_else(|_| "3600".to_owned());
+            let Ok(seconds) = seconds.parse::<u32>() else {
+                return Err(Absent::Fail("FUZZ_SECONDS must be a number of seconds"));
+            };
+            let chosen = std::env::var("FUZZ_TARGET").unwrap_or_default();
+            match FUZZ_TARGETS.iter().find(|(target, _)| *target == chosen) {
+                Some(target) => Ok(vec![fuzz(target, &format!("-max_total_time={seconds}"))]),
+                None => Err(Absent::Fail("FUZZ_TARGET must name one of the targets in fuzz/fuzz_targets")),
+            }
+        },
+    },
+];
+
+/// A run of the simulated world, uncaptured, as it prints its figures.
+fn simulation(profile: &str, selection: &str) -> Vec<String> {
+    let test = "-p jwks-cache-testkit --features simulation --test simulation";
+    words(&format!("cargo test {profile} {test} -- --nocapture {selection}"))
+}
+
+/// Test files that have a group of their own, because they need a feature.
+const APART: &[&str] = &["simulation"];
+
+/// The targets in `fuzz/`, each with the dictionary of its inputs.
+const FUZZ_TARGETS: &[(&str, &str)] = &[
+    ("key_set", "json"),
+    ("kid_text", "json"),
+    ("one_jwk", "json"),
+    ("response_headers", "headers"),
+    ("snapshot_text", "json"),
+];
+
+/// Runs one target within `bounds`; it counts as one test.
+fn fuzz((target, dictionary): &(&str, &str), bounds: &str) -> Vec<String> {
+    // No sanitizer: our code has no unsafe block, and without one the same time sees ten times as much.
+    let line = format!(
+        "cargo +nightly fuzz run --sanitizer none {target} -- {bounds} -timeout=10 -verbosity=0 \
+         -print_final_stats=1 -dict=fuzz/dictionaries/{dictionary}.dict \
+         && echo 'test result: ok. 1 passed; 0 failed;'"
+    );
+    vec!["sh".to_owned(), "-c".to_owned(), line]
+}
+
+const NIGHTLY: Need = Need {
+    what: "a nightly compiler, for fuzzing only",
+    is_there: |root| run::succeeds(root, &["rustup", "run", "nightly", "rustc", "--version"]),
+    install: Some(&["rustup", "toolchain", "install", "nightly", "--profile", "minimal"]),
+};
+
+const CARGO_FUZZ: Need = Need {
+    what: "cargo-fuzz",
+    is_there: |root| run::succeeds(root, &["cargo", "fuzz", "--version"]),
+    install: Some(&["cargo", "install", "cargo-fuzz", "--locked"]),
+};
+
+const CARGO_MUTANTS: Need = Need {
+    what: "cargo-mutants",
+    is_there: |root| run::succeeds(root, &["cargo", "mutants", "--version"]),
+    install: Some(&["cargo", "install", "cargo-mutants", "--locked"]),
+};
 
 const NODE: Need = Need {
     what: "Node.js 20.19 or newer, with npm",
@@ -68,14 +178,28 @@ const NODE: Need = Need {
 
 const NODE_PACKAGES: Need = Need {
     what: "the identity providers' packages",
-    // npm writes its record of what it installed last, so an older one is out of date.
-    is_there: |root| {
-        let node = root.join("crates/jwks-cache-acceptance/node");
-        let changed = |file: PathBuf| file.metadata().and_then(|data| data.modified()).ok();
-        changed(node.join("node_modules/.package-lock.json")) >= changed(node.join("package-lock.json"))
-    },
+    is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/node")),
     install: Some(&["npm", "ci", "--no-audit", "--no-fund", "--prefix", "crates/jwks-cache-acceptance/node"]),
 };
+
+const CACHE_TESTS: Need = Need {
+    what: "the test suite for HTTP caches",
+    is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/cache-tests")),
+    install: Some(&[
+        "npm",
+        "ci",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        "crates/jwks-cache-acceptance/cache-tests",
+    ]),
+};
+
+/// npm writes its record of what it installed last, so an older one is out of date.
+fn npm_has_installed(folder: &Path) -> bool {
+    let changed = |file: PathBuf| file.metadata().and_then(|data| data.modified()).ok();
+    changed(folder.join("node_modules/.package-lock.json")) >= changed(folder.join("package-lock.json"))
+}
 
 fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let test = |selection: &str, crates: &[&str]| {
@@ -83,7 +207,8 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
         command.extend(words(selection));
         for (_, name) in tests(root)
             .into_iter()
-            .filter(|(owner, name)| !name.starts_with(CORPORA) && crates.contains(&owner.as_str()))
+            .filter(|(_, name)| !name.starts_with(CORPORA) && !APART.contains(&name.as_str()))
+            .filter(|(owner, _)| crates.contains(&owner.as_str()))
         {
             command.extend(["--test".to_owned(), name]);
         }
@@ -96,6 +221,20 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
         test("-p jwks-cache --all-features", &["jwks-cache"]),
         words("cargo test --no-fail-fast -p xtask"),
     ])
+}
+
+/// The crate of the real parts, and its one test that is a group of its own.
+const ACCEPTANCE: &str = "jwks-cache-acceptance";
+const CACHE_SUITE: &str = "cache_suite";
+
+fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
+    let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
+    for (_, name) in
+        tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && name != CACHE_SUITE)
+    {
+        command.extend(["--test".to_owned(), name]);
+    }
+    Ok(vec![command])
 }
 
 /// How a test file's name begins when it reads the corpora.
@@ -206,9 +345,25 @@ mod tests {
 
     #[test]
     fn every_default_group_is_a_row_and_no_name_stands_twice() {
-        let names: Vec<&str> = GROUPS.iter().chain(PARTS).map(|part| part.name).collect();
-        assert!(DEFAULT_GROUPS.iter().all(|group| names.contains(group)));
-        assert!(names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)));
+        for table in [GROUPS, PARTS] {
+            let names: Vec<&str> = table.iter().map(|part| part.name).collect();
+            assert!(names.iter().enumerate().all(|(i, name)| !names[..i].contains(name)));
+        }
+        assert!(DEFAULT_GROUPS.iter().all(|group| GROUPS.iter().any(|part| part.name == *group)));
+    }
+
+    #[test]
+    fn every_fuzz_target_is_a_row_with_seeds_and_a_dictionary() {
+        let fuzz = crate::root().join("fuzz");
+        let there: Vec<String> = run::entries(&fuzz.join("fuzz_targets"))
+            .iter()
+            .filter_map(|file| Some(file.file_stem()?.to_string_lossy().into_owned()))
+            .collect();
+        assert!(there.iter().eq(FUZZ_TARGETS.iter().map(|(target, _)| *target)), "{there:?}");
+        for (target, dictionary) in FUZZ_TARGETS {
+            assert!(!run::entries(&fuzz.join("corpus").join(target)).is_empty(), "{target} has no seeds");
+            assert!(fuzz.join(format!("dictionaries/{dictionary}.dict")).is_file());
+        }
     }
 
     #[test]

@@ -86,12 +86,12 @@ impl KeySet {
         if is_nested_too_deep(text) {
             return Err(Refusal::TooDeep);
         }
-        let entries = entries(text, rules.max_keys)?;
+        let (entries, secret_beside) = entries(text, rules.max_keys)?;
 
         let mut judged: Vec<Judged> = entries.iter().map(|entry| entry::judge(entry, rules)).collect();
         set_aside_ambiguous(&mut judged);
 
-        let text = published(text, &entries, &judged);
+        let text = published(text, &entries, &judged, secret_beside);
         let mut jwks = Vec::new();
         let rows: Vec<Result<Findings, Unfit>> = judged
             .into_iter()
@@ -458,8 +458,8 @@ fn is_nested_too_deep(text: &str) -> bool {
     false
 }
 
-/// The entries of the one `keys` array, unread.
-fn entries(text: &str, max: u32) -> Result<Vec<&RawValue>, Refusal> {
+/// The entries of the one `keys` array, unread, and whether a member that may be secret stands beside it.
+fn entries(text: &str, max: u32) -> Result<(Vec<&RawValue>, bool), Refusal> {
     let top: Top<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => Refusal::NoKeysArray(Instead::Other),
         _ => Refusal::NotJson {
@@ -477,7 +477,7 @@ fn entries(text: &str, max: u32) -> Result<Vec<&RawValue>, Refusal> {
             let complete =
                 serde_json::Deserializer::from_str(keys.get()).deserialize_seq(&mut collect).is_ok();
             // The text is JSON already: all that can stop the reading is the limit.
-            if complete { Ok(collect.entries) } else { Err(Refusal::TooManyKeys { max }) }
+            if complete { Ok((collect.entries, top.secret)) } else { Err(Refusal::TooManyKeys { max }) }
         }
         _ => Err(Refusal::NoKeysArray(top.instead)),
     }
@@ -487,6 +487,8 @@ fn entries(text: &str, max: u32) -> Result<Vec<&RawValue>, Refusal> {
 struct Top<'a> {
     keys: Option<&'a RawValue>,
     repeated: bool,
+    /// A member beside `keys` has a name that only secret keys have.
+    secret: bool,
     instead: Instead,
 }
 
@@ -501,8 +503,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Top<'de>, A::Error> {
-                let mut top = Top { keys: None, repeated: false, instead: Instead::Other };
+                let mut top = Top { keys: None, repeated: false, secret: false, instead: Instead::Other };
                 while let Some(Text(name)) = map.next_key()? {
+                    top.secret |= entry::is_private(&name);
                     match &*name {
                         "keys" => {
                             top.repeated |= top.keys.replace(map.next_value()?).is_some();
@@ -571,8 +574,8 @@ fn set_aside_ambiguous(judged: &mut [Judged]) {
 }
 
 /// The document without the entries that must not leave the process.
-fn published(text: &str, entries: &[&RawValue], judged: &[Judged]) -> Arc<str> {
-    if judged.iter().all(|judged| judged.publishable) {
+fn published(text: &str, entries: &[&RawValue], judged: &[Judged], secret_beside: bool) -> Arc<str> {
+    if !secret_beside && judged.iter().all(|judged| judged.publishable) {
         return text.into();
     }
     // The entries are slices of the text: their places follow from where they lie.
@@ -584,6 +587,9 @@ fn published(text: &str, entries: &[&RawValue], judged: &[Judged]) -> Arc<str> {
         .zip(judged)
         .filter_map(|(entry, judged)| judged.publishable.then_some(entry.get()))
         .collect();
+    if secret_beside {
+        return format!(r#"{{"keys":[{}]}}"#, kept.join(",")).into();
+    }
     let around =
         |part: Option<&'_ str>| part.expect("an entry begins and ends between characters").to_owned();
     (around(text.get(..start)) + &kept.join(",") + &around(text.get(end..))).into()

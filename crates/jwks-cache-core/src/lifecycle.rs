@@ -132,6 +132,8 @@ struct Document {
     set: Arc<KeySet>,
     headers: StoredHeaders,
     timing: Timing,
+    /// Its times, where the headers do not say.
+    granted: Option<Freshness>,
     retiring: Vec<Retiring>,
     /// Nothing was servable before: the first timer is drawn early, so that providers part.
     first: bool,
@@ -154,6 +156,8 @@ pub struct Lifecycle {
     setbacks: u32,
     failed_at: Option<Moment>,
     backoff_until: Moment,
+    /// What the provider itself asked for; part of `backoff_until`.
+    asked_until: Moment,
     negative_until: Moment,
     wake_at: Option<Moment>,
 }
@@ -174,6 +178,7 @@ impl Lifecycle {
             setbacks: 0,
             failed_at: None,
             backoff_until: Moment::ORIGIN,
+            asked_until: Moment::ORIGIN,
             negative_until: Moment::ORIGIN,
             wake_at: None,
         }
@@ -236,7 +241,9 @@ impl Lifecycle {
             Asker::Timer { read } => {
                 let Some(due) = self.wake_at else { return Answer::Quiet };
                 if now >= due && !read && self.policy.refresh_mode != RefreshMode::Always {
-                    self.wake_at = None;
+                    // The first timer may be early; whoever reads until the refresh is due still counts.
+                    let due = self.held.as_ref().map(|held| held.refresh_at);
+                    self.wake_at = due.filter(|due| now < *due);
                     return Answer::Quiet;
                 }
                 due.max(self.backoff_until)
@@ -291,14 +298,17 @@ impl Lifecycle {
                 let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |last| diff(last, &set));
                 let suspicious = last.is_some() && (diff.disjoint || !diff.changed.is_empty());
                 let first = servable.is_none();
-                // A document without a usable key confirms no removal: its keys do not live on.
-                let retiring = if usable { self.retire(&set, timing.received_at) } else { Vec::new() };
+                let retiring = self.retire(&set, timing.received_at);
                 self.learn_denied(&set);
-                self.hold(Document { set, headers, timing, retiring, first, trusted: true }, dice);
+                self.hold(
+                    Document { set, headers, timing, granted: None, retiring, first, trusted: true },
+                    dice,
+                );
                 Change::Adopted { diff, suspicious, recovered: self.succeed() }
             }
             Outcome::NotModified { headers, timing } => {
-                let Some(held) = self.held.clone() else {
+                // A set restored meanwhile is not the one that the request asked about.
+                let Some(held) = self.held.clone().filter(|held| held.validators_trusted) else {
                     self.fail(asker, None, now, dice);
                     return Change::Failed;
                 };
@@ -308,7 +318,10 @@ impl Lifecycle {
                 let retiring = held.retiring.iter().filter(|key| timing.received_at < key.until);
                 let retiring = retiring.cloned().collect();
                 let set = held.set.clone();
-                self.hold(Document { set, headers: merged, timing, retiring, first, trusted: true }, dice);
+                self.hold(
+                    Document { set, headers: merged, timing, granted: None, retiring, first, trusted: true },
+                    dice,
+                );
                 Change::Renewed { recovered: self.succeed() }
             }
             Outcome::Failed { retry_after } => {
@@ -352,6 +365,7 @@ impl Lifecycle {
             set,
             headers,
             stated: Stated::Nothing,
+            requested_at: received_at,
             received_at,
             received_wall,
             expires_at,
@@ -378,8 +392,18 @@ impl Lifecycle {
         self.give_up_flight(now);
         self.policy = policy;
         self.wake_at = self.wake_at.filter(|_| self.timer());
-        let Some(held) = self.held.take() else { return };
-        let Some(set) = judge(&held.set) else { return };
+        if let Some(held) = self.held.take()
+            && let Some(set) = judge(&held.set)
+        {
+            self.rehold(&held, set, dice);
+        }
+        let servable_until = self.held.as_ref().map_or(now, |held| held.servable_until.max(now));
+        let longest = servable_until + LONGEST_BACKOFF_WITHOUT_KEYS;
+        self.backoff_until = self.backoff_until.min(longest).max(self.asked_until);
+    }
+
+    /// Grants what was held its times anew, by the settings in force.
+    fn rehold(&mut self, held: &Held, set: Arc<KeySet>, dice: &mut dyn Dice) {
         let rules = self.policy.key_rules();
         let anew = |old: &Retiring| {
             let until = self.retires_at(old.left_at, old.last_held_at);
@@ -387,12 +411,19 @@ impl Lifecycle {
         };
         let retiring = held.retiring.iter().filter_map(anew).collect();
         let timing = Timing {
-            requested_at: held.received_at,
+            requested_at: held.requested_at,
             received_at: held.received_at,
             received_wall: held.received_wall,
         };
         let (headers, trusted) = (held.headers.clone(), held.validators_trusted);
-        self.hold(Document { set, headers, timing, retiring, first: false, trusted }, dice);
+        // A restored set has no header that states its lifetime: it keeps the one it was stored with.
+        let granted = (!trusted).then(|| Freshness {
+            lifetime: held.expires_at.since(held.received_at).min(self.policy.max_ttl),
+            stale_window: self.policy.stale_while_error,
+            stated: held.stated,
+            bound: Bound::None,
+        });
+        self.hold(Document { set, headers, timing, granted, retiring, first: false, trusted }, dice);
     }
 
     /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
@@ -415,6 +446,11 @@ impl Lifecycle {
     pub fn abandon(&mut self, number: u64) {
         if self.flight.is_some_and(|(current, _)| current == number) {
             self.flight = None;
+            // The timer makes up for it, though neither early nor in a loop.
+            let goes_on = self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always;
+            let due = self.held.as_ref().map_or(Moment::ORIGIN, |held| held.refresh_at);
+            let soonest = self.started_at.map(|at| at + BETWEEN_REQUESTED);
+            self.wake_at = soonest.filter(|_| self.timer() && goes_on).map(|soonest| soonest.max(due));
         }
     }
 
@@ -446,6 +482,7 @@ impl Lifecycle {
         self.setbacks = 0;
         self.failed_at = None;
         self.backoff_until = Moment::ORIGIN;
+        self.asked_until = Moment::ORIGIN;
         self.negative_until = Moment::ORIGIN;
         recovered
     }
@@ -468,13 +505,17 @@ impl Lifecycle {
             } else {
                 now + wait
             };
-            // The timer has no caller who waits, so it never takes the first retry at once.
+            // The timer has no caller who waits, so it never takes the first retry at once; and a failure that
+            // an unknown kid caused makes no refresh due.
+            let due = self.held.as_ref().filter(|_| servable).map_or(now, |held| held.refresh_at);
+            let retry = self.backoff_until.max(now + wait.min(LONGEST_BACKOFF_WITHOUT_KEYS));
             self.wake_at = (self.timer() && (servable || self.policy.refresh_mode == RefreshMode::Always))
-                .then_some(self.backoff_until.max(asked).max(now + wait.min(LONGEST_BACKOFF_WITHOUT_KEYS)));
+                .then_some(retry.max(asked).max(due));
         } else if self.timer() && (self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always) {
             let due = self.held.as_ref().map_or(now, |held| held.refresh_at);
             self.wake_at = Some(self.backoff_until.max(asked).max(due).max(now + BETWEEN_REQUESTED));
         }
+        self.asked_until = self.asked_until.max(asked);
         self.backoff_until = self.backoff_until.max(asked);
         if !servable && !self.policy.negative_cache_ttl.is_zero() {
             self.negative_until = now + self.policy.negative_cache_ttl;
@@ -486,16 +527,17 @@ impl Lifecycle {
     }
 
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
-        let Document { set, headers, timing, retiring, first, trusted } = document;
+        let Document { set, headers, timing, granted, retiring, first, trusted } = document;
         let granted = if set.is_empty() {
+            let least = self.policy.min_ttl;
             Freshness {
-                lifetime: self.policy.min_ttl,
+                lifetime: granted.map_or(least, |granted| granted.lifetime.min(least)),
                 stale_window: Duration::ZERO,
                 stated: Stated::Nothing,
                 bound: Bound::MinTtl,
             }
         } else {
-            assess(&headers, &timing, &self.policy.freshness_rules())
+            granted.unwrap_or_else(|| assess(&headers, &timing, &self.policy.freshness_rules()))
         };
         let received_at = timing.received_at;
         let expires_at = received_at + granted.lifetime;
@@ -519,6 +561,7 @@ impl Lifecycle {
             set,
             headers,
             stated: granted.stated,
+            requested_at: timing.requested_at,
             received_at,
             received_wall: timing.received_wall,
             expires_at,
@@ -531,7 +574,10 @@ impl Lifecycle {
 
     /// The keys that are honoured although `next` does not hold them.
     fn retire(&self, next: &KeySet, at: Moment) -> Vec<Retiring> {
-        let Some(held) = &self.held else { return Vec::new() };
+        // A document without a usable key confirms no removal: its keys do not live on.
+        let Some(held) = self.held.as_ref().filter(|_| next.usable().next().is_some()) else {
+            return Vec::new();
+        };
         let left = held.set.usable().map(|key| Retiring {
             key: key.clone(),
             left_at: at,
@@ -1069,6 +1115,29 @@ mod tests {
     }
 
     #[test]
+    fn the_timer_makes_up_for_a_flight_that_was_lost() {
+        for (mode, want) in [(RefreshMode::OnDemand, None), (RefreshMode::Always, Some(START + secs(1)))] {
+            let mut life = Life::new(|policy| policy.refresh_mode = mode);
+            let number = life.start(Reader).number;
+            life.it.abandon(number);
+            assert_eq!(life.it.wake_at(), want, "{mode:?}");
+        }
+    }
+
+    #[test]
+    fn a_304_does_not_confirm_a_set_that_was_restored_after_the_question() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let number = life.pass(10).start(Person).number;
+        let (headers, timing) = (StoredHeaders::from_validators(Some("\"other\""), None), life.timing());
+        let (now, end) = (life.now, life.now + secs(60));
+        let set = doc(&[("x", 9)]);
+        assert!(life.it.restore(set, headers, secs(0), end, timing.received_wall, now, &mut || 1.0));
+        let outcome = life.not_modified(&[("cache-control", "max-age=86400")]);
+        assert!(matches!(life.land(number, outcome), Change::Failed));
+        assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
+    }
+
+    #[test]
     fn a_success_after_failures_is_a_recovery() {
         let mut life = Life::holding("max-age=300", |_| {});
         life.pass(299).fail(Reader);
@@ -1332,5 +1401,94 @@ mod tests {
         assert_eq!(life.held().retiring[0].until, START + secs(15));
         let outcome = life.document(&doc(&[("x", 9)]), "max-age=300");
         assert!(matches!(life.land(number, outcome), Change::Ignored), "the old flight publishes nothing");
+    }
+
+    #[test]
+    fn a_restored_set_keeps_its_lifetime_under_other_settings() {
+        let mut life = Life::new(|_| {});
+        let (headers, timing) = (StoredHeaders::from_validators(None, None), life.timing());
+        let end = life.now + secs(5 * HOUR);
+        let set = doc(&[("a", 1)]);
+        assert!(life.it.restore(set, headers, secs(HOUR), end, timing.received_wall, life.now, &mut || 1.0));
+        let mut next = policy();
+        next.stale_while_error = secs(HOUR);
+        life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!((life.held().expires_at, life.held().servable_until), (end, end + secs(HOUR)));
+    }
+
+    #[test]
+    fn other_settings_forget_neither_the_time_in_transit_nor_a_retry_after() {
+        let mut life = Life::new(jitterless);
+        let number = life.start(Reader).number;
+        let mut timing = life.pass(7).timing();
+        timing.requested_at = START;
+        let headers = StoredHeaders::from_response(&head(&[("cache-control", "max-age=300")]));
+        life.land(number, Outcome::Document { set: doc(&[("a", 1)]), headers, timing });
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.held().expires_at, START + secs(300));
+        life.pass(400).fail_asking(Reader, Some(secs(200)));
+        life.pass(1).fail(Person);
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.wait_of(Reader), secs(199));
+    }
+
+    #[test]
+    fn a_running_backoff_is_cut_when_other_settings_end_what_was_servable() {
+        let mut life = Life::holding("max-age=30", |policy| policy.stale_while_error = secs(10 * HOUR));
+        life.pass(30);
+        for _ in 0..15 {
+            let number = life.pass(300).start(Reader).number;
+            life.land(number, Outcome::Failed { retry_after: None });
+        }
+        assert!(life.it.published().backoff_until > life.now + secs(100));
+        life.it.reconfigure(Arc::new(policy()), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.standing(), Standing::Unusable);
+        assert_eq!(life.it.published().backoff_until, life.now + secs(10));
+    }
+
+    #[test]
+    fn a_failure_that_an_unknown_kid_caused_makes_no_refresh_due() {
+        let mut life = Life::holding("max-age=36000", |_| {});
+        let due = life.held().refresh_at;
+        let number = life.pass(60).start(MissingKid).number;
+        life.land(number, Outcome::Failed { retry_after: None });
+        assert_eq!(life.it.wake_at(), Some(due));
+    }
+
+    #[test]
+    fn a_304_does_not_confirm_what_was_restored_meanwhile() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let number = life.pass(280).start(Person).number;
+        let (headers, timing) = (StoredHeaders::from_validators(Some("\"b\""), None), life.timing());
+        let (now, end) = (life.now, life.now + secs(50));
+        let set = doc(&[("z", 3)]);
+        assert!(life.it.restore(set, headers, secs(100), end, timing.received_wall, now, &mut || 1.0));
+        let outcome = Outcome::NotModified { headers: HeaderMap::new(), timing };
+        assert!(matches!(life.land(number, outcome), Change::Failed));
+        assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
+    }
+
+    #[test]
+    fn an_early_first_timer_that_finds_nobody_asks_again_when_the_refresh_is_due() {
+        let mut life = Life::holding("max-age=7200", |_| {});
+        let early = life.it.wake_at().unwrap();
+        let due = life.held().refresh_at;
+        life.draw = 0.0;
+        life.it.wake_at = Some(early.min(due - secs(60)));
+        life.now = due - secs(60);
+        assert_eq!(life.it.ask(Asker::Timer { read: false }, life.now), Answer::Quiet);
+        assert_eq!(life.it.wake_at(), Some(due));
+        life.now = due;
+        assert_eq!(life.it.ask(Asker::Timer { read: false }, life.now), Answer::Quiet);
+        assert_eq!(life.it.wake_at(), None, "one that nobody reads goes quiet");
+    }
+
+    #[test]
+    fn a_lost_flight_leaves_the_timer_set() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let due = life.held().refresh_at;
+        let number = life.pass(10).start(Person).number;
+        life.it.abandon(number);
+        assert_eq!(life.it.wake_at(), Some(due));
     }
 }

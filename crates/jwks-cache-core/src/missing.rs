@@ -23,6 +23,10 @@ impl MissingKids {
     /// Remembers that a document fetched after the lookup came back without `kid`.
     pub fn remember(&mut self, kid: &str, now: Moment) {
         let (digest, until) = (digest(kid), now + REMEMBERED);
+        if self.until.get(&digest).is_some_and(|until| now < *until) {
+            // Many who waited for one kid tell the same.
+            return;
+        }
         self.until.insert(digest, until);
         self.oldest_first.push_back((digest, until));
         while self.oldest_first.len() > CAPACITY

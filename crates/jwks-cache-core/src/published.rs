@@ -43,6 +43,8 @@ pub struct Held {
     pub headers: StoredHeaders,
     /// Where the lifetime came from.
     pub stated: Stated,
+    /// When the exchange that brought the last document began: its time in transit is part of its age.
+    pub requested_at: Moment,
     /// When the last document (200 or 304) arrived; trust counts from here.
     pub received_at: Moment,
     /// The same on the wall.
@@ -306,6 +308,7 @@ mod tests {
             set: doc(&[("a", 1), ("b", 2)]),
             headers: StoredHeaders::default(),
             stated: Stated::Nothing,
+            requested_at: at(10_000),
             received_at: at(10_000),
             received_wall: DateTime::default(),
             expires_at: at(10_300),

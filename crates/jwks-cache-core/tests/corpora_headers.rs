@@ -1,9 +1,11 @@
 //! Real and made-up response headers from the shared corpora, judged by `freshness`.
 
-use std::path::PathBuf;
+mod corpora;
+
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use corpora::corpora;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jwks_cache_core::Moment;
 use jwks_cache_core::freshness::{FreshnessRules, Stated, StoredHeaders, Timing, assess, retry_after};
@@ -125,17 +127,6 @@ fn filled_in(text: &str) -> String {
 
 /// The cases; `None`, which CI does not accept, where the corpora are not there.
 fn cases() -> Option<Vec<Value>> {
-    let folder = std::env::var_os("JWKS_CACHE_CORPORA").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora")),
-        PathBuf::from,
-    );
-    let path = folder.join("headers/cases.json");
-    match std::fs::read(&path) {
-        Ok(json) => Some(serde_json::from_slice(&json).expect("a list of cases")),
-        Err(error) => {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{}: {error}", path.display());
-            println!("skipped: {} is not there", path.display());
-            None
-        }
-    }
+    let json = std::fs::read(corpora()?.join("headers/cases.json")).expect("the corpora have headers");
+    Some(serde_json::from_slice(&json).expect("a list of cases"))
 }

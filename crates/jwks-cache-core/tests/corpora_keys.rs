@@ -1,29 +1,20 @@
 //! The shared corpora of key sets, run in addition to the project's own inputs where they are at hand.
 #![allow(clippy::unwrap_used, reason = "a corpus that cannot be read must fail")]
 
+mod corpora;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use corpora::corpora;
 use jwks_cache_core::Algorithm;
 use jwks_cache_core::key::VerificationKey;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 use jwks_cache_core::select::select;
 use serde_json::Value;
-
-/// The folder beside the checkout, or the one the environment names; CI must have it.
-fn corpora() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
-    let folder = std::env::var_os("JWKS_CACHE_CORPORA").map_or_else(|| beside.into(), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "no corpora at {}", folder.display());
-    println!("skipped: no corpora at {}", folder.display());
-    None
-}
 
 fn json(path: PathBuf) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -69,6 +60,10 @@ fn every_bad_document_gets_the_verdict_expected_of_it() {
         *counts.entry(format!("expected {expected}, seen {seen}")).or_default() += 1;
     }
     println!("bad: {counts:#?}");
+    for verdict in ["ACCEPT", "SKIP", "REJECT_KEEP"] {
+        let is_seen = counts.keys().any(|judged| judged.ends_with(&format!("seen {verdict}")));
+        assert!(is_seen, "no document was judged {verdict}: {counts:?}");
+    }
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
@@ -111,6 +106,7 @@ fn every_real_document_gives_the_keys_expected_of_it() {
         }
     }
     println!("real: {documents} documents, {usable} keys usable, {set_aside} set aside, {refused} refused");
+    assert!(documents > 0 && usable > 0 && set_aside > 0 && refused > 0);
 }
 
 #[test]

@@ -766,3 +766,11 @@ proptest! {
         survive(&document(&[key, public("P-256")]));
     }
 }
+
+#[test]
+fn private_members_beside_the_keys_do_not_stand_in_the_text() {
+    let text = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}],"d":"SECRET","a":1}"#;
+    let set = KeySet::judge(text.as_bytes(), &KeyRules::default()).unwrap();
+    assert!(set.usable().count() == 1 && !set.text().contains("SECRET"));
+    assert_eq!(KeySet::judge(set.text().as_bytes(), &KeyRules::default()).unwrap().usable().count(), 1);
+}

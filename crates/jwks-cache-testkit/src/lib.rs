@@ -5,6 +5,7 @@
 //! - [`Origin`]: an HTTP/1.1 server on loopback that answers exactly what a test says, faults included, and
 //!   records what it was asked.
 //! - [`ManualClock`] and [`ScaledClock`]: policy time that a test drives, or that runs faster.
+//! - `world` (feature `simulation`): the cache among simulated providers, in virtual time, from a seed.
 //!
 //! A token that verifies against what the provider publishes, in three lines:
 //!
@@ -25,6 +26,8 @@ mod idp;
 mod key;
 mod origin;
 mod token;
+#[cfg(feature = "simulation")]
+pub mod world;
 
 pub use clock::{ManualClock, ScaledClock};
 pub use idp::{IdentityProvider, IdentityProviderBuilder};

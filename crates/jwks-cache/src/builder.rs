@@ -56,14 +56,21 @@ impl RegistryBuilder {
         self.allowed_domains(domains)
     }
 
-    /// Replaces the hosts that providers may be fetched from.
+    /// Replaces the hosts that providers may be fetched from. An empty list allows any host; one of blank
+    /// names allows none.
     #[must_use]
     pub fn allowed_domains<I, S>(mut self, domains: I) -> Self
     where
         I: IntoIterator<Item = S>,
         S: Into<String>,
     {
-        let domains = normalize_allowlist(domains.into_iter().map(Into::into).collect());
+        let given: Vec<String> = domains.into_iter().map(Into::into).collect();
+        let any = !given.is_empty();
+        let mut domains = normalize_allowlist(given);
+        if any && domains.is_empty() {
+            // A list of blanks, as from an unset variable, allows nothing; only no list allows all.
+            domains.push(String::new());
+        }
         self.settings.allowed_domains = Arc::new(domains);
         self
     }

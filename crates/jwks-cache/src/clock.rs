@@ -18,7 +18,8 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 ///
 /// Production uses [`SystemClock`]. Tests hand in a clock that they drive or scale; the testkit has one.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
-    /// The moment now, on a clock that never goes back and counts suspended time.
+    /// The moment now, on a clock that never goes back and counts suspended time. It starts decades after
+    /// its origin, so that what is older than the clock has a moment too.
     fn now(&self) -> Moment;
 
     /// The moment now as reads take it: cheap, and behind [`Clock::now`] by a few milliseconds, or by a
@@ -132,11 +133,8 @@ pub(crate) fn later(instant: tokio::time::Instant, span: Duration) -> tokio::tim
     instant + span.min(CENTURY)
 }
 
-/// The dice of a registry.
-pub(crate) type SeededDice = fastrand::Rng;
-
 /// Dice, seeded by the operating system, or by a simulation.
-pub(crate) fn seeded_dice(seed: Option<u64>) -> SeededDice {
+pub(crate) fn seeded_dice(seed: Option<u64>) -> fastrand::Rng {
     #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
     seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
 }

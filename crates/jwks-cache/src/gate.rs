@@ -34,10 +34,10 @@ impl Gate {
         Place { gate: self.clone(), ticket, turn: Some(turn) }
     }
 
-    /// A caller who has nothing joined the flight.
-    pub(crate) fn promote(&self, ticket: Ticket) {
+    /// Somebody who is in more of a hurry joined the flight.
+    pub(crate) fn promote(&self, ticket: Ticket, urgency: Urgency) {
         let mut state = lock(&self.0);
-        state.admission.promote(ticket, Urgency::Waited);
+        state.admission.promote(ticket, urgency);
         state.admit();
     }
 }

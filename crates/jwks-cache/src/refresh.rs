@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use jwks_cache_core::Moment;
+use jwks_cache_core::admission::Urgency;
 use jwks_cache_core::freshness::{StoredHeaders, Validators};
 use jwks_cache_core::keyset::{KeySet, Refusal};
 use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
@@ -78,7 +79,7 @@ enum Closed {
 }
 
 /// Where keys come from, and under which registration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) registration: Arc<IdentityProviderRegistration>,
     /// The registry's own list; it applies besides the registration's.
@@ -90,7 +91,7 @@ pub(crate) struct Source {
 /// The answer to somebody who wants keys.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// This flight runs; `started` by this very question.
+    /// This flight runs, maybe since this very question.
     Flight(Arc<Flight>),
     /// Not before this moment; the last error tells why.
     NotBefore(Moment, Option<FetchError>),
@@ -107,8 +108,10 @@ pub(crate) enum Asked {
 /// What a lookup for a kid that is not held is told.
 #[derive(Debug)]
 pub(crate) enum KidAsked {
-    /// It is known to be missing, or nothing may be asked now: answer from what is held.
-    Answer,
+    /// It is known to be missing: answer from what is held.
+    KnownMissing,
+    /// Nothing may be asked now: answer from what is held.
+    NotNow,
     /// Wait for this flight.
     Flight(Arc<Flight>),
     /// The provider is gone.
@@ -167,14 +170,13 @@ impl Provider {
     /// Asks about a kid that is not held.
     pub(crate) fn ask_for_kid(self: &Arc<Self>, kid: &str) -> KidAsked {
         let owner = lock(&self.owner);
-        self.counters.kid_misses.fetch_add(1, Relaxed);
         if owner.missing.knows(kid, self.engine.now()) {
-            return KidAsked::Answer;
+            return KidAsked::KnownMissing;
         }
         match self.ask_owner(owner, Asker::MissingKid) {
             Asked::Flight(flight) => KidAsked::Flight(flight),
             Asked::Unregistered => KidAsked::Unregistered,
-            _ => KidAsked::Answer,
+            _ => KidAsked::NotNow,
         }
     }
 
@@ -203,16 +205,18 @@ impl Provider {
             Some(Closed::ShutDown) => return Asked::ShutDown,
             None => {}
         }
+        // Asked before anything is decided: a flight that cannot start must not use up a timer or a budget,
+        // and who has no runtime cannot wait either.
+        let Ok(runtime) = Handle::try_current() else { return Asked::NoRuntime };
         match owner.lifecycle.ask(asker, self.engine.now()) {
-            Answer::Start(plan) => match Handle::try_current() {
-                Ok(runtime) => Asked::Flight(self.take_off(owner, plan, &runtime)),
-                Err(_) => {
-                    owner.lifecycle.abandon(plan.number);
-                    Asked::NoRuntime
-                }
-            },
+            Answer::Start(plan) => Asked::Flight(self.take_off(owner, plan, &runtime)),
             Answer::Flying => match &owner.running {
-                Some(running) => Asked::Flight(running.flight.clone()),
+                Some(running) => {
+                    if asker != Asker::MissingKid {
+                        self.hurry(&running.flight, Urgency::Due);
+                    }
+                    Asked::Flight(running.flight.clone())
+                }
                 None => Asked::LookAgain,
             },
             Answer::NotBefore(moment) => Asked::NotBefore(moment, owner.last_error.clone()),
@@ -227,7 +231,7 @@ impl Provider {
         runtime: &Handle,
     ) -> Arc<Flight> {
         let flight = Arc::new(Flight::new(plan.number));
-        self.slot.begin_flight(&mut owner.publisher, plan.number);
+        let was_read = self.slot.begin_flight(&mut owner.publisher, plan.number);
         if plan.asker == Asker::MissingKid {
             self.counters.kid_fetches.fetch_add(1, Relaxed);
         }
@@ -240,6 +244,7 @@ impl Provider {
             source: owner.source.clone(),
             policy: owner.lifecycle.policy().clone(),
             plan,
+            was_read,
         };
         // A runtime that is shutting down drops the task at once, and that takes the lock.
         drop(owner);
@@ -295,7 +300,7 @@ impl Provider {
         let old = owner.timer.take();
         self.engine.schedule.rearm(&self.engine, self, old, None);
         drop(owner);
-        self.counters.flush(&self.tenant, &self.id);
+        self.flush();
     }
 
     /// Ends the running flight without landing.
@@ -329,6 +334,7 @@ impl Provider {
         let changed = change(&mut owner.lifecycle);
         self.publish(&mut owner);
         drop(owner);
+        self.flush();
         if changed {
             let denied = matches!(what, What::KeyDenied { .. });
             tracing::warn!(
@@ -358,8 +364,8 @@ impl Provider {
     }
 
     fn try_restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
-        let mut owner = lock(&self.owner);
-        let owner = &mut *owner;
+        let mut guard = lock(&self.owner);
+        let owner = &mut *guard;
         if owner.closed.is_some() {
             return Err(self.not_registered());
         }
@@ -389,7 +395,26 @@ impl Provider {
         self.slot.became_fresh(&mut owner.publisher);
         self.publish(owner);
         self.rearm(owner);
+        drop(guard);
+        self.flush();
         Ok(())
+    }
+
+    /// Tells the recorder where this provider stands, now and at each tick from now on.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        if !cfg!(feature = "metrics") {
+            return;
+        }
+        self.counters.flush(&self.tenant, &self.id, &self.told());
+        if self.counters.enlists() {
+            self.engine.schedule.enlist(&self.engine, self);
+        }
+    }
+
+    /// Tells the recorder what was counted since.
+    pub(crate) fn flush_counts(&self) {
+        let told: Vec<_> = self.counters.told().collect();
+        self.counters.flush(&self.tenant, &self.id, &told);
     }
 
     /// Replaces what readers see by what the lifecycle says.
@@ -461,8 +486,13 @@ impl Source {
 impl Provider {
     /// A caller who has nothing waits for this flight: it goes first in the queue.
     pub(crate) fn join_cold(&self, flight: &Flight) {
+        self.hurry(flight, Urgency::Waited);
+    }
+
+    /// Moves a flight forward in the queue, never back.
+    fn hurry(&self, flight: &Flight, urgency: Urgency) {
         if let Some(ticket) = flight.ticket.get() {
-            self.engine.gate.promote(*ticket);
+            self.engine.gate.promote(*ticket, urgency);
         }
     }
 }

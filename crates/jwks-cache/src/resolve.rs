@@ -2,6 +2,7 @@
 //! A reader never fetches.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use jsonwebtoken::jwk::JwkSet;
 use jwks_cache_core::key::{KeyRef, VerificationKey};
@@ -126,6 +127,15 @@ impl OneKey<'_> {
         if self.kid.is_some_and(|kid| published.denies_kid(kid)) {
             return Picked::none(KeyError::Denied);
         }
+        // What is denied is no reason to say that the provider has no keys.
+        let no_key = match (no_key, &published.held) {
+            (NoKey::NoKeys, Some(held)) if held.set.usable().next().is_some() => match self.kid {
+                Some(kid) if holds(view, kid) => NoKey::NoMatch,
+                Some(_) => NoKey::UnknownKid,
+                None => return Picked::none(KeyError::Denied),
+            },
+            _ => no_key,
+        };
         let Some(kid) = self.kid.filter(|kid| !holds(view, kid)) else {
             return Picked::none(key_error(no_key));
         };
@@ -208,14 +218,10 @@ enum Via {
 }
 
 fn count(provider: &Arc<Provider>, found: bool, from: Via) {
-    let counters = &provider.counters;
-    let flush = match from {
-        _ if !found => counters.failure(),
-        Via::Flight => counters.miss(),
-        Via::Held | Via::Stale => counters.hit(from == Via::Stale),
-    };
-    if flush {
-        provider.engine.schedule.flush_soon(&provider.engine, provider);
+    match from {
+        _ if !found => provider.counters.failure(),
+        Via::Flight => provider.counters.miss(),
+        Via::Held | Via::Stale => provider.counters.hit(from == Via::Stale),
     }
     if from == Via::Stale && provider.slot.announces_stale() {
         tracing::warn!(tenant = &*provider.tenant, provider = &*provider.id, "serving expired keys");
@@ -232,15 +238,31 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
     let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((kept(picked), from)) };
     if joined.is_some_and(|number| number > last_flight) {
         // The flight began after this lookup and came back without the kid.
+        provider.counters.kids_waited_for.fetch_add(1, Relaxed);
         provider.remember_missing(kid);
         return Ok((kept(picked), from));
     }
+    let mut waited = false;
     let patience = later(asked_at, view.policy.kid_miss_wait);
     let mut newest = view.clone();
-    while let KidAsked::Flight(flight) = match provider.ask_for_kid(kid) {
-        KidAsked::Unregistered => return Err(provider.not_registered()),
-        asked => asked,
-    } {
+    loop {
+        let counters = &provider.counters;
+        let flight = match provider.ask_for_kid(kid) {
+            KidAsked::Flight(flight) => flight,
+            KidAsked::Unregistered => return Err(provider.not_registered()),
+            _ if waited => break,
+            KidAsked::KnownMissing => {
+                counters.kids_known_missing.fetch_add(1, Relaxed);
+                break;
+            }
+            KidAsked::NotNow => {
+                counters.kids_not_asked_for.fetch_add(1, Relaxed);
+                break;
+            }
+        };
+        if !std::mem::replace(&mut waited, true) {
+            counters.kids_waited_for.fetch_add(1, Relaxed);
+        }
         match timeout_at(patience, flight.ended()).await {
             Ok(Ended::Landed(view)) => {
                 newest = view;
@@ -300,16 +322,16 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
             until.unwrap_or_else(|| later(socket_now(), view.policy.stale_wait.saturating_sub(flight.age())));
         match timeout_at(until, flight.ended()).await {
             Ok(Ended::Landed(view)) => return Ok((view, Via::Flight, Some(flight.number))),
-            Ok(Ended::Failed(_)) | Err(_) if stale => {
+            Ok(Ended::Superseded | Ended::Lost) if socket_now() < deadline => {}
+            Ok(Ended::Unregistered) => return Err(provider.not_registered()),
+            _ if stale => {
                 let newest = provider.slot.load_full();
                 let now = provider.engine.now();
                 let view = if newest.published.standing(now) == Standing::Unusable { view } else { newest };
                 return Ok((view, Via::Stale, None));
             }
             Ok(Ended::Failed(error)) => return Err(error.to_error()),
-            Ok(Ended::Unregistered) => return Err(provider.not_registered()),
             Ok(Ended::ShutDown) => return Err(shut_down()),
-            Ok(Ended::Superseded | Ended::Lost) if socket_now() < deadline => {}
             Ok(Ended::Superseded | Ended::Lost) | Err(_) => return Err(out_of_time(&flight)),
         }
     }
@@ -332,10 +354,17 @@ fn out_of_time(flight: &Flight) -> Error {
 
 /// Starts or joins a refresh, however fresh the keys are.
 pub(crate) async fn refresh(provider: &Arc<Provider>) -> Result<()> {
+    let before = provider.slot.flights();
+    let servable = || provider.slot.load().published.standing(provider.engine.now()) != Standing::Unusable;
     loop {
-        let flight = insist(provider).await?;
-        let standing = provider.slot.load().published.standing(provider.engine.now());
-        if standing != Standing::Unusable {
+        let Some(flight) = flight_of(provider, provider.ask(Asker::Person)).await? else {
+            // Who waited out the same second may have been first, and may be done already.
+            if provider.slot.flights() > before && servable() {
+                return Ok(());
+            }
+            continue;
+        };
+        if servable() {
             return Ok(());
         }
         provider.join_cold(&flight);
@@ -350,9 +379,15 @@ pub(crate) async fn refresh_and_wait(provider: &Arc<Provider>) -> Result<()> {
     let before = provider.slot.flights();
     loop {
         let flight = insist(provider).await?;
-        let outcome = outcome(provider, &flight).await;
-        if let Some(outcome) = outcome.filter(|_| flight.number > before) {
-            return outcome;
+        let deadline = later(socket_now(), provider.slot.load().policy.retry.deadline);
+        match timeout_at(deadline, flight.ended()).await {
+            // Also when it is the flight before: a queue that long is no reason to wait for ever.
+            Err(_) => return Err(out_of_time(&flight)),
+            Ok(ended) if flight.number > before => match outcome_of(provider, ended) {
+                Some(outcome) => return outcome,
+                None => continue,
+            },
+            Ok(_) => {}
         }
     }
 }
@@ -360,28 +395,42 @@ pub(crate) async fn refresh_and_wait(provider: &Arc<Provider>) -> Result<()> {
 /// A flight for somebody who insists; one that runs will do.
 async fn insist(provider: &Arc<Provider>) -> Result<Arc<Flight>> {
     loop {
-        match provider.ask(Asker::Person) {
-            Asked::Flight(flight) => return Ok(flight),
-            Asked::NotBefore(moment, _) => provider.engine.clock.sleep_until(moment).await,
-            Asked::LookAgain => tokio::task::yield_now().await,
-            Asked::NoRuntime => return Err(no_runtime()),
-            Asked::Unregistered => return Err(provider.not_registered()),
-            Asked::ShutDown => return Err(shut_down()),
+        if let Some(flight) = flight_of(provider, provider.ask(Asker::Person)).await? {
+            return Ok(flight);
         }
     }
 }
 
-/// How a flight ended; `None` when it was given up and the next one counts.
+/// The flight that was granted; `None` after a wait, when it is time to ask again.
+async fn flight_of(provider: &Arc<Provider>, asked: Asked) -> Result<Option<Arc<Flight>>> {
+    match asked {
+        Asked::Flight(flight) => return Ok(Some(flight)),
+        Asked::NotBefore(moment, _) => provider.engine.clock.sleep_until(moment).await,
+        Asked::LookAgain => tokio::task::yield_now().await,
+        Asked::NoRuntime => return Err(no_runtime()),
+        Asked::Unregistered => return Err(provider.not_registered()),
+        Asked::ShutDown => return Err(shut_down()),
+    }
+    Ok(None)
+}
+
+/// The outcome of a flight, within a caller's deadline; `None` when it was given up and the next one counts.
 async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Option<Result<()>> {
     let deadline = later(socket_now(), provider.slot.load().policy.retry.deadline);
-    Some(match timeout_at(deadline, flight.ended()).await {
-        Ok(Ended::Superseded | Ended::Lost) => return None,
-        Ok(Ended::Landed(_)) => Ok(()),
-        Ok(Ended::Failed(error)) => Err(error.to_error()),
-        Ok(Ended::Unregistered) => Err(provider.not_registered()),
-        Ok(Ended::ShutDown) => Err(shut_down()),
-        Err(_) => Err(out_of_time(flight)),
-    })
+    match timeout_at(deadline, flight.ended()).await {
+        Ok(ended) => outcome_of(provider, ended),
+        Err(_) => Some(Err(out_of_time(flight))),
+    }
+}
+
+fn outcome_of(provider: &Provider, ended: Ended) -> Option<Result<()>> {
+    match ended {
+        Ended::Superseded | Ended::Lost => None,
+        Ended::Landed(_) => Some(Ok(())),
+        Ended::Failed(error) => Some(Err(error.to_error())),
+        Ended::Unregistered => Some(Err(provider.not_registered())),
+        Ended::ShutDown => Some(Err(shut_down())),
+    }
 }
 
 fn shut_down() -> Error {

@@ -22,8 +22,8 @@ pub(crate) struct Schedule {
 #[derive(Debug, Default)]
 struct Timers {
     due: BTreeMap<(Moment, u64), Weak<Provider>>,
-    /// Providers with counts that the recorder does not know yet.
-    unflushed: Vec<Weak<Provider>>,
+    /// Providers that were ever used: the tick asks each whether it has something to tell.
+    enlisted: Vec<Weak<Provider>>,
     running: bool,
     closed: bool,
 }
@@ -51,13 +51,13 @@ impl Schedule {
         }
     }
 
-    /// Has the provider's counts flushed at the next tick.
-    pub(crate) fn flush_soon(&self, engine: &Arc<Engine>, provider: &Arc<Provider>) {
+    /// Has the tick look at a provider from now on, so that hits need not ask for it.
+    pub(crate) fn enlist(&self, engine: &Arc<Engine>, provider: &Arc<Provider>) {
         let mut timers = lock(&self.timers);
-        if timers.unflushed.is_empty() {
+        if timers.enlisted.is_empty() {
             self.changed.notify_one();
         }
-        timers.unflushed.push(Arc::downgrade(provider));
+        timers.enlisted.push(Arc::downgrade(provider));
         self.keep_running(timers, engine);
     }
 
@@ -66,6 +66,7 @@ impl Schedule {
         let mut timers = lock(&self.timers);
         timers.closed = true;
         timers.due.clear();
+        timers.enlisted.clear();
         self.changed.notify_one();
     }
 
@@ -108,12 +109,22 @@ async fn run(stopped: Stopped, changed: Arc<Notify>) {
             let due = std::mem::replace(&mut timers.due, later);
             let next = timers.due.first_key_value().map(|((moment, _), _)| *moment);
             let socket_now = crate::clock::socket_now();
-            let flush = if timers.unflushed.is_empty() {
+            let flush = if timers.enlisted.is_empty() {
                 flush_at = None;
                 Vec::new()
             } else if *flush_at.get_or_insert(socket_now + FLUSH_EVERY) <= socket_now {
-                flush_at = None;
-                std::mem::take(&mut timers.unflushed)
+                flush_at = Some(socket_now + FLUSH_EVERY);
+                let mut flush = Vec::new();
+                timers.enlisted.retain(|provider| match provider.upgrade() {
+                    Some(provider) => {
+                        if provider.counters.wants_flush() {
+                            flush.push(provider);
+                        }
+                        true
+                    }
+                    None => false,
+                });
+                flush
             } else {
                 Vec::new()
             };
@@ -122,8 +133,8 @@ async fn run(stopped: Stopped, changed: Arc<Notify>) {
         for provider in due.into_values().filter_map(|provider| provider.upgrade()) {
             provider.timer_fired();
         }
-        for provider in flush.into_iter().filter_map(|provider| provider.upgrade()) {
-            provider.counters.flush(&provider.tenant, &provider.id);
+        for provider in flush {
+            provider.flush_counts();
         }
         let timer = next.map(|moment| engine.clock.sleep_until(moment));
         drop(engine);

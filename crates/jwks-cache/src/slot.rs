@@ -119,9 +119,10 @@ impl Slot {
         view
     }
 
-    pub(crate) fn begin_flight(&self, _by: &mut Publisher, number: u64) {
-        self.read.store(false, Ordering::Relaxed);
+    /// Whether it was read since the flight before.
+    pub(crate) fn begin_flight(&self, _by: &mut Publisher, number: u64) -> bool {
         self.flights.store(number, Ordering::Release);
+        self.read.swap(false, Ordering::Relaxed)
     }
 
     pub(crate) fn became_fresh(&self, _by: &mut Publisher) {

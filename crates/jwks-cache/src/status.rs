@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
@@ -11,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::refresh::Provider;
 use crate::slot::View;
+use crate::telemetry::{Told, Value, number};
 
 /// What a provider is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ pub struct ProviderStatus {
 /// One key of a provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyStatus {
-    /// Its kid, escaped and cut to 64 characters.
+    /// Its kid, escaped, and cut after 128 characters.
     pub kid: Option<String>,
     /// Its RFC 7638 thumbprint.
     pub thumbprint: Option<String>,
@@ -115,9 +115,20 @@ impl Health {
     }
 }
 
+/// The states of a key; API.
+const USABLE: &str = "usable";
+const SET_ASIDE: &str = "set_aside";
+const DENIED: &str = "denied";
+const RETIRING: &str = "retiring";
+
 /// A kid as it may be shown: escaped and cut.
 pub(crate) fn shown_kid(kid: &str) -> String {
-    kid.chars().take(64).flat_map(char::escape_default).collect()
+    const LONGEST: usize = 128;
+    let mut shown: String = kid.chars().take(LONGEST).flat_map(char::escape_default).collect();
+    if kid.chars().nth(LONGEST).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 impl Provider {
@@ -142,45 +153,58 @@ impl Provider {
             error_count: self.failures(),
             hit_rate: counts.hit_rate(),
             stale_serve_ratio: counts.stale_ratio(),
-            metrics: self.status_metrics(&view, now),
+            metrics: self.status_metrics(),
             last_error: view.last_error.as_ref().map(ToString::to_string),
             keys: key_statuses(&view, now),
             denied: view.published.denials.ids().map(shown_kid).collect(),
         }
     }
 
-    fn status_metrics(&self, view: &View, now: Moment) -> Vec<StatusMetric> {
-        let counts = self.counters.counts();
-        let labels: HashMap<_, _> = [("tenant", &self.tenant), ("provider", &self.id)]
-            .map(|(name, value)| (name.to_owned(), value.to_string()))
-            .into();
-        let age = view.published.held.as_ref().map(|held| now.since(held.received_at).as_secs());
-        #[expect(clippy::cast_precision_loss, reason = "a number for people; exact below 2^53")]
-        let metric = |(name, value): (&str, u64)| StatusMetric {
-            name: format!("jwks_cache_{name}"),
-            value: value as f64,
-            labels: labels.clone(),
+    fn status_metrics(&self) -> Vec<StatusMetric> {
+        let metric = |told: Told| {
+            let value = match told.value {
+                Value::Counter(count) => number(count),
+                Value::Gauge(value) => value?,
+            };
+            let labels = [("tenant", &*self.tenant), ("provider", &*self.id)].into_iter().chain(told.label);
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            Some(StatusMetric { name: told.name.to_owned(), value, labels })
         };
-        [
-            Some(("requests_total", counts.requests)),
-            Some(("hits_total", counts.hits)),
-            Some(("misses_total", counts.misses)),
-            Some(("stale_total", counts.stale)),
-            Some(("failed_lookups_total", counts.failed)),
-            Some(("refresh_total", counts.refresh_successes + counts.refresh_errors)),
-            Some(("refresh_errors_total", counts.refresh_errors)),
-            Some(("not_modified_total", self.counters.not_modified.load(Relaxed))),
-            Some(("upstream_requests_total", self.counters.requests_sent.load(Relaxed))),
-            Some(("kid_misses_total", self.counters.kid_misses.load(Relaxed))),
-            Some(("kid_fetches_total", self.counters.kid_fetches.load(Relaxed))),
-            Some(("lost_flights_total", self.counters.lost_flights.load(Relaxed))),
-            counts.last_refresh_micros.map(|micros| ("last_refresh_micros", micros)),
-            age.map(|seconds| ("age_seconds", seconds)),
-        ]
-        .into_iter()
-        .flatten()
-        .map(metric)
-        .collect()
+        self.told().into_iter().filter_map(metric).collect()
+    }
+
+    /// Every number there is about this provider; this and what it calls is the one list of their names.
+    pub(crate) fn told(&self) -> Vec<Told> {
+        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
+        let view = self.slot.load();
+        let held = view.published.held.as_deref();
+        let keys = key_statuses(&view, now);
+        let in_state = |state: &'static str| {
+            let count = keys.iter().filter(|key| key.state == state).count();
+            let value = Value::Gauge(Some(number(count as u64)));
+            Told { name: "jwks_cache_keys", label: Some(("state", state)), value }
+        };
+        let gauge = |name, value| Told { name, label: None, value: Value::Gauge(value) };
+        #[expect(clippy::cast_precision_loss, reason = "seconds and 48 bits are exact")]
+        let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
+        let expiry = held.and_then(|held| wall_at(held.fresh_until(), now, wall));
+        // 48 bits are enough to tell sets apart, and exact in what recorders hold.
+        let hash = held.map(|held| {
+            let [a, b, c, d, e, f, ..] = held.set.set_hash();
+            number(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+        });
+        self.counters
+            .told()
+            .chain([USABLE, SET_ASIDE, DENIED, RETIRING].map(in_state))
+            .chain([
+                gauge("jwks_cache_set_hash", hash),
+                gauge(
+                    "jwks_cache_last_refresh_timestamp_seconds",
+                    held.map(|held| seconds(held.received_wall)),
+                ),
+                gauge("jwks_cache_expiry_timestamp_seconds", expiry.map(seconds)),
+            ])
+            .collect()
     }
 
     /// Whether it has servable usable keys; asking is a read of one that has none.
@@ -207,11 +231,9 @@ fn key_statuses(view: &View, now: Moment) -> Vec<KeyStatus> {
     let Some(held) = &published.held else { return Vec::new() };
     let entry = |entry: &LedgerEntry| {
         let (state, reason) = match entry.verdict() {
-            Verdict::SetAside { reason, .. } => ("set_aside", Some(reason.as_str().to_owned())),
-            Verdict::Usable if entry.key().is_some_and(|key| published.denials.denies(key)) => {
-                ("denied", None)
-            }
-            Verdict::Usable => ("usable", None),
+            Verdict::SetAside { reason, .. } => (SET_ASIDE, Some(reason.as_str().to_owned())),
+            Verdict::Usable if entry.key().is_some_and(|key| published.denials.denies(key)) => (DENIED, None),
+            Verdict::Usable => (USABLE, None),
         };
         KeyStatus {
             kid: entry.kid().map(shown_kid),
@@ -224,7 +246,7 @@ fn key_statuses(view: &View, now: Moment) -> Vec<KeyStatus> {
     keys.extend(published.retiring.iter().filter(|old| now < old.until).map(|old| KeyStatus {
         kid: old.key.kid().map(shown_kid),
         thumbprint: Some(old.key.thumbprint().to_string()),
-        state: "retiring".to_owned(),
+        state: RETIRING.to_owned(),
         reason: None,
     }));
     keys

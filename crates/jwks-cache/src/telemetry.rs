@@ -27,18 +27,58 @@ const SHARED: usize = STRIPES - 1;
 pub(crate) struct Counters {
     /// Written on every hit; allocated at the first.
     stripes: OnceLock<Box<[Stripe; STRIPES]>>,
+    /// Something was counted that the recorder does not know yet.
     unflushed: AtomicBool,
-    pub(crate) misses: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) kid_misses: AtomicU64,
+    /// The tick looks at this provider.
+    enlisted: AtomicBool,
+    misses: AtomicU64,
+    failed: AtomicU64,
+    pub(crate) kids_known_missing: AtomicU64,
+    pub(crate) kids_waited_for: AtomicU64,
+    pub(crate) kids_not_asked_for: AtomicU64,
     pub(crate) kid_fetches: AtomicU64,
-    pub(crate) refresh_successes: AtomicU64,
-    pub(crate) refresh_errors: AtomicU64,
-    pub(crate) not_modified: AtomicU64,
+    refresh_successes: AtomicU64,
+    refresh_errors: AtomicU64,
+    not_modified: AtomicU64,
     pub(crate) requests_sent: AtomicU64,
     pub(crate) lost_flights: AtomicU64,
     last_refresh_micros: AtomicU64,
     recorder: Recorder,
+}
+
+/// A number that is told, to the recorder and in the status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// The name is API.
+    pub(crate) name: &'static str,
+    /// A label besides tenant and provider.
+    pub(crate) label: Option<(&'static str, &'static str)>,
+    pub(crate) value: Value,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value {
+    Counter(u64),
+    /// `None` while there is nothing to measure.
+    Gauge(Option<f64>),
+}
+
+/// How a flight ended, as its metrics label it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FlightStatus {
+    Success,
+    NotModified,
+    Error,
+}
+
+impl FlightStatus {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::NotModified => "not_modified",
+            Self::Error => "error",
+        }
+    }
 }
 
 /// One cache line's worth of hot counters.
@@ -63,8 +103,8 @@ pub(crate) struct Counts {
 }
 
 impl Counters {
-    /// Counts an answer from what is held. `true` when the recorder should hear of it soon.
-    pub(crate) fn hit(&self, stale: bool) -> bool {
+    /// Counts an answer from what is held.
+    pub(crate) fn hit(&self, stale: bool) {
         let seat = Seat::mine();
         let stripe = &self.stripes.get_or_init(Box::default)[seat.min(SHARED)];
         let count = |counter: &AtomicU64| {
@@ -79,31 +119,36 @@ impl Counters {
         if stale {
             count(&stripe.stale);
         }
-        self.became_dirty()
+        self.mark();
     }
 
-    /// Counts a lookup that waited for keys. `true` when the recorder should hear of it soon.
-    pub(crate) fn miss(&self) -> bool {
+    /// Counts a lookup that waited for keys.
+    pub(crate) fn miss(&self) {
         self.misses.fetch_add(1, Relaxed);
-        self.became_dirty()
+        self.mark();
     }
 
-    /// Counts a lookup that brought nothing. `true` when the recorder should hear of it soon.
-    pub(crate) fn failure(&self) -> bool {
+    /// Counts a lookup that brought nothing.
+    pub(crate) fn failure(&self) {
         self.failed.fetch_add(1, Relaxed);
-        self.became_dirty()
+        self.mark();
     }
 
-    fn became_dirty(&self) -> bool {
-        cfg!(feature = "metrics") && !self.unflushed.load(Relaxed) && !self.unflushed.swap(true, Relaxed)
+    /// Written once a tick, so that readers share a line they only load.
+    fn mark(&self) {
+        if cfg!(feature = "metrics") && !self.unflushed.load(Relaxed) {
+            self.unflushed.store(true, Relaxed);
+        }
     }
 
-    /// Notes a flight that brought keys.
-    pub(crate) fn refreshed(&self, took: Duration) {
-        self.refresh_successes.fetch_add(1, Relaxed);
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // 0 stands for "never".
-        self.last_refresh_micros.store(micros.max(1), Relaxed);
+    /// `true` once, for whoever has the tick look at this provider from now on.
+    pub(crate) fn enlists(&self) -> bool {
+        cfg!(feature = "metrics") && !self.enlisted.swap(true, Relaxed)
+    }
+
+    /// Whether the recorder does not know everything; asking takes the mark away.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.unflushed.load(Relaxed) && self.unflushed.swap(false, Relaxed)
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -127,17 +172,68 @@ impl Counters {
         }
     }
 
-    /// Forwards what was counted since the last flush.
-    pub(crate) fn flush(&self, tenant: &str, provider: &str) {
-        self.unflushed.store(false, Relaxed);
-        self.recorder.flush(tenant, provider, self);
+    /// What was counted, each number once.
+    pub(crate) fn told(&self) -> impl Iterator<Item = Told> {
+        let counts = self.counts();
+        let counter = |name, value| Told { name, label: None, value: Value::Counter(value) };
+        let labelled = |name, label, value| Told { name, label: Some(label), value: Value::Counter(value) };
+        let not_modified = self.not_modified.load(Relaxed);
+        let kids = "jwks_cache_kid_misses_total";
+        let refreshes = "jwks_cache_refresh_total";
+        let micros = counts.last_refresh_micros.map(number);
+        [
+            counter("jwks_cache_requests_total", counts.requests),
+            counter("jwks_cache_hits_total", counts.hits),
+            counter("jwks_cache_misses_total", counts.misses),
+            counter("jwks_cache_stale_total", counts.stale),
+            counter("jwks_cache_failed_lookups_total", counts.failed),
+            labelled(refreshes, ("status", "success"), counts.refresh_successes.saturating_sub(not_modified)),
+            labelled(refreshes, ("status", "not_modified"), not_modified),
+            labelled(refreshes, ("status", "error"), counts.refresh_errors),
+            counter("jwks_cache_not_modified_total", not_modified),
+            counter("jwks_cache_refresh_errors_total", counts.refresh_errors),
+            counter("jwks_cache_upstream_requests_total", self.requests_sent.load(Relaxed)),
+            labelled(kids, ("outcome", "known_missing"), self.kids_known_missing.load(Relaxed)),
+            labelled(kids, ("outcome", "waited"), self.kids_waited_for.load(Relaxed)),
+            labelled(kids, ("outcome", "not_now"), self.kids_not_asked_for.load(Relaxed)),
+            counter("jwks_cache_kid_fetches_total", self.kid_fetches.load(Relaxed)),
+            counter("jwks_cache_lost_flights_total", self.lost_flights.load(Relaxed)),
+            Told { name: "jwks_cache_last_refresh_micros", label: None, value: Value::Gauge(micros) },
+        ]
+        .into_iter()
     }
 
-    /// Records a finished flight.
-    pub(crate) fn record_flight(&self, tenant: &str, provider: &str, status: &'static str, took: Duration) {
-        self.recorder.flight(tenant, provider, status, took);
-        self.flush(tenant, provider);
+    /// Tells the recorder. The list always begins with the same numbers in the same order.
+    pub(crate) fn flush(&self, tenant: &str, provider: &str, told: &[Told]) {
+        self.recorder.flush(tenant, provider, told);
     }
+
+    /// Counts a finished flight.
+    pub(crate) fn landed(&self, tenant: &str, provider: &str, status: FlightStatus, took: Duration) {
+        if status == FlightStatus::Error {
+            self.refresh_errors.fetch_add(1, Relaxed);
+        } else {
+            self.refresh_successes.fetch_add(1, Relaxed);
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            // 0 stands for "never".
+            self.last_refresh_micros.store(micros.max(1), Relaxed);
+        }
+        if status == FlightStatus::NotModified {
+            self.not_modified.fetch_add(1, Relaxed);
+        }
+        self.recorder.took(tenant, provider, took);
+    }
+
+    /// Records an answer of the provider.
+    pub(crate) fn answered(&self, tenant: &str, provider: &str, code: u16) {
+        self.recorder.answered(tenant, provider, code);
+    }
+}
+
+/// A count as recorders and status have it.
+#[expect(clippy::cast_precision_loss, reason = "a number for people; exact below 2^53")]
+pub(crate) fn number(count: u64) -> f64 {
+    count as f64
 }
 
 impl Counts {
@@ -152,9 +248,8 @@ impl Counts {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a ratio for people; exact below 2^53")]
 pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 { 0.0 } else { number(part) / number(whole) }
 }
 
 /// A thread's right to be the only one that writes its stripe, in the counters of all providers.
@@ -201,7 +296,7 @@ mod tests {
         for _ in 0..20 {
             std::thread::scope(|scope| {
                 for _ in 0..3 * STRIPES {
-                    scope.spawn(|| (0..1_000).for_each(|n| _ = counters.hit(n % 10 == 0)));
+                    scope.spawn(|| (0..1_000).for_each(|n| counters.hit(n % 10 == 0)));
                 }
             });
         }

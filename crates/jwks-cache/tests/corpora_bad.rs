@@ -2,14 +2,17 @@
 //! that are held, and which of its own keys serve.
 #![allow(clippy::unwrap_used, reason = "a corpus that cannot be read must fail")]
 
-mod served;
+#[path = "../../jwks-cache-core/tests/corpora/mod.rs"]
+mod corpora;
+mod stage;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use corpora::corpora;
 use jwks_cache_testkit::Reply;
 use serde_json::Value;
-use served::{HELD, JWKS, Stage, corpora};
+use stage::served::{HELD, JWKS, Stage};
 
 fn json(path: PathBuf) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -101,6 +104,9 @@ async fn every_bad_document_after_a_good_set_does_what_is_expected_of_it() {
         "bad, through the library: {counts:?}; tolerated otherwise {tolerated_otherwise:?}; exceptions {}",
         failures.len()
     );
+    for verdict in ["ACCEPT", "SKIP", "REJECT_KEEP"] {
+        assert!(counts.contains_key(verdict), "no document was judged {verdict}: {counts:?}");
+    }
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
@@ -143,4 +149,5 @@ async fn every_real_document_serves_the_keys_expected_of_it() {
     println!(
         "real, through the library: {documents} documents, {usable} usable kids, {refused} kept the old set"
     );
+    assert!(documents > 0 && usable > 0 && refused > 0);
 }

@@ -3,7 +3,7 @@
 //! documents in `key_sets`, budgets in `refreshing`.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod stage_rules;
+mod stage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use jwks_cache::{
 };
 use jwks_cache_testkit::{IdentityProvider, ManualClock, Origin, Reply};
 use serde_json::json;
-use stage_rules::{Answer, Stage, at_once, jwk, keys, kids, registration, secs, settle, took, verifies};
+use stage::scripted::{Answer, Stage, jwk, keys, registration, verifies};
+use stage::{at_once, kids, secs, settle, took};
 
 /// An origin and a registry that ask over a socket, on one clock.
 struct Wire {

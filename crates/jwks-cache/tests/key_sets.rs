@@ -1,16 +1,15 @@
 //! Which sets are taken, which keys are found in them, and how long a key lives on that left.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod stage_rules;
+mod stage;
 
 use std::sync::Arc;
 
 use jwks_cache::{Algorithm, Error, ErrorKind, KeyError, Registry, SetDiff, What};
 use jwks_cache_testkit::{IdentityProvider, ManualClock, Token, split};
 use serde_json::{Value, json};
-use stage_rules::{
-    Answer, Stage, at_once, b64, body, document, events, jwk, keys, kids, registration, secs, verifies,
-};
+use stage::scripted::{Answer, Stage, b64, body, document, events, jwk, keys, registration, verifies};
+use stage::{at_once, kids, secs};
 
 const LONG: &str = "max-age=36000";
 

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use jwks_cache::{
     Algorithm, CacheManager, Error, FetchError, IdentityProviderRegistration, JitterStrategy, KeyError,
-    ProviderState, RefreshMode, Registry, SpkiFingerprint,
+    ProviderState, RefreshMode, Registry, RegistryBuilder, SpkiFingerprint,
 };
 use jwks_cache_testkit::{IdentityProvider, ManualClock, Origin, Phase, Reply};
-use stage::*;
+use stage::scripted::{self, Answer};
+use stage::socket::*;
+use stage::{PROVIDER, TENANT, kids, millis, secs, soon, took};
 
 type Change = fn(&mut IdentityProviderRegistration);
 
@@ -287,15 +289,13 @@ async fn knob_kid_miss_interval() {
 #[tokio::test(start_paused = true)]
 async fn knob_kid_miss_wait() {
     for wait in [secs(1), secs(3)] {
-        let script = Script::new([Act::Publish(document(&["k"])), Act::Hang]);
-        let registry = script
-            .registry(|it| {
-                it.kid_miss_wait = wait;
-                (it.retry_policy.attempt_timeout, it.retry_policy.deadline) = (secs(60), secs(60));
-            })
-            .await;
-        registry.resolve(TENANT, PROVIDER, None).await.unwrap();
-        let (key, waited) = took(registry.key(TENANT, PROVIDER, Some("x"), Algorithm::EdDSA)).await;
+        let stage = scripted::Stage::warm(|it| {
+            it.kid_miss_wait = wait;
+            (it.retry_policy.attempt_timeout, it.retry_policy.deadline) = (secs(60), secs(60));
+        })
+        .await;
+        stage.source.set(Answer::Hang);
+        let (waited, key) = took(stage.key("x")).await;
         is_key_error(key, KeyError::UnknownKid);
         assert_eq!(rounded(waited), wait);
     }
@@ -364,17 +364,15 @@ async fn knob_required() {
 #[tokio::test(start_paused = true)]
 async fn knob_stale_wait() {
     for wait in [millis(100), secs(5)] {
-        let script = Script::new([Act::Publish(document(&["k"])), Act::Hang]);
-        let registry = script
-            .registry(|it| {
-                it.stale_wait = wait;
-                (it.retry_policy.attempt_timeout, it.retry_policy.deadline) = (secs(60), secs(60));
-            })
-            .await;
-        registry.resolve(TENANT, PROVIDER, None).await.unwrap();
-        script.clock().advance(secs(310));
-        let (set, waited) = took(registry.resolve(TENANT, PROVIDER, None)).await;
-        assert_eq!((kids(&set.unwrap()), rounded(waited)), (vec!["k".to_owned()], wait));
+        let stage = scripted::Stage::warm(|it| {
+            it.stale_wait = wait;
+            (it.retry_policy.attempt_timeout, it.retry_policy.deadline) = (secs(60), secs(60));
+        })
+        .await;
+        stage.source.set(Answer::Hang);
+        let (waited, set) = took(stage.pass(310).resolve()).await;
+        assert_eq!(kids(&set.unwrap()), ["a", "b"]);
+        assert_eq!(rounded(waited), wait);
     }
 }
 
@@ -451,16 +449,17 @@ async fn knob_retry_policy_attempt_timeout() {
 
 /// How long a flight takes whose attempts all fail.
 async fn failing(seed: u64, change: impl FnOnce(&mut IdentityProviderRegistration)) -> Duration {
-    let script = Script::new([Act::Fail]);
-    let registry = Registry::builder().fetcher(script.clone()).clock(Arc::new(script.clock().clone()));
-    let registry = registry.seed(seed).build();
-    let mut registration = registration("https://id.example.com/jwks.json");
-    registration.retry_policy.jitter = JitterStrategy::None;
-    registration.retry_policy.deadline = secs(600);
-    change(&mut registration);
-    registry.register(registration).await.unwrap();
-    let (outcome, waited) = took(registry.resolve(TENANT, PROVIDER, None)).await;
-    assert_eq!(fetch_reason(outcome), "scripted");
+    let build = |builder: RegistryBuilder| builder.seed(seed);
+    let stage = scripted::Stage::built(build, |it| {
+        it.retry_policy.max_retries = 0;
+        it.retry_policy.jitter = JitterStrategy::None;
+        it.retry_policy.deadline = secs(600);
+        change(it);
+    })
+    .await;
+    stage.source.set(Answer::Refused);
+    let (waited, outcome) = took(stage.resolve()).await;
+    assert_eq!(fetch_reason(outcome), "connect");
     rounded(waited)
 }
 
@@ -489,15 +488,14 @@ async fn knob_retry_policy_max_backoff() {
 #[tokio::test(start_paused = true)]
 async fn knob_retry_policy_deadline() {
     for deadline in [secs(2), secs(7)] {
-        let script = Script::new([Act::Hang]);
-        let registry = script
-            .registry(|it| {
-                let retry = &mut it.retry_policy;
-                (retry.max_retries, retry.attempt_timeout, retry.deadline) = (1_000, secs(2), deadline);
-                (retry.initial_backoff, retry.max_backoff) = (millis(100), millis(100));
-            })
-            .await;
-        let (outcome, waited) = took(registry.resolve(TENANT, PROVIDER, None)).await;
+        let stage = scripted::Stage::with(|it| {
+            let retry = &mut it.retry_policy;
+            (retry.max_retries, retry.attempt_timeout, retry.deadline) = (1_000, secs(2), deadline);
+            (retry.initial_backoff, retry.max_backoff) = (millis(100), millis(100));
+        })
+        .await;
+        stage.source.set(Answer::Hang);
+        let (waited, outcome) = took(stage.resolve()).await;
         assert!(outcome.is_err());
         assert_eq!(rounded(waited), deadline);
     }

@@ -1,7 +1,7 @@
 //! No input panics a flight; and a flight that panics all the same costs one failure, nothing more.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod served;
+mod stage;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jwks_cache::{Clock, ErrorKind, Fetch, FetchRequest, Fetched, Fetching, Registry, Timing, What};
 use jwks_cache_testkit::{ManualClock, Reply};
-use served::{HELD, JWKS, Stage, reason, registration, set, within};
+use stage::served::{HELD, JWKS, Stage, reason, registration, set};
+use stage::soon;
 
 /// What a [`Scripted`] fetcher does next.
 #[derive(Clone, Debug)]
@@ -79,7 +80,7 @@ async fn a_flight_that_panics_is_a_failure_for_all_who_wait_and_the_next_one_fli
             })
             .collect();
         for caller in callers {
-            let error = within(caller).await.unwrap().unwrap_err();
+            let error = soon(caller).await.unwrap().unwrap_err();
             assert_eq!((reason(&error), error.kind()), ("panic", ErrorKind::KeysUnavailable), "{error}");
             assert_eq!((error.provider(), error.attempt()), (Some(("acme", "main")), Some(1)));
         }

@@ -1,7 +1,7 @@
 //! When flights start, what they try again, and how many run at once.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod stage_rules;
+mod stage;
 
 use std::time::Duration;
 
@@ -9,13 +9,10 @@ use jwks_cache::{
     ErrorKind, IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy,
 };
 use jwks_cache_testkit::{ManualClock, Origin, Reply};
-use stage_rules::{Answer, Stage, at_once, jwk, keys, registration, secs, settle, took};
+use stage::scripted::{Answer, Stage, jwk, keys, registration};
+use stage::{at_once, millis, secs, settle, took};
 
 const MORE: &[(&str, u8)] = &[("a", 1), ("b", 2), ("c", 3)];
-
-fn millis(millis: u64) -> Duration {
-    Duration::from_millis(millis)
-}
 
 // refresh() and refresh_and_wait().
 
@@ -258,7 +255,7 @@ async fn tried_again_are_broken_connections_and_timeouts() {
         assert_eq!(attempts(reply, |_| {}).await, 3, "{name}");
     }
     for (name, reply) in [("hangs", Reply::hang()), ("stalls", Reply::json(&text).stall_at(10))] {
-        let short = |of: &mut IdentityProviderRegistration| of.retry_policy.attempt_timeout = millis(100);
+        let short = |of: &mut IdentityProviderRegistration| of.retry_policy.attempt_timeout = millis(700);
         assert_eq!(attempts(reply, short).await, 3, "{name}");
     }
 }

@@ -7,7 +7,8 @@ use jwks_cache::{
     Algorithm, Error, IdentityProviderRegistration, KeyError, ProviderState, RefreshMode, SpkiFingerprint,
 };
 use jwks_cache_testkit::{BlackHole, IdentityProvider, Origin, Reply};
-use stage::*;
+use stage::socket::*;
+use stage::{PROVIDER, TENANT, kids, millis, secs, soon};
 
 type Change = fn(&mut IdentityProviderRegistration);
 

@@ -165,7 +165,7 @@ fn errors_name_the_field_or_what_is_allowed() {
 #[test]
 fn what_reads_is_not_yet_valid() {
     let json = json!({"tenant_id": "", "provider_id": "b", "jwks_url": URL});
-    stage::is_validation(read(&json).unwrap().validate(), "tenant_id");
+    stage::socket::is_validation(read(&json).unwrap().validate(), "tenant_id");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Marked secrets go in wherever an origin can put them, and come out nowhere.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod served;
+mod stage;
 
 use std::fmt::Write as _;
 
@@ -10,8 +10,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jwks_cache::{Algorithm, CacheManager, Subscription};
 use jwks_cache_testkit::{Origin, Reply};
 use serde_json::{Value, json};
-use served::record::Records;
-use served::{HELD, JWKS, Stage, jwk, registration, set, whole_text, within};
+use stage::record::Records;
+use stage::served::{HELD, JWKS, Stage, jwk, registration, set, whole_text};
+use stage::soon;
 
 /// Stands in everything that must not come out. Letters only, so that no escaping hides it.
 const MARK: &str = "SeCrEtMaRk";
@@ -130,7 +131,7 @@ async fn a_private_key_beside_a_sound_one_comes_out_nowhere() {
         assert!(found, "{expected} is missing, so this test looks at nothing");
     }
     check("served", &shown);
-    let key = within(stage.registry.key("acme", "main", Some("sound"), Algorithm::ES256)).await.unwrap();
+    let key = soon(stage.registry.key("acme", "main", Some("sound"), Algorithm::ES256)).await.unwrap();
     check("the key", &format!("{key:?}"));
 }
 
@@ -211,7 +212,7 @@ async fn a_snapshot_holds_no_private_key_and_a_refused_one_tells_none() {
     keys.push(jwk("sound"));
     origin.set(JWKS, Reply::json(json!({"keys": keys})));
     let cache = CacheManager::new(registration(origin.url(JWKS).as_str())).unwrap();
-    within(cache.resolve(None)).await.unwrap();
+    soon(cache.resolve(None)).await.unwrap();
     let snapshot = cache.persistent_snapshot().await.unwrap().unwrap();
     assert!(snapshot.jwks_json.contains("sound"));
     check("snapshot", &format!("{snapshot:?}{}", serde_json::to_string(&snapshot).unwrap()));
@@ -238,12 +239,12 @@ async fn a_hostile_kid_is_shown_escaped_and_cut() {
     let hostile = ["a\r\nevil: 1", "b\u{1b}[2J\u{1b}]0;x\u{7}", "c\0d", "e\u{202e}f\u{2028}", &long];
     stage.origin.set(JWKS, Reply::json(set(&hostile)));
     for kid in hostile {
-        assert!(within(stage.registry.key("acme", "main", Some(kid), Algorithm::ES256)).await.is_ok());
+        assert!(soon(stage.registry.key("acme", "main", Some(kid), Algorithm::ES256)).await.is_ok());
     }
     for kid in hostile {
         let unknown = format!("{kid}?");
         let error =
-            within(stage.registry.key("acme", "main", Some(&unknown), Algorithm::ES256)).await.unwrap_err();
+            soon(stage.registry.key("acme", "main", Some(&unknown), Algorithm::ES256)).await.unwrap_err();
         no_controls("error", &error.to_string());
         assert!(stage.registry.deny_key("acme", "main", kid).await.unwrap());
     }
@@ -251,7 +252,7 @@ async fn a_hostile_kid_is_shown_escaped_and_cut() {
     for record in records.all() {
         for (name, value) in &record.fields {
             no_controls(name, value);
-            assert!(!value.contains(&"k".repeat(65)), "{name} is not cut");
+            assert!(!value.contains(&"k".repeat(129)), "{name} is not cut");
         }
     }
     let status = stage.registry.provider_status("acme", "main").await.unwrap();
@@ -263,7 +264,7 @@ async fn a_hostile_kid_is_shown_escaped_and_cut() {
         .chain(status.denied.iter().map(String::as_str))
     {
         no_controls("status", kid);
-        assert!(kid.chars().filter(|c| *c == 'k').count() <= 64, "{kid}");
+        assert!(kid.chars().filter(|c| *c == 'k').count() <= 128, "{kid}");
     }
     while let Some(event) = events.try_next() {
         no_controls("event", &format!("{event:?}"));

@@ -5,13 +5,16 @@
 
 mod stage;
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use jwks_cache::{
     Algorithm, CacheManager, CachePayload, CacheState, Clock, Error, IdentityProviderRegistration,
     PersistentSnapshot, RefreshMode, SystemClock,
 };
 use jwks_cache_testkit::{IdentityProvider, Origin, Reply};
-use stage::*;
+use stage::socket::*;
+use stage::{PROVIDER, TENANT, kids, secs, soon};
 
 type Change = fn(&mut IdentityProviderRegistration);
 
@@ -258,12 +261,45 @@ async fn a_refresh_follows_a_restored_snapshot_soon() {
         }
     };
     soon(adopted).await;
+}
 
-    // Spread, so that restored providers do not all ask at once.
-    let spread = cache(|it| it.prefetch_jitter = secs(100_000));
-    spread.restore_snapshot(snapshot(10, 300)).await.unwrap();
-    let payload = held(&spread).await.unwrap();
-    assert!(payload.next_refresh_at <= payload.expires_at);
+/// In how long each of so many caches refreshes, restored from equal snapshots with this jitter.
+async fn refreshes_after_restoring(
+    caches: usize,
+    jitter: Duration,
+    snapshot: PersistentSnapshot,
+) -> Vec<Duration> {
+    let idp = IdentityProvider::start();
+    idp.go_down();
+    let mut waits = Vec::new();
+    for _ in 0..caches {
+        let cache = cache_of(&idp, |it| it.prefetch_jitter = jitter);
+        cache.restore_snapshot(snapshot.clone()).await.unwrap();
+        let (now, payload) = (cache.snapshot().await.captured_at, held(&cache).await.unwrap());
+        waits.push(payload.next_refresh_at.saturating_duration_since(now));
+    }
+    waits
+}
+
+#[tokio::test]
+async fn restored_caches_do_not_all_refresh_at_once() {
+    let waits = refreshes_after_restoring(40, secs(1_000), snapshot(10, 80_000)).await;
+    let (first, last) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+    // That all forty fall into one half of the jitter has a chance of 4 in 10^11.
+    assert!(*last - *first > secs(500), "spread over the jitter: {waits:?}");
+    assert!(*last <= secs(1_001), "and within it: {waits:?}");
+
+    // Each has its own moment: a second apart or not, no two caches share one.
+    let mut distinct = waits.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 40);
+
+    // The jitter neither outlasts the keys nor stands where it is set to nothing.
+    let waits = refreshes_after_restoring(10, secs(100_000), snapshot(10, 300)).await;
+    assert!(waits.iter().all(|wait| *wait <= secs(290)), "{waits:?}");
+    let waits = refreshes_after_restoring(3, Duration::ZERO, snapshot(10, 300)).await;
+    assert_eq!(waits, [Duration::ZERO; 3]);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //! dropped, lost or ended.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod stage_rules;
+mod stage;
 
 use std::future::Future;
 use std::pin::pin;
@@ -10,9 +10,13 @@ use std::sync::{Arc, LazyLock};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use jwks_cache::{Error, ErrorKind, IdentityProviderRegistration, RefreshMode, Registry, What};
+use chrono::{DateTime, TimeDelta, Utc};
+use jwks_cache::{
+    Clock as _, Error, ErrorKind, IdentityProviderRegistration, ProviderState, RefreshMode, Registry, What,
+};
 use jwks_cache_testkit::{IdentityProvider, ManualClock};
-use stage_rules::{Answer, Stage, at_once, events, keys, kids, registration, secs, settle, took};
+use stage::scripted::{Answer, Stage, events, keys, registration};
+use stage::{at_once, kids, secs, settle, took};
 
 const MORE: &[(&str, u8)] = &[("a", 1), ("b", 2), ("c", 3)];
 
@@ -286,6 +290,98 @@ async fn http_strict_keeps_every_limit_on_requests() {
     assert_eq!(stage.source.asked(), 3, "the second failure starts the backoff");
 }
 
+/// What a wall may be set to, from where it stands: ten years off, and as far as a calendar goes.
+const WALLS: [fn(DateTime<Utc>) -> DateTime<Utc>; 4] = [
+    |wall| wall - TimeDelta::days(3_650),
+    |wall| wall + TimeDelta::days(3_650),
+    |_| DateTime::<Utc>::MIN_UTC,
+    |_| DateTime::<Utc>::MAX_UTC,
+];
+
+#[tokio::test]
+async fn a_wall_that_is_set_moves_neither_standing_nor_the_due_refresh() {
+    for (row, wall) in WALLS.into_iter().enumerate() {
+        let stage = Stage::warm(|registration| registration.refresh_mode = RefreshMode::OnDemand).await;
+        stage.clock.set_wall(wall(stage.clock.wall()));
+        let due = stage.status().await.next_refresh.map(|due| due - stage.clock.wall());
+        // Beyond the calendar no status can tell it.
+        assert_eq!(due, (row < 3).then_some(TimeDelta::seconds(270)), "{row}");
+        let look = async || {
+            assert_eq!(kids(&at_once(stage.resolve()).unwrap()), ["a", "b"]);
+            at_once(stage.key("a")).unwrap();
+        };
+        let (cost, ()) = stage.pass(269).cost(look()).await;
+        assert_eq!((cost, stage.status().await.state), (0, ProviderState::Ready), "{row}");
+        let (cost, ()) = stage.pass(1).cost(look()).await;
+        assert_eq!(cost, 1, "{row}: due when it was due");
+        stage.landed().await;
+        // The lifetime that began under that wall ends at its moment, too.
+        stage.source.set(Answer::Status(404, None));
+        stage.pass(359).resolve().await.unwrap();
+        stage.landed().await;
+        stage.pass(1).resolve().await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_wall_that_is_set_moves_no_timer() {
+    let stage = async || {
+        let always = |registration: &mut IdentityProviderRegistration| {
+            registration.refresh_mode = RefreshMode::Always;
+        };
+        let stage = Stage::built(|builder| builder.seed(7), always).await;
+        stage.resolve().await.unwrap();
+        stage
+    };
+    let undisturbed = stage().await;
+    let mut disturbed = Vec::new();
+    for wall in WALLS {
+        let stage = stage().await;
+        stage.clock.set_wall(wall(stage.clock.wall()));
+        disturbed.push(stage);
+    }
+    for second in 1..=600 {
+        undisturbed.pass(1);
+        for stage in &disturbed {
+            stage.pass(1);
+        }
+        settle().await;
+        for stage in &disturbed {
+            assert_eq!(stage.source.asked(), undisturbed.source.asked(), "after {second} s");
+        }
+    }
+    assert!(undisturbed.source.asked() >= 3, "timers did run");
+}
+
+#[tokio::test]
+async fn after_a_suspension_nothing_is_served_that_outlived_its_window() {
+    for mode in [RefreshMode::OnDemand, RefreshMode::WhileInUse, RefreshMode::Always] {
+        let warm = async || Stage::warm(|registration| registration.refresh_mode = mode).await;
+        let night = 6 * 3_600;
+
+        let stage = warm().await;
+        stage.source.set(keys(MORE, "max-age=300"));
+        let (cost, set) = stage.pass(night).cost(stage.resolve()).await;
+        assert_eq!((cost, set.unwrap().keys.len()), (1, 3), "{mode:?}: one flight, not one a lifetime");
+
+        let stage = warm().await;
+        stage.source.set(keys(&[("c", 3)], "max-age=300"));
+        stage.source.hold();
+        stage.pass(night);
+        let mut read = pin!(stage.resolve());
+        let first = read.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(first.is_pending(), "{mode:?}: it waits for newer keys");
+        settle().await;
+        stage.source.release();
+        assert_eq!(kids(&read.await.unwrap()), ["c"], "{mode:?}");
+
+        let stage = warm().await;
+        stage.source.set(Answer::Status(404, None));
+        stage.pass(night).resolve().await.unwrap_err();
+        stage.key("a").await.unwrap_err();
+    }
+}
+
 #[tokio::test]
 async fn callers_share_one_flight_in_success_and_in_failure() {
     for (answer, want) in
@@ -300,12 +396,16 @@ async fn callers_share_one_flight_in_success_and_in_failure() {
         stage.source.hold();
         let calls: Vec<_> = (0..1_000)
             .map(|_| stage.registry.clone())
-            .map(|registry| tokio::spawn(async move { registry.resolve("acme", "main", None).await.is_ok() }))
+            .map(|registry| tokio::spawn(async move { registry.resolve("acme", "main", None).await }))
             .collect();
         settle().await;
         stage.source.release();
         for call in calls {
-            assert_eq!(call.await.unwrap(), want);
+            let got = call.await.unwrap();
+            assert_eq!(got.is_ok(), want);
+            if let Err(error) = got {
+                assert_eq!((error.provider(), error.attempt()), (Some(("acme", "main")), Some(3)));
+            }
         }
         assert_eq!(stage.source.asked(), if want { 1 } else { 3 });
         assert_eq!(stage.status().await.error_count, u32::from(!want));
@@ -364,8 +464,8 @@ async fn a_failed_flight_removes_nothing_and_shortens_nothing() {
     for answer in [
         Answer::Refused,
         Answer::Status(404, None),
-        stage_rules::body("<html>", "max-age=1"),
-        stage_rules::body(r#"{"keys":[]}"#, "max-age=1"),
+        stage::scripted::body("<html>", "max-age=1"),
+        stage::scripted::body(r#"{"keys":[]}"#, "max-age=1"),
         Answer::Panic,
     ] {
         stage.source.set(answer.clone());
@@ -510,7 +610,7 @@ fn a_static_registry_works_in_several_runtimes_one_after_another() {
 #[test]
 fn those_who_wait_for_a_runtime_that_goes_away_start_afresh() {
     let clock = ManualClock::new();
-    let source = stage_rules::Script::new(&clock);
+    let source = stage::scripted::Script::new(&clock);
     source.set(keys(MORE, "max-age=300"));
     source.hold();
     let registry = Registry::builder().clock(Arc::new(clock)).fetcher(source.clone()).build();
@@ -533,7 +633,7 @@ fn those_who_wait_for_a_runtime_that_goes_away_start_afresh() {
 #[test]
 fn the_timer_goes_on_in_the_next_runtime() {
     let clock = ManualClock::new();
-    let source = stage_rules::Script::new(&clock);
+    let source = stage::scripted::Script::new(&clock);
     source.set(keys(MORE, "max-age=300"));
     let registry = Registry::builder().clock(Arc::new(clock.clone())).fetcher(source.clone()).build();
     for round in 1..4 {
@@ -551,4 +651,35 @@ fn the_timer_goes_on_in_the_next_runtime() {
             settle().await;
         });
     }
+}
+
+#[test]
+fn a_read_while_a_runtime_shuts_down_blocks_nobody() {
+    struct ReadsLate(Registry);
+    impl Drop for ReadsLate {
+        fn drop(&mut self) {
+            at_once(self.0.resolve("acme", "main", None)).unwrap();
+        }
+    }
+    let (done, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let clock = ManualClock::new();
+        let source = stage::scripted::Script::new(&clock);
+        source.set(keys(MORE, "max-age=300"));
+        let registry = Registry::builder().clock(Arc::new(clock)).fetcher(source).build();
+        runtime().block_on(async {
+            registry.register(registration("acme", "main", "idp.test")).await.unwrap();
+            registry.refresh_and_wait("acme", "main").await.unwrap();
+        });
+        let late = ReadsLate(registry);
+        runtime().block_on(async {
+            tokio::spawn(async move {
+                let _late = late;
+                std::future::pending::<()>().await;
+            });
+            settle().await;
+        });
+        done.send(()).unwrap();
+    });
+    told.recv_timeout(secs(20)).unwrap();
 }

@@ -2,7 +2,7 @@
 //! request is counted.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-mod served;
+mod stage;
 
 use std::io::Write;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use jwks_cache::{Algorithm, CacheManager, CacheState, Error, ErrorKind, SpkiFingerprint, reqwest};
 use jwks_cache_testkit::{BlackHole, Origin, Reply};
-use served::{HELD, JWKS, Stage, reason, registration, set, whole_text, within};
+use stage::served::{HELD, JWKS, Stage, reason, registration, set, whole_text};
+use stage::{settle, soon};
 
 /// One thing that goes wrong, and what is to be seen of it.
 struct Fault {
@@ -100,7 +101,7 @@ fn faults() -> Vec<Fault> {
         fault("redirect to a file", "security", 1, Reply::redirect(302, "file:///etc/passwd")),
         fault("redirect to gopher", "security", 1, Reply::redirect(301, "gopher://127.0.0.1/jwks")),
         fault("redirect with credentials", "security", 1, Reply::redirect(302, "http://a:b@127.0.0.1/")),
-        fault("redirect to nowhere", "security", 1, Reply::status(302)),
+        fault("redirect to nowhere", "redirect", 1, Reply::status(302)),
     ]
 }
 
@@ -319,7 +320,7 @@ async fn requests_carry_exactly_these_headers() {
     stage.origin.set(JWKS, reply.conditional());
     stage.resolve().await.unwrap();
     stage.refresh().await.unwrap();
-    let unknown = within(stage.registry.key("acme", "main", Some("nobody"), Algorithm::ES256)).await;
+    let unknown = soon(stage.registry.key("acme", "main", Some("nobody"), Algorithm::ES256)).await;
     assert!(unknown.is_err());
 
     let requests = stage.origin.requests(JWKS);
@@ -439,9 +440,7 @@ async fn hold_and_keep_the_connection() -> Stage {
     stage.origin.push(JWKS, Reply::json(set(&HELD)));
     stage.resolve().await.unwrap();
     // The connection goes back to the pool in a task of its own, which is ready by now.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    settle().await;
     stage
 }
 
@@ -493,7 +492,7 @@ async fn with_client(
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
     let client = change(builder).build().unwrap();
     let cache = CacheManager::with_client(registration, client);
-    let keys = within(cache.resolve(None)).await.map(|set| set.keys.len());
+    let keys = soon(cache.resolve(None)).await.map(|set| set.keys.len());
     (cache, keys)
 }
 

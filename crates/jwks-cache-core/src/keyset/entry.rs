@@ -22,6 +22,11 @@ const MAX_KID: usize = 1024;
 /// Members that only private and symmetric keys have (RFC 7518 §6.2.2, §6.3.2, §6.4.1; `priv` is RFC 9964's).
 const PRIVATE: [&str; 9] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
 
+/// Whether only private and symmetric keys have a member of this name.
+pub(super) fn is_private(name: &str) -> bool {
+    PRIVATE.contains(&name)
+}
+
 /// A judged entry.
 pub(super) struct Judged {
     /// What was found of a well-formed key, usable or set aside, or what can be said of an entry that is none.

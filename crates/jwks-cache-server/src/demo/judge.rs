@@ -262,7 +262,16 @@ pub(crate) fn judge_step(step: Step, observations: &Observations) -> Vec<Verdict
     judge(observations).into_iter().filter(|verdict| verdict.promise.step == step).collect()
 }
 
+/// Counts that a machine which stands still for a part of a lifetime can spoil, as a timer or a caller then
+/// comes after the keys' time.
+const PACED: &[&str] = &["fresh.waited", "flood.waited", "slow.fresh", "dead.failed"];
+
 impl Promise {
+    /// Whether it measures time, or counts on a machine that keeps pace with scaled policy time.
+    pub(crate) fn is_timed(&self) -> bool {
+        self.unit != Unit::Count || PACED.contains(&self.id)
+    }
+
     fn verdict(&'static self, observations: &Observations) -> Verdict {
         let mut seen = observations.seen.iter().filter(|seen| seen.id == self.id);
         let first = seen.next().copied();
@@ -373,6 +382,9 @@ mod tests {
         }
         for (at, promise) in PROMISES.iter().enumerate() {
             assert!(PROMISES[..at].iter().all(|other| other.id != promise.id), "{}", promise.id);
+        }
+        for id in PACED {
+            assert!(PROMISES.iter().any(|promise| promise.id == *id), "{id}");
         }
         assert!(PROMISES.is_sorted_by_key(|promise| Step::ALL.iter().position(|step| *step == promise.step)));
     }

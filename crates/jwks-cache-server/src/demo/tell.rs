@@ -229,6 +229,7 @@ pub(super) fn json(
                         Unit::Millis => "ms",
                         Unit::PolicyMillis => "policy ms",
                     },
+                    timed: verdict.promise.is_timed(),
                     held: verdict.held,
                 })
                 .collect(),
@@ -272,6 +273,8 @@ struct JsonPromise<'a> {
     promised: String,
     seen: Option<u64>,
     unit: &'a str,
+    /// Whether it takes a machine that keeps pace.
+    timed: bool,
     held: bool,
 }
 

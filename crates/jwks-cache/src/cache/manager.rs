@@ -150,6 +150,7 @@ impl CacheManager {
     /// As [`Registry::refresh`](crate::Registry::refresh).
     pub async fn trigger_refresh(&self) -> Result<()> {
         self.valid()?;
+        self.0.provider.engine.prepare().await;
         resolve::refresh(&self.0.provider).await
     }
 
@@ -157,7 +158,10 @@ impl CacheManager {
         self.valid()?;
         match resolve::at_hand(&self.0.provider, want, W::keep) {
             Some(answer) => answer,
-            None => resolve::waited(&self.0.provider, want).await,
+            None => {
+                self.0.provider.engine.prepare().await;
+                resolve::waited(&self.0.provider, want).await
+            }
         }
     }
 

@@ -79,7 +79,8 @@ impl HttpFetch {
             let status = response.status();
             if redirect::is_redirect(status) {
                 hop += 1;
-                url = redirect::next(request, &url, response.headers(), hop)?;
+                url = redirect::next(request, &url, response.headers(), hop)
+                    .map_err(|refused| NotFetched { status: Some(status), ..refused })?;
                 continue;
             }
             let headers = response.headers().clone();

@@ -24,7 +24,7 @@ pub(super) fn next(
     }
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     let Some(mut to) = location.and_then(|location| from.join(location).ok()) else {
-        return Err(NotFetched::refused("a redirect without a usable Location"));
+        return Err(NotFetched::new("redirect", "a redirect without a usable Location"));
     };
     to.set_fragment(None);
     if !to.username().is_empty() || to.password().is_some() {

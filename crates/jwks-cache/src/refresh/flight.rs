@@ -20,6 +20,7 @@ use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
 use crate::lock;
 use crate::slot::{Ended, Flight};
+use crate::telemetry::FlightStatus;
 
 /// Everything that flies.
 pub(super) struct Crew {
@@ -28,22 +29,26 @@ pub(super) struct Crew {
     pub(super) source: Arc<Source>,
     pub(super) policy: Arc<Policy>,
     pub(super) plan: Plan,
+    /// Whether the provider was read since the flight before.
+    pub(super) was_read: bool,
 }
 
 impl Crew {
     /// The flight. Whoever waits is told even if the future is dropped before its first poll.
     pub(super) fn fly(self) -> impl Future<Output = ()> + Send + 'static {
+        // Before anything that runs a stranger's code, as a subscriber's.
+        let mut aboard = Aboard { crew: self, landed: false };
+        let crew = &aboard.crew;
         let span = tracing::info_span!(
             "jwks_cache_flight",
-            tenant = &*self.provider.tenant,
-            provider = &*self.provider.id,
-            number = self.plan.number,
-            reason = reason(self.plan.asker),
+            tenant = &*crew.provider.tenant,
+            provider = &*crew.provider.id,
+            number = crew.plan.number,
+            reason = reason(crew.plan.asker),
             attempt = field::Empty,
             status = field::Empty,
             outcome = field::Empty,
         );
-        let mut aboard = Aboard { crew: self, landed: false };
         let began = socket_now();
         async move {
             let result = aboard.crew.pass_and_attempt().await;
@@ -128,6 +133,7 @@ impl Crew {
         let fetched = match timeout(time, engine.fetch.fetch(request)).await {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(failed)) => {
+                self.answered(failed.status);
                 self.provider.counters.requests_sent.fetch_add(u64::from(failed.requests), Relaxed);
                 return Err(failed);
             }
@@ -137,8 +143,16 @@ impl Crew {
             }
         };
         self.provider.counters.requests_sent.fetch_add(u64::from(fetched.requests), Relaxed);
+        self.answered(Some(fetched.status));
         tracing::debug!(attempt, status = fetched.status.as_u16(), bytes = fetched.body.len(), "answered");
         self.judge(fetched)
+    }
+
+    fn answered(&self, status: Option<StatusCode>) {
+        let Provider { tenant, id, counters, .. } = &*self.provider;
+        if let Some(status) = status {
+            counters.answered(tenant, id, status.as_u16());
+        }
     }
 
     fn judge(&self, fetched: Fetched) -> Result<Outcome, NotFetched> {
@@ -204,6 +218,9 @@ impl Aboard {
         owner.last_error.clone_from(&error);
         if error.is_none() {
             provider.slot.became_fresh(&mut owner.publisher);
+        } else if self.crew.was_read {
+            // It still waits for its refresh: the timer must not take it for unused.
+            provider.slot.note_read();
         }
         let failures = owner.lifecycle.failures();
         let view = provider.publish(owner);
@@ -226,23 +243,18 @@ impl Aboard {
         let provider = &self.crew.provider;
         let took = socket_now().saturating_duration_since(began);
         let send = |what| provider.engine.events.send(&provider.tenant, &provider.id, what);
-        let outcome = match change {
-            _ if error.is_some() => "error",
-            Change::Renewed { .. } => "not_modified",
-            _ => "success",
+        let status = match change {
+            _ if error.is_some() => FlightStatus::Error,
+            Change::Renewed { .. } => FlightStatus::NotModified,
+            _ => FlightStatus::Success,
         };
-        Span::current().record("outcome", outcome);
+        Span::current().record("outcome", status.as_str());
+        provider.counters.landed(&provider.tenant, &provider.id, status, took);
+        provider.flush();
         if let Some(error) = error {
-            provider.counters.refresh_errors.fetch_add(1, Relaxed);
             tracing::warn!(%error, failures, "keys could not be refreshed");
             send(What::RefreshFailed { reason: error.reason(), failures });
-        } else {
-            provider.counters.refreshed(took);
         }
-        if outcome == "not_modified" {
-            provider.counters.not_modified.fetch_add(1, Relaxed);
-        }
-        provider.counters.record_flight(&provider.tenant, &provider.id, outcome, took);
         let recovered = match change {
             Change::Adopted { diff, suspicious, recovered } => {
                 if !diff.is_empty() {
@@ -285,6 +297,9 @@ impl Drop for Aboard {
             return;
         }
         owner.running = None;
+        if self.crew.was_read {
+            provider.slot.note_read();
+        }
         provider.counters.lost_flights.fetch_add(1, Relaxed);
         let panicked = std::thread::panicking().then(|| {
             // Counts as a failure, so that a document that panics us is not fetched in a loop.
@@ -305,7 +320,9 @@ impl Drop for Aboard {
         provider.rearm(owner);
         drop(guard);
         if let Some(error) = panicked {
-            provider.counters.refresh_errors.fetch_add(1, Relaxed);
+            Span::current().record("outcome", FlightStatus::Error.as_str());
+            provider.counters.landed(&provider.tenant, &provider.id, FlightStatus::Error, flight.age());
+            provider.flush();
             tracing::error!(%error, failures, "a flight panicked");
             let what = What::RefreshFailed { reason: error.reason(), failures };
             provider.engine.events.send(&provider.tenant, &provider.id, what);

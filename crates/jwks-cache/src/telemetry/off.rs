@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::Counters;
+use super::Told;
 
 #[derive(Debug, Default)]
 pub(super) struct Recorder;
 
 impl Recorder {
-    pub(super) fn flush(&self, _tenant: &str, _provider: &str, _counters: &Counters) {}
+    pub(super) fn flush(&self, _tenant: &str, _provider: &str, _told: &[Told]) {}
 
-    pub(super) fn flight(&self, _tenant: &str, _provider: &str, _status: &'static str, _took: Duration) {}
+    pub(super) fn took(&self, _tenant: &str, _provider: &str, _took: Duration) {}
+
+    pub(super) fn answered(&self, _tenant: &str, _provider: &str, _code: u16) {}
 }

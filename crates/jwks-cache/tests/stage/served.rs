@@ -1,10 +1,5 @@
 //! An origin that serves key sets, and a registry in front of it whose policy time stands still.
 //! It does not know what goes wrong on the way; tests say that.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-
-pub(crate) mod record;
-
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +10,13 @@ use jwks_cache::{Algorithm, Error, IdentityProviderRegistration, JwkSet, Registr
 use jwks_cache_testkit::{ManualClock, Origin, Reply};
 use serde_json::{Value, json};
 
+use super::{PROVIDER, TENANT, kids, soon};
+
 /// Where the keys are published.
 pub(crate) const JWKS: &str = "/jwks";
 
 /// The kids of [`held`].
 pub(crate) const HELD: [&str; 2] = ["held-1", "held-2"];
-
-/// Longer than anything here takes on a slow machine: a test that waits this long has hung.
-pub(crate) const HUNG: Duration = Duration::from_secs(60);
 
 /// A sound public ES256 key of its own.
 pub(crate) fn jwk(kid: &str) -> Value {
@@ -79,29 +73,28 @@ impl Stage {
         other.tenant_id = "other".to_owned();
         self.register(other).await;
         self.origin.set("/other", Reply::json(set(&["other"])).close_after());
-        within(self.registry.resolve("other", "main", None)).await.unwrap();
+        soon(self.registry.resolve("other", PROVIDER, None)).await.unwrap();
     }
 
     pub(crate) async fn resolve(&self) -> Result<Arc<JwkSet>> {
-        within(self.registry.resolve("acme", "main", None)).await
+        soon(self.registry.resolve(TENANT, PROVIDER, None)).await
     }
 
     /// Starts a refresh that nothing holds back, and waits for it.
     pub(crate) async fn refresh(&self) -> Result<()> {
         self.clock.advance(Duration::from_secs(1));
-        within(self.registry.refresh_and_wait("acme", "main")).await
+        soon(self.registry.refresh_and_wait(TENANT, PROVIDER)).await
     }
 
     /// The kids that `resolve` gives.
     pub(crate) async fn kids(&self) -> Vec<String> {
-        let set = self.resolve().await.unwrap();
-        set.keys.iter().map(|key| key.common.key_id.clone().unwrap_or_default()).collect()
+        kids(&self.resolve().await.unwrap())
     }
 
     /// Whether some algorithm gets a key under this kid.
     pub(crate) async fn is_usable(&self, kid: &str) -> bool {
         for algorithm in Algorithm::ALL {
-            if within(self.registry.key("acme", "main", Some(kid), algorithm)).await.is_ok() {
+            if soon(self.registry.key(TENANT, PROVIDER, Some(kid), algorithm)).await.is_ok() {
                 return true;
             }
         }
@@ -110,7 +103,7 @@ impl Stage {
 
     /// A number of the provider's status, by its name without prefix.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let status = self.registry.provider_status("acme", "main").await.unwrap();
+        let status = self.registry.provider_status(TENANT, PROVIDER).await.unwrap();
         let name = format!("jwks_cache_{name}");
         status.metrics.iter().find(|metric| metric.name == name).unwrap().value
     }
@@ -119,17 +112,12 @@ impl Stage {
 /// A registration of `url` that retries at once.
 pub(crate) fn registration(url: &str) -> IdentityProviderRegistration {
     let mut registration =
-        IdentityProviderRegistration::new("acme", "main", url).unwrap().with_require_https(false);
+        IdentityProviderRegistration::new(TENANT, PROVIDER, url).unwrap().with_require_https(false);
     registration.retry_policy.initial_backoff = Duration::from_millis(1);
     registration.retry_policy.max_backoff = Duration::from_millis(1);
     registration.retry_policy.attempt_timeout = Duration::from_secs(10);
     registration.retry_policy.deadline = Duration::from_secs(30);
     registration
-}
-
-/// The result of something that must not hang.
-pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(HUNG, future).await.expect("it hangs")
 }
 
 /// The reason of an error, as metrics name it; `security` and `status` for errors of these variants.
@@ -146,16 +134,4 @@ pub(crate) fn reason(error: &Error) -> &'static str {
 pub(crate) fn whole_text(error: &Error) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     causes.map(|error| format!("{error}\n{error:?}\n{error:#?}\n")).collect()
-}
-
-/// The shared corpora: the folder beside the checkout, or the one the environment names; CI must have it.
-pub(crate) fn corpora() -> Option<PathBuf> {
-    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpora");
-    let folder = std::env::var_os("JWKS_CACHE_CORPORA").map_or_else(|| beside.into(), PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "no corpora at {}", folder.display());
-    println!("skipped: no corpora at {}", folder.display());
-    None
 }

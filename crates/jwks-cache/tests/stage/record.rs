@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Once};
 
+use tokio::sync::watch;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Metadata, Subscriber};
@@ -11,7 +12,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 /// What was traced in this thread since it began to listen.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Records(Arc<Mutex<Vec<Record>>>);
+pub(crate) struct Records(Arc<watch::Sender<Vec<Record>>>);
 
 /// A span that was opened, or an event.
 #[derive(Clone, Debug)]
@@ -43,7 +44,12 @@ impl Records {
     }
 
     pub(crate) fn all(&self) -> Vec<Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// Waits until what was traced is so.
+    pub(crate) async fn wait_for(&self, is_so: impl FnMut(&Vec<Record>) -> bool) {
+        self.0.subscribe().wait_for(is_so).await.unwrap();
     }
 
     /// All values of all fields.
@@ -58,7 +64,7 @@ impl Records {
     }
 
     fn push(&self, record: Record) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        self.0.send_modify(|records| records.push(record));
     }
 }
 
@@ -103,10 +109,12 @@ impl<S: Subscriber> Layer<S> for Ours {
         let mut fields = Fields::default();
         values.record(&mut fields);
         heard(|records| {
-            let mut records = records.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(span) = records.iter_mut().rev().find(|record| record.span == Some(id.into_u64())) {
-                span.fields.extend(fields.0);
-            }
+            records.0.send_modify(|records| {
+                if let Some(span) = records.iter_mut().rev().find(|record| record.span == Some(id.into_u64()))
+                {
+                    span.fields.extend(fields.0);
+                }
+            });
         });
     }
 

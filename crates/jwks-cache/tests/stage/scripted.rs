@@ -1,12 +1,9 @@
 //! The stage on which the rules of standing, refreshing and key sets are played: a registry whose policy
 //! time a test moves by hand, over a source that answers by script, without a socket.
-#![allow(dead_code, reason = "each test file uses a part of the stage")]
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
@@ -15,13 +12,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, StatusCode};
 use jwks_cache::{
     Algorithm, Clock, Event, Fetch, FetchRequest, Fetched, Fetching, IdentityProviderRegistration, JwkSet,
-    NotFetched, ProviderState, ProviderStatus, Registry, RegistryBuilder, Result, Subscription, Timing,
-    VerificationKey, What,
+    NotFetched, ProviderStatus, Registry, RegistryBuilder, Result, Subscription, Timing, VerificationKey,
+    What,
 };
 use jwks_cache_testkit::ManualClock;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+use super::{PROVIDER, TENANT, settle, socket_now};
 
 /// What the source answers to one request.
 #[derive(Clone, Debug)]
@@ -243,7 +242,7 @@ impl Stage {
         source.set(keys(&[("a", 1), ("b", 2)], "max-age=300"));
         let builder = Registry::builder().clock(Arc::new(clock.clone())).fetcher(source.clone());
         let stage = Self { clock, source, registry: build(builder).build() };
-        let mut registration = registration("acme", "main", "idp.test");
+        let mut registration = registration(TENANT, PROVIDER, "idp.test");
         change(&mut registration);
         stage.registry.register(registration).await.unwrap();
         stage
@@ -263,23 +262,23 @@ impl Stage {
     }
 
     pub(crate) async fn resolve(&self) -> Result<Arc<JwkSet>> {
-        self.registry.resolve("acme", "main", None).await
+        self.registry.resolve(TENANT, PROVIDER, None).await
     }
 
     pub(crate) async fn resolve_kid(&self, kid: &str) -> Result<Arc<JwkSet>> {
-        self.registry.resolve("acme", "main", Some(kid)).await
+        self.registry.resolve(TENANT, PROVIDER, Some(kid)).await
     }
 
     pub(crate) async fn key(&self, kid: &str) -> Result<VerificationKey> {
-        self.registry.key("acme", "main", Some(kid), Algorithm::EdDSA).await
+        self.registry.key(TENANT, PROVIDER, Some(kid), Algorithm::EdDSA).await
     }
 
     pub(crate) async fn refresh(&self) -> Result<()> {
-        self.registry.refresh("acme", "main").await
+        self.registry.refresh(TENANT, PROVIDER).await
     }
 
     pub(crate) async fn refresh_and_wait(&self) -> Result<()> {
-        self.registry.refresh_and_wait("acme", "main").await
+        self.registry.refresh_and_wait(TENANT, PROVIDER).await
     }
 
     /// Takes what the source has now, a second later.
@@ -289,7 +288,7 @@ impl Stage {
     }
 
     pub(crate) async fn status(&self) -> ProviderStatus {
-        self.registry.provider_status("acme", "main").await.unwrap()
+        self.registry.provider_status(TENANT, PROVIDER).await.unwrap()
     }
 
     /// A number of the status.
@@ -300,10 +299,7 @@ impl Stage {
 
     /// Lets everything run that can run now, and waits until no flight does.
     pub(crate) async fn landed(&self) {
-        settle().await;
-        while matches!(self.status().await.state, ProviderState::Loading | ProviderState::Refreshing) {
-            tokio::task::yield_now().await;
-        }
+        super::landed(&self.registry).await;
     }
 
     /// How many requests this makes.
@@ -323,43 +319,7 @@ pub(crate) fn registration(tenant: &str, provider: &str, host: &str) -> Identity
     registration
 }
 
-/// Lets every task run that can run now. Nothing here waits for a socket, so this is exact.
-pub(crate) async fn settle() {
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-}
-
-/// The answer of a future that needs not wait.
-pub(crate) fn at_once<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => answer,
-        Poll::Pending => panic!("it waits"),
-    }
-}
-
-pub(crate) fn kids(set: &JwkSet) -> Vec<&str> {
-    set.keys.iter().map(|key| key.common.key_id.as_deref().unwrap_or_default()).collect()
-}
-
 /// The events so far.
 pub(crate) fn events(subscription: &mut Subscription) -> Vec<What> {
     std::iter::from_fn(|| subscription.try_next()).map(|Event { what, .. }| what).collect()
-}
-
-pub(crate) fn secs(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-/// Socket time, which a paused test runs through without waiting.
-pub(crate) fn socket_now() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "tests may use tokio's time")]
-    Instant::now()
-}
-
-/// How much socket time this takes.
-pub(crate) async fn took<T>(what: impl Future<Output = T>) -> (Duration, T) {
-    let began = socket_now();
-    let out = what.await;
-    (began.elapsed(), out)
 }

@@ -1,0 +1,342 @@
+//! What happens in the world, besides faults: one row each, with how often it is drawn. A row acts on one
+//! provider; the laws are checked after each.
+//!
+//! To add a kind, add a row.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use jwks_cache::{IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy};
+
+use super::chance::Chance;
+use super::origin::Origin;
+use super::read::{self, Wanted};
+use super::scene::{Scene, Shared, TICK, provider, tenant, url};
+
+pub(super) struct Act {
+    pub(super) name: &'static str,
+    weight: u64,
+    pub(super) play: for<'a> fn(&'a Stage, usize) -> Playing<'a>,
+}
+
+type Playing<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// An act on a provider alone, of which the cache learns by fetching.
+macro_rules! rotation {
+    ($name:literal, $change:expr) => {
+        Act {
+            name: $name,
+            weight: 40,
+            play: |stage, slot| {
+                let change: fn(&mut Origin, &mut Chance) = $change;
+                Box::pin(async move {
+                    let mut scene = stage.world.lock();
+                    let Scene { sites, chance, .. } = &mut *scene;
+                    change(&mut sites[slot].origin, chance);
+                })
+            },
+        }
+    };
+}
+
+pub(super) const ACTS: &[Act] = &[
+    Act { name: "reads", weight: 8_300, play: |stage, slot| Box::pin(stage.reads(slot)) },
+    Act { name: "flood of bogus kids", weight: 100, play: |stage, slot| Box::pin(stage.flood(slot)) },
+    Act { name: "fault", weight: 500, play: |stage, slot| Box::pin(stage.fault(slot)) },
+    Act { name: "recovery", weight: 100, play: |stage, slot| Box::pin(stage.recovery(slot)) },
+    rotation!("a key is added", |origin, _| origin.add_key()),
+    rotation!("a key is removed", |origin, _| origin.drop_key()),
+    rotation!("a key is replaced in place", |origin, _| origin.swap_material()),
+    rotation!("a set flaps", |origin, _| origin.flap()),
+    rotation!("an encryption key", |origin, _| origin.mix_in_encryption()),
+    rotation!("another lifetime", Origin::promise_anew),
+    Act { name: "registered again", weight: 60, play: |stage, slot| Box::pin(stage.register_again(slot)) },
+    Act {
+        name: "registered again in flight",
+        weight: 60,
+        play: |stage, slot| Box::pin(stage.register_in_flight(slot)),
+    },
+    Act { name: "another source", weight: 15, play: |stage, slot| Box::pin(stage.move_source(slot)) },
+    Act { name: "unregistered", weight: 15, play: |stage, slot| Box::pin(stage.unregister(slot)) },
+    Act { name: "refresh", weight: 60, play: |stage, slot| Box::pin(stage.refresh(slot, false)) },
+    Act { name: "refresh and wait", weight: 60, play: |stage, slot| Box::pin(stage.refresh(slot, true)) },
+    Act { name: "denied", weight: 30, play: |stage, slot| Box::pin(stage.deny(slot)) },
+    Act { name: "allowed", weight: 40, play: |stage, slot| Box::pin(stage.allow(slot)) },
+    Act { name: "bad signature", weight: 60, play: |stage, slot| Box::pin(stage.bad_signature(slot)) },
+    Act {
+        name: "health",
+        weight: 40,
+        play: |stage, _| Box::pin(async { drop(stage.registry.health().await) }),
+    },
+    Act { name: "warm up", weight: 20, play: |stage, _| Box::pin(stage.warm_up()) },
+    Act { name: "the wall is stepped", weight: 30, play: |stage, _| Box::pin(stage.step_wall()) },
+    Act { name: "suspended", weight: 10, play: |stage, _| Box::pin(stage.suspend()) },
+];
+
+/// Draws an act by weight.
+pub(super) fn draw(chance: &mut Chance) -> &'static Act {
+    let mut at = chance.below(ACTS.iter().map(|act| act.weight).sum());
+    for act in ACTS {
+        match at.checked_sub(act.weight) {
+            Some(rest) => at = rest,
+            None => return act,
+        }
+    }
+    &ACTS[0]
+}
+
+/// Where acts are played: the cache, and the world around it.
+pub(super) struct Stage {
+    pub(super) world: Shared,
+    pub(super) registry: Registry,
+}
+
+impl Stage {
+    async fn reads(&self, slot: usize) {
+        let wanted: Vec<Wanted> = {
+            let mut scene = self.world.lock();
+            let Scene { sites, chance, .. } = &mut *scene;
+            let published = &sites[slot].origin.document.keys;
+            let count = 1 + chance.below(4);
+            let one = |_| Wanted {
+                whole: chance.percent(30),
+                kid: match chance.below(10) {
+                    0..=5 if !published.is_empty() => Some(published[chance.index(published.len())].kid),
+                    6 => Some(u32::try_from(chance.below(8)).unwrap_or(0)),
+                    7 => Some(1_000 + u32::try_from(chance.below(20)).unwrap_or(0)),
+                    _ => None,
+                },
+                patience: chance.percent(10).then(|| chance.millis(0, 60)),
+            };
+            (0..count).map(one).collect()
+        };
+        for wanted in wanted {
+            tokio::spawn(read::read(self.world.clone(), self.registry.clone(), slot, wanted));
+        }
+    }
+
+    async fn flood(&self, slot: usize) {
+        for wave in 0..8 {
+            let kid = u32::try_from(self.world.lock().chance.below(1 << 30)).unwrap_or(0) | 1 << 20;
+            for kid in [kid, kid + 1, kid, 1_000 + wave] {
+                let wanted = Wanted { whole: false, kid: Some(kid), patience: None };
+                tokio::spawn(read::read(self.world.clone(), self.registry.clone(), slot, wanted));
+            }
+            let pause = self.world.lock().chance.millis(1, 4_000);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn fault(&self, slot: usize) {
+        let mut scene = self.world.lock();
+        let now = scene.clock.passed();
+        let Scene { sites, chance, .. } = &mut *scene;
+        sites[slot].origin.break_down(now, chance);
+    }
+
+    async fn recovery(&self, slot: usize) {
+        self.world.lock().sites[slot].origin.fault = None;
+    }
+
+    /// Registers the provider: for the first time, again under other settings, or at another source.
+    pub(super) async fn register(&self, slot: usize, source: u64) {
+        let registration = {
+            let mut scene = self.world.lock();
+            scene.hear();
+            registration(slot, source, &mut scene.chance)
+        };
+        let admitted = self.registry.register(registration.clone()).await;
+        let mut scene = self.world.lock();
+        if let Err(error) = admitted {
+            scene.blame(slot, format!("a sound registration was refused: {error}"));
+        }
+        let now = scene.now();
+        let site = &mut scene.sites[slot];
+        let old = site.book.now().registration.clone();
+        site.incarnation += 1;
+        let keeps = old.as_ref().is_some_and(|old| {
+            // Naming the only host that was ever asked trusts less than naming none.
+            let tightened = old.allowed_domains.is_empty() && !registration.allowed_domains.is_empty();
+            old.jwks_url == registration.jwks_url && !tightened
+        });
+        site.book.change(now, |state| {
+            if !keeps {
+                state.held = None;
+                state.left.clear();
+            }
+            if old.is_none() {
+                state.denied.clear();
+            }
+            state.registration = Some(Arc::new(registration));
+        });
+        if keeps {
+            site.budget.reregistered(now, site.book.now());
+        } else {
+            site.budget.forget();
+        }
+    }
+
+    async fn register_again(&self, slot: usize) {
+        let source = self.world.lock().sites[slot].origin.source;
+        self.register(slot, source).await;
+    }
+
+    /// While an answer of before a rotation is on its way.
+    async fn register_in_flight(&self, slot: usize) {
+        self.refresh(slot, true).await;
+        let pause = self.world.lock().chance.millis(1, 100);
+        tokio::time::sleep(pause).await;
+        self.world.lock().sites[slot].origin.add_key();
+        self.register_again(slot).await;
+    }
+
+    async fn move_source(&self, slot: usize) {
+        let source = {
+            let mut scene = self.world.lock();
+            let Scene { sites, chance, .. } = &mut *scene;
+            let origin = &mut sites[slot].origin;
+            *origin = Origin::new(slot, origin.source + 1, chance);
+            origin.source
+        };
+        self.register(slot, source).await;
+    }
+
+    /// Gone, read while it is, and back soon.
+    async fn unregister(&self, slot: usize) {
+        self.world.lock().hear();
+        let was_there = self.registry.unregister(&tenant(slot), provider(slot)).await;
+        {
+            let mut scene = self.world.lock();
+            let now = scene.now();
+            let site = &mut scene.sites[slot];
+            site.incarnation += 1;
+            let registered = site.book.now().registration.is_some();
+            site.book.change(now, |state| *state = Default::default());
+            site.budget.forget();
+            if was_there.ok() != Some(registered) {
+                scene.blame(slot, "unregister does not know what was registered");
+            }
+        }
+        self.reads(slot).await;
+        let pause = self.world.lock().chance.millis(1, 20_000);
+        tokio::time::sleep(pause).await;
+        self.register_again(slot).await;
+    }
+
+    /// Somebody insists, in a task of its own.
+    async fn refresh(&self, slot: usize, to_the_end: bool) {
+        let (world, registry) = (self.world.clone(), self.registry.clone());
+        tokio::spawn(async move {
+            let (began, incarnation, deadline) = {
+                let mut scene = world.lock();
+                scene.hear();
+                let began = scene.clock.socket();
+                let site = &mut scene.sites[slot];
+                site.budget.people += 1;
+                site.budget.person_asked = true;
+                let deadline = site.book.now().registration.as_ref().map(|under| under.retry_policy.deadline);
+                (began, site.incarnation, deadline.unwrap_or_default())
+            };
+            let (tenant, provider) = (tenant(slot), provider(slot));
+            let _ = match to_the_end {
+                true => registry.refresh_and_wait(&tenant, provider).await,
+                false => registry.refresh(&tenant, provider).await,
+            };
+            let mut scene = world.lock();
+            let took = scene.clock.socket() - began;
+            let site = &mut scene.sites[slot];
+            site.budget.people = site.budget.people.saturating_sub(1);
+            // It joins a flight, waits out a second, and sees another through.
+            let most = 2 * deadline + Duration::from_secs(1);
+            if site.incarnation == incarnation && took > most + TICK {
+                scene.blame(slot, format!("I8: a refresh took {took:?}, not {most:?}"));
+            }
+        });
+    }
+
+    async fn deny(&self, slot: usize) {
+        let id = {
+            let mut scene = self.world.lock();
+            let Scene { sites, chance, .. } = &mut *scene;
+            let ids = sites[slot].book.now().deniable();
+            if ids.is_empty() { "k0".to_owned() } else { ids[chance.index(ids.len())].clone() }
+        };
+        if self.registry.deny_key(&tenant(slot), provider(slot), &id).await.is_ok() {
+            let mut scene = self.world.lock();
+            let now = scene.now();
+            scene.sites[slot].book.change(now, |state| state.deny(&id));
+        }
+    }
+
+    async fn allow(&self, slot: usize) {
+        let id = self.world.lock().sites[slot].book.now().denied.keys().next().cloned();
+        let Some(id) = id else { return };
+        if self.registry.allow_key(&tenant(slot), provider(slot), &id).await.is_ok() {
+            let mut scene = self.world.lock();
+            let now = scene.now();
+            scene.sites[slot].book.change(now, |state| state.denied.remove(&id));
+        }
+    }
+
+    async fn bad_signature(&self, slot: usize) {
+        if let Ok(provider) = self.registry.provider(&tenant(slot), provider(slot)) {
+            provider.report_bad_signature();
+        }
+    }
+
+    async fn warm_up(&self) {
+        let registry = self.registry.clone();
+        tokio::spawn(async move { registry.warm_up(Duration::from_secs(5)).await });
+    }
+
+    async fn step_wall(&self) {
+        let mut scene = self.world.lock();
+        let seconds = scene.chance.pick(&[0, 0, 1, -1, 60, -60, 7_200, -7_200, 315_000_000, -315_000_000]);
+        scene.clock.step_wall(TimeDelta::seconds(seconds));
+    }
+
+    async fn suspend(&self) {
+        let mut scene = self.world.lock();
+        let span = Duration::from_secs(scene.chance.seconds(5, 30_000));
+        scene.clock.suspend(span);
+    }
+}
+
+/// Sound settings, every one of them drawn.
+fn registration(slot: usize, source: u64, chance: &mut Chance) -> IdentityProviderRegistration {
+    let secs = Duration::from_secs;
+    let mut new = IdentityProviderRegistration::new(tenant(slot), provider(slot), url(slot, source))
+        .expect("the world's URLs are URLs");
+    if chance.percent(30) {
+        new.allowed_domains = vec![format!("p{slot}.example")];
+    }
+    new.refresh_early = chance.pick(&[secs(1), secs(31), secs(300)]);
+    new.stale_while_error = chance.pick(&[secs(0), secs(61), secs(3_600), secs(86_400)]);
+    new.max_ttl = chance.pick(&[secs(3_600), secs(86_400)]);
+    new.max_trust_age = chance.pick(&[None, None, Some(secs(600)), Some(secs(7_200)), Some(secs(172_800))]);
+    new.removal_grace = chance.pick(&[secs(0), secs(600), secs(172_800)]);
+    new.negative_cache_ttl = chance.pick(&[secs(0), secs(5)]);
+    new.kid_miss_interval = chance.pick(&[secs(1), secs(10), secs(60)]);
+    new.kid_miss_wait = chance.pick(&[secs(0), secs(2), secs(10)]);
+    new.stale_wait = chance.pick(&[secs(0), Duration::from_millis(250), secs(2)]);
+    new.prefetch_jitter = chance.pick(&[secs(0), secs(5), secs(60)]);
+    new.refresh_mode = chance.pick(&[
+        RefreshMode::OnDemand,
+        RefreshMode::WhileInUse,
+        RefreshMode::WhileInUse,
+        RefreshMode::Always,
+    ]);
+    new.max_keys = 64;
+    let initial_backoff = Duration::from_millis(chance.pick(&[100, 250, 1_000]));
+    new.retry_policy = RetryPolicy {
+        max_retries: u32::try_from(chance.below(4)).unwrap_or(0),
+        attempt_timeout: chance.pick(&[Duration::from_millis(500), secs(3)]),
+        initial_backoff,
+        max_backoff: secs(2),
+        deadline: chance.pick(&[secs(3), secs(8)]),
+        jitter: chance.pick(&[JitterStrategy::None, JitterStrategy::Full, JitterStrategy::Decorrelated]),
+    };
+    new
+}
