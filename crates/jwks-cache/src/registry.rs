@@ -98,8 +98,11 @@ impl Hash for NameRef<'_> {
 
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, name: &Name) -> bool {
-        let rest = name.0.strip_prefix(self.0).and_then(|rest| rest.strip_prefix('/'));
-        rest == Some(self.1)
+        let (name, tenant, id) = (name.0.as_bytes(), self.0.as_bytes(), self.1.as_bytes());
+        name.len() == tenant.len() + 1 + id.len()
+            && name.get(tenant.len()) == Some(&b'/')
+            && name.starts_with(tenant)
+            && name.ends_with(id)
     }
 }
 
