@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use jwks_cache_core::admission::Limits;
@@ -16,8 +15,9 @@ use crate::clock::{Clock, SystemClock, seeded_dice};
 use crate::events::Events;
 use crate::fetch::{Fetch, HttpFetch, Identity};
 use crate::gate::Gate;
-use crate::lock;
 use crate::schedule::Schedule;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, lock};
 
 /// Shared by the providers of one registry, or owned by one cache on its own.
 pub(crate) struct Engine {

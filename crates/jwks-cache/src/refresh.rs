@@ -5,8 +5,8 @@ mod flight;
 mod once;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Urgency;
@@ -23,11 +23,11 @@ use crate::engine::Engine;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
 use crate::fetch::{FetchRequest, NotFetched};
-use crate::lock;
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
 use crate::status::shown_kid;
+use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::Counters;
 
 pub use once::fetch_once;

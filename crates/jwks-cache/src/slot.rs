@@ -1,7 +1,6 @@
 //! Who holds the keys now: the one pointer that readers load, and the flight that others wait for.
 //! This room knows neither how keys are fetched nor what happens next.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +14,8 @@ use tokio::time::Instant;
 
 use crate::clock::socket_now;
 use crate::error::FetchError;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Everything a lookup needs, in one immutable value. A lookup of fresh keys reads one line of it.
 #[derive(Debug)]
@@ -138,7 +139,7 @@ pub(crate) struct Flight {
     /// Its place at the gate, once it has one.
     pub(crate) ticket: OnceLock<Ticket>,
     /// The last attempt that failed, for callers who cannot wait longer.
-    pub(crate) last_attempt: std::sync::Mutex<Option<FetchError>>,
+    pub(crate) last_attempt: Mutex<Option<FetchError>>,
     ended: OnceLock<Ended>,
     told: Notify,
 }
@@ -166,7 +167,7 @@ impl Flight {
             number,
             asked_at: socket_now(),
             ticket: OnceLock::new(),
-            last_attempt: std::sync::Mutex::default(),
+            last_attempt: Mutex::new(None),
             ended: OnceLock::new(),
             told: Notify::new(),
         }

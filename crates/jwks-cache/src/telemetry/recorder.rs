@@ -2,13 +2,12 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, IntoF64, Key, Label, Level, Metadata, with_recorder};
 
 use super::{Told, Value};
-use crate::lock;
+use crate::sync::{Mutex, lock};
 
 const REFRESH_SECONDS: &str = "jwks_cache_refresh_duration_seconds";
 const RESPONSES: &str = "jwks_cache_upstream_responses_total";
