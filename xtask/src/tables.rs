@@ -79,6 +79,14 @@ pub(crate) const GROUPS: &[Part] = &[
         },
     },
     Part {
+        name: "bench-guard",
+        shows: "the instructions that a lookup costs, against ceilings; builds with optimisation",
+        needs: &[VALGRIND],
+        commands: |_| {
+            Ok(vec![words("cargo test -p xtask bench_guard:: -- --ignored --nocapture --test-threads=1")])
+        },
+    },
+    Part {
         name: "sim",
         shows: "the cache in 200 simulated worlds of seven days; JWKS_CACHE_SIM_SEED=n replays one and tells it",
         needs: &[],
@@ -184,6 +192,12 @@ const CARGO_MUTANTS: Need = Need {
     what: "cargo-mutants",
     is_there: |root| run::succeeds(root, &["cargo", "mutants", "--version"]),
     install: Some(&["cargo", "install", "cargo-mutants", "--locked"]),
+};
+
+const VALGRIND: Need = Need {
+    what: "valgrind",
+    is_there: |root| run::succeeds(root, &["valgrind", "--version"]),
+    install: Some(&["apt-get", "install", "--yes", "valgrind"]),
 };
 
 const NODE: Need = Need {
