@@ -47,7 +47,9 @@ pub use builder::RegistryBuilder;
 pub use cache::manager::{CacheManager, CacheSnapshot};
 pub use cache::state::{CachePayload, CacheState};
 pub use clock::{Clock, Sleep, SystemClock};
-pub use dial::{ClientCertificate, Material, PinMode, Secret, TlsSettings, TlsVersion};
+pub use dial::{
+    ClientCertificate, Material, PathCertificate, PinMode, Secret, TlsSettings, TlsVersion, certificate_path,
+};
 pub use error::{Error, ErrorKind, FetchError, KeyError, Result};
 pub use events::{Event, Subscription, What};
 pub use fetch::{Fetch, FetchRequest, Fetched, Fetching, NotFetched};

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 pub(crate) mod peak;
+pub(crate) mod proxy;
 pub(crate) mod record;
 pub(crate) mod scripted;
 pub(crate) mod secured;
