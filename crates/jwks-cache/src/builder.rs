@@ -7,7 +7,7 @@ use jwks_cache_core::admission::Limits;
 use url::Url;
 
 use crate::clock::Clock;
-use crate::dial::{Material, Secret, TlsSettings, Transport};
+use crate::dial::{Dial, Material, Pins, Secret, TlsSettings, Transport};
 use crate::engine::EngineParts;
 use crate::fetch::Fetch;
 use crate::registry::{Registry, Settings};
@@ -17,6 +17,7 @@ use crate::security::normalize_allowlist;
 #[derive(Debug, Default)]
 pub struct RegistryBuilder {
     settings: Settings,
+    transport: Transport,
     parts: EngineParts,
 }
 
@@ -81,7 +82,7 @@ impl RegistryBuilder {
     /// `replace_roots` are one part.
     #[must_use]
     pub fn tls(mut self, tls: TlsSettings) -> Self {
-        self.transport().tls = tls;
+        self.transport.tls = tls;
         self
     }
 
@@ -89,7 +90,7 @@ impl RegistryBuilder {
     /// add secrets here only where all of them may know them.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
-        self.transport().headers.insert(name.into(), value.into());
+        self.transport.headers.insert(name.into(), value.into());
         self
     }
 
@@ -97,14 +98,14 @@ impl RegistryBuilder {
     /// it**, whoever registered it.
     #[must_use]
     pub fn bearer_token(mut self, token: Material) -> Self {
-        self.transport().bearer_token = Some(token);
+        self.transport.bearer_token = Some(token);
         self
     }
 
     /// The `User-Agent` of registrations that set none. Default `jwks-cache/` and the version.
     #[must_use]
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
-        self.transport().user_agent = Some(user_agent.into());
+        self.transport.user_agent = Some(user_agent.into());
         self
     }
 
@@ -112,19 +113,15 @@ impl RegistryBuilder {
     /// variables name none.
     #[must_use]
     pub fn proxy(mut self, proxy: Url) -> Self {
-        self.transport().proxy = Some(proxy);
+        self.transport.proxy = Some(proxy);
         self
     }
 
     /// The longest that connecting may take, for registrations that set nothing else. Default 2 s.
     #[must_use]
     pub fn connect_timeout(mut self, time: Duration) -> Self {
-        self.transport().connect_timeout = Some(time);
+        self.transport.connect_timeout = Some(time);
         self
-    }
-
-    fn transport(&mut self) -> &mut Transport {
-        Arc::make_mut(&mut self.settings.transport)
     }
 
     /// How many fetches run at once, over all providers. Default 64.
@@ -157,7 +154,8 @@ impl RegistryBuilder {
 
     /// Builds it. Needs no runtime, and starts nothing.
     #[must_use]
-    pub fn build(self) -> Registry {
+    pub fn build(mut self) -> Registry {
+        self.settings.dial = Arc::new(Dial::new(Arc::new(self.transport), Pins::default()));
         Registry::from_parts(self.settings, self.parts)
     }
 }
