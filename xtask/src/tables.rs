@@ -30,7 +30,7 @@ pub(crate) enum Absent {
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
 pub(crate) const DEFAULT_GROUPS: &[&str] =
-    &["unit", "corpora", "model", "six-mutants", "idp", "sim", "concurrency", "fuzz-smoke"];
+    &["unit", "corpora", "model", "six-mutants", "idp", "cache-tests", "sim", "concurrency", "fuzz-smoke"];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
