@@ -37,6 +37,7 @@ pub(crate) struct Counters {
     not_modified: AtomicU64,
     pub(crate) requests_sent: AtomicU64,
     pub(crate) lost_flights: AtomicU64,
+    pub(crate) refused_addresses: AtomicU64,
     last_refresh_micros: AtomicU64,
     recorder: Recorder,
 }
@@ -184,6 +185,7 @@ impl Counters {
             labelled(kids, ("outcome", "not_now"), self.kids_not_asked_for.load(Relaxed)),
             counter("jwks_cache_kid_fetches_total", self.kid_fetches.load(Relaxed)),
             counter("jwks_cache_lost_flights_total", self.lost_flights.load(Relaxed)),
+            counter("jwks_cache_refused_addresses_total", self.refused_addresses.load(Relaxed)),
             Told { name: "jwks_cache_last_refresh_micros", label: None, value: Value::Gauge(micros) },
         ]
         .into_iter()

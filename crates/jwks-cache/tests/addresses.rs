@@ -8,16 +8,14 @@
 
 mod stage;
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use jwks_cache::{
-    Error, IdentityProviderRegistration, PrivateNetworks, Registry, Resolver, Resolving, Result, reqwest::Url,
-};
+use jwks_cache::{Error, IdentityProviderRegistration, PrivateNetworks, Registry, Result, reqwest::Url};
 use jwks_cache_testkit::ManualClock;
+use stage::names::{Lookup, Names, found};
 use stage::served::set;
 use stage::{PROVIDER, kids, millis, secs, soon};
 
@@ -135,35 +133,12 @@ impl Place {
     }
 }
 
-/// Host names of these tests. What `GATE` stands for may be dialled under any policy: it redirects.
+/// The host that redirects.
 const GATE: &str = "gate.example";
+/// The host that moves.
 const FLIPPING: &str = "flipping.example";
 /// On the Internet, so allowed under any policy; in a network of our own it is this machine, too.
-const PUBLIC: &str = "93.184.215.14";
-
-/// Answers for `GATE` with loopback, for any other name with the next of its lists, the last one for ever.
-#[derive(Debug, Default)]
-struct Names(Mutex<HashMap<String, Vec<Vec<IpAddr>>>>);
-
-impl Names {
-    fn set(&self, name: &str, lookups: &[&[&str]]) {
-        let lookups = lookups.iter().map(|list| list.iter().map(|ip| ip.parse().unwrap()).collect());
-        self.0.lock().unwrap().insert(name.to_owned(), lookups.collect());
-    }
-}
-
-impl Resolver for Names {
-    fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a> {
-        let mut names = self.0.lock().unwrap();
-        let found = match names.get_mut(host) {
-            Some(lists) if lists.len() > 1 => Ok(lists.remove(0)),
-            Some(lists) => Ok(lists[0].clone()),
-            None if host == GATE => Ok(vec![Ipv4Addr::LOCALHOST.into()]),
-            None => Err(std::io::Error::other("no such name")),
-        };
-        Box::pin(async move { found })
-    }
-}
+const PUBLIC: IpAddr = IpAddr::V4(Ipv4Addr::new(93, 184, 215, 14));
 
 /// Serves a key set on every address of the machine, and keeps which were dialled.
 struct Listener {
@@ -224,6 +199,8 @@ struct World {
     clock: ManualClock,
     registry: Registry,
     providers: usize,
+    /// Where `GATE` is.
+    gate: IpAddr,
     /// Whether every address is this machine's.
     everything_is_local: bool,
 }
@@ -233,7 +210,9 @@ impl World {
         let (clock, names) = (ManualClock::new(), Arc::new(Names::default()));
         let builder = Registry::builder().require_https(false).clock(Arc::new(clock.clone()));
         let registry = builder.with_resolver(names.clone()).build();
-        Self { listener: Listener::start(), names, clock, registry, providers: 0, everything_is_local }
+        let gate = if everything_is_local { PUBLIC } else { Ipv4Addr::LOCALHOST.into() };
+        names.set(GATE, [Lookup::Found(vec![gate])]);
+        Self { listener: Listener::start(), names, clock, registry, providers: 0, gate, everything_is_local }
     }
 
     /// Registers `url` as a provider of its own under `policy`, and resolves it once.
@@ -294,7 +273,7 @@ impl World {
     }
 
     fn has_control(&self, place: &Place) -> bool {
-        self.everything_is_local || (place.class == "loopback" && place.ip().to_canonical().is_ipv4())
+        self.everything_is_local || place.address == "127.0.0.1"
     }
 }
 
@@ -307,21 +286,21 @@ struct Asked {
 /// Each notation by each way: dialled where allowed, and not where not.
 async fn matrix(everything_is_local: bool) {
     let mut world = World::new(everything_is_local);
-    let (port, loopback) = (world.listener.port, IpAddr::from(Ipv4Addr::LOCALHOST));
+    let (port, gate) = (world.listener.port, world.gate);
     let (mut notations, mut heard, mut tried, mut refused) = (0, 0, 0, 0);
     let mut count = |reached: bool| if reached { heard += 1 } else { tried += 1 };
     for place in PLACES {
         for host in place.notations {
             notations += 1;
             let there = format!("http://{host}:{port}/jwks");
-            let gate = format!("http://{GATE}:{port}/?{there}");
+            let redirects = format!("http://{GATE}:{port}/?{there}");
             if world.has_control(place) {
                 let case = format!("{host} as the URL");
                 let asked = world.ask(&there, place.allowing()).await;
                 count(world.was_dialled(&case, place, &asked, &[]));
                 let case = format!("a redirect to {host}");
-                let asked = world.ask(&gate, place.allowing()).await;
-                count(world.was_dialled(&case, place, &asked, &[loopback]));
+                let asked = world.ask(&redirects, place.allowing()).await;
+                count(world.was_dialled(&case, place, &asked, &[gate]));
             }
             let never = if place.is_guarded() { vec![PrivateNetworks::Allow] } else { Vec::new() };
             for policy in denials().into_iter().chain(never) {
@@ -329,21 +308,22 @@ async fn matrix(everything_is_local: bool) {
                 let asked = world.ask(&there, policy.clone()).await;
                 world.was_refused(&case, place.class, &asked, &[]).await;
                 refused += 1;
-                if policy != PrivateNetworks::Deny {
+                // Only the Internet may redirect under `Deny`.
+                if policy != PrivateNetworks::Deny || everything_is_local {
                     let case = format!("a redirect to {host}, {policy:?}");
-                    let asked = world.ask(&gate, policy).await;
-                    world.was_refused(&case, place.class, &asked, &[loopback]).await;
+                    let asked = world.ask(&redirects, policy).await;
+                    world.was_refused(&case, place.class, &asked, &[gate]).await;
                     refused += 1;
                 }
             }
         }
         let controls = if world.has_control(place) { vec![place.allowing()] } else { Vec::new() };
         for policy in controls {
-            world.names.set(FLIPPING, &[&[PUBLIC], &[place.address]]);
+            world.names.set(FLIPPING, [Lookup::Found(vec![PUBLIC]), found(&[place.address])]);
             count(world.flip(place, policy).await);
         }
         for policy in denials() {
-            world.names.set(FLIPPING, &[&[PUBLIC], &[place.address]]);
+            world.names.set(FLIPPING, [Lookup::Found(vec![PUBLIC]), found(&[place.address])]);
             assert!(!world.flip(place, policy).await);
             refused += 1;
         }
@@ -364,7 +344,7 @@ impl World {
         let allowed = policy == place.allowing();
         if !self.everything_is_local {
             // The first lookup would lead to somebody else.
-            self.names.set(FLIPPING, &[&[place.address]]);
+            self.names.set(FLIPPING, [found(&[place.address])]);
             let asked = self.ask(&url, policy).await;
             if allowed {
                 return self.was_dialled(&case, place, &asked, &[]);
@@ -372,11 +352,10 @@ impl World {
             self.was_refused(&case, place.class, &asked, &[]).await;
             return false;
         }
-        let public: IpAddr = PUBLIC.parse().unwrap();
         let Asked { tenant, resolved, dialled } = self.ask(&url, policy).await;
         assert_eq!(
             (resolved.unwrap().as_slice(), dialled),
-            (&["there".to_owned()][..], vec![public]),
+            (&["there".to_owned()][..], vec![PUBLIC]),
             "{case}"
         );
         self.clock.advance(secs(1));
@@ -439,7 +418,7 @@ fn only_the_allowed_addresses_of_a_name_are_dialled() {
     runtime.block_on(async {
         let mut world = World::new(false);
         // Nothing else may be tried, were it only as the next one.
-        world.names.set("mixed.example", &[&["10.0.0.1", "127.0.0.1", "169.254.169.254"]]);
+        world.names.set("mixed.example", [found(&["10.0.0.1", "127.0.0.1", "169.254.169.254"])]);
         let url = format!("http://mixed.example:{}/jwks", world.listener.port);
         let loopback = PrivateNetworks::DenyExcept(vec!["127.0.0.1".to_owned()]);
         let asked = world.ask(&url, loopback).await;

@@ -10,12 +10,14 @@ mod stage;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use corpora::corpora;
-use jwks_cache::{IdentityProviderRegistration, What};
+use jwks_cache::{IdentityProviderRegistration, PrivateNetworks, What};
 use jwks_cache_testkit::{BlackHole, Origin, Reply};
 use serde_json::Value;
-use stage::served::{HELD, JWKS, Stage, reason, set};
+use stage::names::{Lookup, Names, found};
+use stage::served::{HELD, JWKS, Stage, reason, registration, set};
 use stage::{millis, secs, settle};
 
 /// What is done about a row.
@@ -90,6 +92,12 @@ fn rows() -> Vec<(&'static str, How)> {
         ("status-429-retry-after", here!(retry_after())),
         ("status-500-503", here!(server_errors())),
         ("interim-103", here!(is_taken(|good| good.interim(103)))),
+        ("dns-nxdomain", here!(no_such_name())),
+        ("dns-timeout", here!(silent_resolver())),
+        ("dns-rebind", here!(moved("127.0.0.2"))),
+        ("dns-mixed", here!(mixed())),
+        ("dns-ipv4-mapped", here!(mapped())),
+        ("ip-literal-url", here!(literals(&["[::1]"]))),
         ("flap-two-backends", In("key_sets.rs: a_key_survives_a_flapping_set_and_goes_in_the_end")),
         ("empty-then-full", In("field_reports.rs: an_empty_document_never_replaces_good_keys")),
         ("old-document", In("field_reports.rs: the_refetch_for_a_new_kid_gets_past_a_cdn_with_the_old_set")),
@@ -390,4 +398,76 @@ async fn to_metadata() -> String {
     let seen = keeps_the_set(&stage, "security", 1).await;
     assert_eq!(stage.metric("refused_addresses_total").await, 2.0);
     format!("{seen}; counted as a refused address")
+}
+
+const NAME: &str = "keys.example";
+
+/// A stage that holds a good set from a host name, which then leads elsewhere. Only its first address is allowed,
+/// as only a public one would be.
+async fn holding_from_a_name(then: Lookup, change: impl FnOnce(&mut IdentityProviderRegistration)) -> Stage {
+    let names = Arc::new(Names::default());
+    names.set(NAME, [found(&["127.0.0.1"]), then]);
+    let stage = Stage::with(|builder| builder.with_resolver(names));
+    stage.build_client().await;
+    let mut registration = stage.registration();
+    registration.jwks_url.set_host(Some(NAME)).unwrap();
+    registration.private_networks = PrivateNetworks::DenyExcept(vec!["127.0.0.1".to_owned()]);
+    change(&mut registration);
+    stage.register(registration).await;
+    stage.hold().await;
+    stage
+}
+
+async fn no_such_name() -> String {
+    let stage = holding_from_a_name(Lookup::NoSuchName, |_| ()).await;
+    keeps_the_set(&stage, "dns", 0).await
+}
+
+async fn silent_resolver() -> String {
+    let short = |it: &mut IdentityProviderRegistration| it.retry_policy.attempt_timeout = millis(300);
+    let stage = holding_from_a_name(Lookup::Silence, short).await;
+    keeps_the_set(&stage, "timeout", 0).await
+}
+
+/// A name moves to this address, which is not dialled.
+async fn moved(to: &'static str) -> String {
+    let stage = holding_from_a_name(found(&[to]), |_| ()).await;
+    let connections = stage.origin.connections();
+    let seen = keeps_the_set(&stage, "security", 0).await;
+    assert_eq!(stage.origin.connections(), connections);
+    assert!(stage.metric("refused_addresses_total").await >= 2.0);
+    seen
+}
+
+async fn mixed() -> String {
+    let stage = holding_from_a_name(found(&["10.0.0.1", "127.0.0.1"]), |_| ()).await;
+    stage.origin.set(JWKS, Reply::json(set(&["new"])));
+    stage.refresh().await.unwrap();
+    assert_eq!(stage.kids().await, ["new"]);
+    "only the allowed address is dialled".to_owned()
+}
+
+async fn mapped() -> String {
+    for to in ["::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "0.0.0.0"] {
+        moved(to).await;
+    }
+    format!(
+        "as names: refused; as literals: {}",
+        literals(&["2130706433", "0.0.0.0", "[::ffff:a9fe:a9fe]"]).await
+    )
+}
+
+/// Addresses in URLs are refused before anything is dialled.
+async fn literals(hosts: &[&str]) -> String {
+    let stage = Stage::new();
+    for host in hosts {
+        let mut registration = registration(&format!("https://{host}/"));
+        registration.private_networks = PrivateNetworks::Deny;
+        stage.register(registration).await;
+        let error = stage.resolve().await.unwrap_err();
+        assert_eq!(reason(&error), "security", "{host}: {error}");
+        assert!(error.to_string().contains("private_networks"), "{host}: {error}");
+        assert_eq!(stage.metric("upstream_requests_total").await, 0.0, "{host}");
+    }
+    "refused before anything is dialled".to_owned()
 }
