@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jwks_cache_core::admission::Limits;
+use url::Url;
 
 use crate::clock::Clock;
+use crate::dial::{Material, Secret, TlsSettings, Transport};
 use crate::engine::EngineParts;
 use crate::fetch::Fetch;
 use crate::registry::{Registry, Settings};
@@ -73,6 +75,56 @@ impl RegistryBuilder {
         }
         self.settings.allowed_domains = Arc::new(domains);
         self
+    }
+
+    /// [`tls`](crate::IdentityProviderRegistration::tls) of registrations that leave a part of it at its default; `ca` and
+    /// `replace_roots` are one part.
+    #[must_use]
+    pub fn tls(mut self, tls: TlsSettings) -> Self {
+        self.transport().tls = tls;
+        self
+    }
+
+    /// Adds a header to those of registrations that set none. **Every such provider gets it**, whoever registered it:
+    /// add secrets here only where all of them may know them.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.transport().headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// The bearer token of registrations that set none, and no header `Authorization`. **Every such provider gets
+    /// it**, whoever registered it.
+    #[must_use]
+    pub fn bearer_token(mut self, token: Material) -> Self {
+        self.transport().bearer_token = Some(token);
+        self
+    }
+
+    /// The `User-Agent` of registrations that set none. Default `jwks-cache/` and the version.
+    #[must_use]
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.transport().user_agent = Some(user_agent.into());
+        self
+    }
+
+    /// The proxy of registrations that set none, as in `http://proxy.example:3128`. Default none; environment
+    /// variables name none.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Url) -> Self {
+        self.transport().proxy = Some(proxy);
+        self
+    }
+
+    /// The longest that connecting may take, for registrations that set nothing else. Default 2 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.transport().connect_timeout = Some(time);
+        self
+    }
+
+    fn transport(&mut self) -> &mut Transport {
+        Arc::make_mut(&mut self.settings.transport)
     }
 
     /// How many fetches run at once, over all providers. Default 64.

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 
 use crate::clock::{Clock, SeededDice, SystemClock, seeded_dice};
 use crate::events::Events;
-use crate::fetch::{Fetch, HttpFetch, Identity};
+use crate::fetch::{Fetch, HttpFetch};
 use crate::gate::Gate;
 use crate::lock;
 use crate::schedule::Schedule;
@@ -51,8 +51,12 @@ struct Sets {
 impl Engine {
     pub(crate) fn new(parts: EngineParts) -> Arc<Self> {
         let clock = parts.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let identity = parts.client.map_or_else(Identity::default, Identity::Given);
-        let fetch = parts.fetch.unwrap_or_else(|| Arc::new(HttpFetch::new(identity, clock.clone())));
+        let fetch = parts.fetch.unwrap_or_else(|| {
+            Arc::new(match parts.client {
+                Some(client) => HttpFetch::with_client(client, clock.clone()),
+                None => HttpFetch::new(clock.clone()),
+            })
+        });
         Arc::new(Self {
             clock,
             gate: Gate::new(parts.limits),

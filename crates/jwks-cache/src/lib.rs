@@ -15,6 +15,7 @@
 mod builder;
 pub mod cache;
 mod clock;
+mod dial;
 mod duration_text;
 mod engine;
 mod error;
@@ -46,6 +47,7 @@ pub use builder::RegistryBuilder;
 pub use cache::manager::{CacheManager, CacheSnapshot};
 pub use cache::state::{CachePayload, CacheState};
 pub use clock::{Clock, Sleep, SystemClock};
+pub use dial::{ClientCertificate, Material, PinMode, Secret, TlsSettings, TlsVersion};
 pub use error::{Error, ErrorKind, FetchError, KeyError, Result};
 pub use events::{Event, Subscription, What};
 pub use fetch::{Fetch, FetchRequest, Fetched, Fetching, NotFetched};

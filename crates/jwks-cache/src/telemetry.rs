@@ -38,6 +38,8 @@ pub(crate) struct Counters {
     pub(crate) requests_sent: AtomicU64,
     pub(crate) lost_flights: AtomicU64,
     pub(crate) refused_addresses: AtomicU64,
+    pub(crate) pin_mismatches: AtomicU64,
+    pub(crate) old_credentials_kept: AtomicU64,
     last_refresh_micros: AtomicU64,
     recorder: Recorder,
 }
@@ -186,6 +188,8 @@ impl Counters {
             counter("jwks_cache_kid_fetches_total", self.kid_fetches.load(Relaxed)),
             counter("jwks_cache_lost_flights_total", self.lost_flights.load(Relaxed)),
             counter("jwks_cache_refused_addresses_total", self.refused_addresses.load(Relaxed)),
+            counter("jwks_cache_pin_mismatches_total", self.pin_mismatches.load(Relaxed)),
+            counter("jwks_cache_credentials_not_renewed_total", self.old_credentials_kept.load(Relaxed)),
             Told { name: "jwks_cache_last_refresh_micros", label: None, value: Value::Gauge(micros) },
         ]
         .into_iter()

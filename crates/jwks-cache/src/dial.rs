@@ -1,0 +1,21 @@
+//! Who we are towards a provider, and whom we take for it: roots, pins, client certificate, proxy, headers, tokens.
+//!
+//! Settings become an [`Identity`], a plain value; equal identities share one [`Caller`], which holds the HTTP
+//! clients. This room does not know exchanges, redirects, key sets, or when to fetch.
+
+mod caller;
+mod credentials;
+mod identity;
+mod notes;
+mod pins;
+mod settings;
+mod tls;
+
+pub(crate) use caller::{Caller, Callers, watched};
+pub(crate) use credentials::{Dial, Present, SentHeaders, Unready};
+pub(crate) use notes::{Note, Notes};
+pub(crate) use pins::PinMismatch;
+pub use pins::PinMode;
+pub(crate) use pins::Pins;
+pub(crate) use settings::Transport;
+pub use settings::{ClientCertificate, Material, Secret, TlsSettings, TlsVersion};
