@@ -1,4 +1,5 @@
-//! Who we are towards a provider, and whom we take for it: roots, pins, client certificate, proxy, headers, tokens.
+//! Who we are towards a provider, whom we take for it, and where it may be: roots, pins, client certificate, proxy,
+//! headers, tokens, addresses.
 //!
 //! Settings become an [`Identity`], a plain value; equal identities share one [`Caller`], which holds the HTTP
 //! clients. This room does not know exchanges, redirects, key sets, or when to fetch.
@@ -8,6 +9,7 @@ mod credentials;
 mod identity;
 mod notes;
 mod pins;
+mod resolver;
 mod settings;
 mod tls;
 
@@ -17,5 +19,7 @@ pub(crate) use notes::{Note, Notes};
 pub(crate) use pins::PinMismatch;
 pub use pins::PinMode;
 pub(crate) use pins::Pins;
+pub(crate) use resolver::RefusedAddress;
+pub use resolver::{Resolver, Resolving, SystemResolver};
 pub(crate) use settings::Transport;
 pub use settings::{ClientCertificate, Material, Secret, TlsSettings, TlsVersion};

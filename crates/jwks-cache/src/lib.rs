@@ -38,6 +38,7 @@ mod telemetry;
 pub use jsonwebtoken;
 pub use jsonwebtoken::jwk::JwkSet;
 pub use jwks_cache_core::Moment;
+pub use jwks_cache_core::address::PrivateNetworks;
 pub use jwks_cache_core::freshness::Timing;
 pub use jwks_cache_core::key::{BadSignature, KeyRef, Thumbprint, VerificationKey};
 pub use jwks_cache_core::keyset::{KeyId, SetDiff};
@@ -47,7 +48,10 @@ pub use builder::RegistryBuilder;
 pub use cache::manager::{CacheManager, CacheSnapshot};
 pub use cache::state::{CachePayload, CacheState};
 pub use clock::{Clock, Sleep, SystemClock};
-pub use dial::{ClientCertificate, Material, PinMode, Secret, TlsSettings, TlsVersion};
+pub use dial::{
+    ClientCertificate, Material, PinMode, Resolver, Resolving, Secret, SystemResolver, TlsSettings,
+    TlsVersion,
+};
 pub use error::{Error, ErrorKind, FetchError, KeyError, Result};
 pub use events::{Event, Subscription, What};
 pub use fetch::{Fetch, FetchRequest, Fetched, Fetching, NotFetched};

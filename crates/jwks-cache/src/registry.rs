@@ -355,6 +355,8 @@ impl Settings {
         enforce_host(host, &self.allowed_domains, "the registry's")?;
         // The registration's own are sound; the registry's have not been looked at.
         self.transport.check()?;
+        // One sets a proxy, maybe, and the other an address policy.
+        registration.transport().over(&self.transport).check_proxy()?;
         Ok(Source::new(registration, self.allowed_domains.clone(), &self.transport))
     }
 }

@@ -13,9 +13,11 @@ use std::time::Duration;
 use reqwest::Client;
 use tower_layer::Layer;
 use tower_service::Service;
+use url::Url;
 
 use super::identity::Identity;
 use super::notes::{Note, Notes};
+use super::resolver::{Reach, RefusedAddress, Resolver, SystemResolver};
 use super::tls::{self, Machine};
 use crate::lock;
 
@@ -50,9 +52,9 @@ pub(super) fn note(note: Note) {
 }
 
 /// The callers of one engine: equal identities share one, and who is not needed any more goes.
-#[derive(Default)]
 pub(crate) struct Callers {
     machine: Arc<Machine>,
+    resolver: Arc<dyn Resolver>,
     by_identity: Mutex<Interned>,
 }
 
@@ -64,6 +66,11 @@ struct Interned {
 }
 
 impl Callers {
+    /// Whose names `resolver` resolves.
+    pub(crate) fn new(resolver: Arc<dyn Resolver>) -> Self {
+        Self { machine: Arc::default(), resolver, by_identity: Mutex::default() }
+    }
+
     /// Reads the machine's roots, so that no provider's time goes into that. It blocks.
     pub(crate) fn prepare(&self) {
         // What fails here fails again, and is told, when a client is needed.
@@ -80,8 +87,10 @@ impl Callers {
             interned.callers.retain(|_, caller| caller.strong_count() > 0);
             interned.sweep_at = (2 * interned.callers.len()).max(16);
         }
+        let reach = Reach { policy: identity.private_networks.clone(), resolver: self.resolver.clone() };
         let caller = Arc::new(Caller {
             identity: Arc::new(identity),
+            reach: Arc::new(reach),
             machine: self.machine.clone(),
             tls: OnceLock::new(),
             pooled: OnceLock::new(),
@@ -100,6 +109,12 @@ impl Callers {
     }
 }
 
+impl Default for Callers {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemResolver))
+    }
+}
+
 impl fmt::Debug for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Callers")
@@ -110,6 +125,7 @@ impl fmt::Debug for Callers {
 /// remembers.
 pub(crate) struct Caller {
     pub(super) identity: Arc<Identity>,
+    reach: Arc<Reach>,
     machine: Arc<Machine>,
     tls: OnceLock<rustls::ClientConfig>,
     pooled: OnceLock<Client>,
@@ -117,6 +133,14 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Judges the addresses that stand in `url` and in the proxy's. Names are judged when they are dialled.
+    ///
+    /// # Errors
+    /// [`RefusedAddress`].
+    pub(crate) fn check_literals(&self, url: &Url) -> Result<(), RefusedAddress> {
+        self.identity.proxy.iter().chain([url]).try_for_each(|url| self.reach.check_literal(url))
+    }
+
     /// The client that keeps connections. Built when it is first asked for; that may block.
     pub(crate) fn pooled(&self) -> Result<Client, String> {
         // A connection that is kept is not looked at again.
@@ -160,6 +184,7 @@ impl Caller {
             .connect_timeout(of.connect_timeout)
             .pool_max_idle_per_host(idle_per_host)
             .pool_idle_timeout(IDLE_FOR)
+            .dns_resolver(self.reach.clone())
             .connector_layer(NoteConnections);
         if let Some(proxy) = &of.proxy {
             // The error would show the URL, and so its credentials.

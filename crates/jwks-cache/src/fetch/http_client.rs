@@ -15,7 +15,9 @@ use url::Url;
 use super::body::Body;
 use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, redirect};
 use crate::clock::Clock;
-use crate::dial::{Caller, Callers, PinMismatch, Present, SentHeaders, Unready, watched};
+use crate::dial::{
+    Caller, Callers, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready, watched,
+};
 
 /// How much of an error's body is shown, and how long it is waited for.
 const EXCERPT_BYTES: usize = 256;
@@ -41,9 +43,9 @@ enum Ready {
 }
 
 impl HttpFetch {
-    /// With clients of our own, one for each identity.
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { whose: Whose::Ours(Arc::default()), clock }
+    /// With clients of our own, one for each identity, that dial what `resolver` finds.
+    pub(crate) fn new(resolver: Arc<dyn Resolver>, clock: Arc<dyn Clock>) -> Self {
+        Self { whose: Whose::Ours(Arc::new(Callers::new(resolver))), clock }
     }
 
     /// With a client that was handed in.
@@ -133,6 +135,7 @@ async fn send(
     let (client, again, sent) = match ready {
         Ready::Ours(present) => {
             let caller = if at_home { &present.home } else { &present.away };
+            caller.check_literals(url).map_err(refused_address)?;
             (client_of(caller, Caller::pooled)?, Some(caller), &present.sent)
         }
         Ready::Given(client, sent) => (client.clone(), None, sent),
@@ -155,6 +158,11 @@ async fn send(
         }
         transport(error)
     })
+}
+
+/// No address was dialled, and another attempt would find the same.
+fn refused_address(refused: RefusedAddress) -> NotFetched {
+    NotFetched { reason: NotFetched::ADDRESS, ..NotFetched::refused(refused.to_string()) }.because(refused)
 }
 
 fn client_of(
@@ -313,6 +321,8 @@ fn transport(error: reqwest::Error) -> NotFetched {
         ("timeout", "timed out")
     } else if let Some(mismatch) = chain(&error).find_map(pin_mismatch) {
         return NotFetched { reason: "pin", ..NotFetched::refused(mismatch.to_string()) };
+    } else if let Some(refused) = chain(&error).find_map(|cause| cause.downcast_ref::<RefusedAddress>()) {
+        return refused_address(refused.clone());
     } else if chain(&error).any(|cause| tls(cause).is_some()) {
         ("tls", "the TLS handshake failed")
     } else if chain(&error).any(|cause| cause.to_string().starts_with("dns error")) {
