@@ -13,7 +13,7 @@ mod resolver;
 mod settings;
 mod tls;
 
-pub(crate) use caller::{Caller, Callers, watched};
+pub(crate) use caller::{Caller, Callers, Exchange};
 pub(crate) use credentials::{Dial, Present, SentHeaders, Unready};
 pub(crate) use notes::{Note, Notes};
 pub(crate) use pins::PinMismatch;

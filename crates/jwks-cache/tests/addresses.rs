@@ -13,7 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use jwks_cache::{Error, IdentityProviderRegistration, PrivateNetworks, Registry, Result, reqwest::Url};
+use jwks_cache::{
+    Error, IdentityProviderRegistration, PrivateNetworks, RefreshMode, Registry, Result, reqwest::Url,
+};
 use jwks_cache_testkit::ManualClock;
 use stage::names::{Lookup, Names, found};
 use stage::served::set;
@@ -224,6 +226,8 @@ impl World {
         registration.retry_policy.max_retries = 0;
         registration.retry_policy.attempt_timeout = millis(1000);
         registration.private_networks = policy;
+        // No timer dials in between.
+        registration.refresh_mode = RefreshMode::OnDemand;
         if let Some((_, to)) = url.split_once('?') {
             let host = |url: &str| Url::parse(url).unwrap().host_str().unwrap().to_owned();
             registration.allowed_domains = vec![host(url), host(to)];

@@ -9,14 +9,19 @@ mod corpora;
 mod stage;
 
 use std::future::Future;
+use std::io::{Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use corpora::corpora;
-use jwks_cache::{IdentityProviderRegistration, PrivateNetworks, What};
+use jwks_cache::{IdentityProviderRegistration, Material, PrivateNetworks, What};
+use jwks_cache_testkit::tls::{Authority, Certificate, TlsOrigin, TlsServer, hello_of_tls11};
 use jwks_cache_testkit::{BlackHole, Origin, Reply};
 use serde_json::Value;
 use stage::names::{Lookup, Names, found};
+use stage::peer::{
+    FLOODS, GOAWAY, Peer, RST_STREAM, answer, begin_http2, drain, frame, next_request, read_head,
+};
 use stage::served::{HELD, JWKS, Stage, reason, registration, set};
 use stage::{millis, secs, settle};
 
@@ -82,6 +87,7 @@ fn rows() -> Vec<(&'static str, How)> {
         ("status-301-same-host", here!(same_host())),
         ("redirect-loop", here!(costs_nothing("security", 4, |_| Reply::redirect(302, JWKS)))),
         ("redirect-chain-20", here!(chain_of_20())),
+        ("redirect-downgrade", here!(downgrade())),
         ("redirect-private", here!(to_metadata())),
         ("redirect-other-host", here!(other_host())),
         (
@@ -92,6 +98,15 @@ fn rows() -> Vec<(&'static str, How)> {
         ("status-429-retry-after", here!(retry_after())),
         ("status-500-503", here!(server_errors())),
         ("interim-103", here!(is_taken(|good| good.interim(103)))),
+        ("tls-expired", here!(shown(|authority| authority.expired_server(&["127.0.0.1"])))),
+        ("tls-wrong-host", here!(shown(|authority| authority.server(&["keys.example", "127.0.0.2"])))),
+        ("tls-self-signed", here!(unknown_authority())),
+        ("tls-1.0-only", here!(old_protocols())),
+        ("tls-handshake-hang", here!(handshake_hangs())),
+        ("tls-mid-close", here!(no_close_notify())),
+        ("h2-goaway", here!(goaway())),
+        ("h2-rst-stream", here!(stream_reset())),
+        ("h2-settings-flood / continuation-flood / rapid-reset", here!(floods())),
         ("dns-nxdomain", here!(no_such_name())),
         ("dns-timeout", here!(silent_resolver())),
         ("dns-rebind", here!(moved("127.0.0.2"))),
@@ -194,14 +209,20 @@ async fn costs_nothing(reason: &'static str, requests: usize, make: fn(Reply) ->
     keeps_the_set(&stage, reason, requests).await
 }
 
-/// A flight fails for `reason` after so many requests. The held set stays up to its stale limit, the failure is
-/// counted by its reason, and within the backoff nobody asks again.
+/// The same where every request was this origin's.
 async fn keeps_the_set(stage: &Stage, expected: &str, requests: usize) -> String {
+    keeps_the_set_beyond(stage, expected, requests, 0).await
+}
+
+/// A flight fails for `reason` after so many requests here and beyond. The held set stays up to its stale limit, the failure is
+/// counted by its reason, and within the backoff nobody asks again.
+async fn keeps_the_set_beyond(stage: &Stage, expected: &str, requests: usize, beyond: usize) -> String {
     let (hits, sent) = (stage.origin.total(), stage.metric("upstream_requests_total").await);
     let mut events = stage.registry.subscribe();
     let error = stage.refresh().await.unwrap_err();
     assert_eq!(reason(&error), expected, "{error}");
-    assert_eq!(stage.metric("upstream_requests_total").await - sent, requests as f64, "{error}");
+    let all = requests + beyond;
+    assert_eq!(stage.metric("upstream_requests_total").await - sent, all as f64, "{error}");
     assert_eq!(stage.origin.total() - hits, requests, "{error}");
     assert_eq!(stage.kids().await, HELD);
     assert!(stage.is_usable("held-1").await);
@@ -226,7 +247,7 @@ async fn keeps_the_set(stage: &Stage, expected: &str, requests: usize) -> String
     assert!(stage.resolve().await.is_err());
     let text = error.to_string();
     let why = text.split_once(" failed at attempt ").map_or(&*text, |(_, why)| why);
-    format!("the set stays to its stale limit; {requests} requests, {expected} at attempt {why}")
+    format!("the set stays to its stale limit; {all} requests, {expected} at attempt {why}")
 }
 
 /// The reply counts as good.
@@ -398,6 +419,165 @@ async fn to_metadata() -> String {
     let seen = keeps_the_set(&stage, "security", 1).await;
     assert_eq!(stage.metric("refused_addresses_total").await, 2.0);
     format!("{seen}; counted as a refused address")
+}
+
+/// The origin sends us on to `port`, where someone in TLS is to be believed on the word of `authority`.
+async fn sent_to(port: u16, authority: &Authority) -> Stage {
+    sent_with(port, authority, |_| ()).await
+}
+
+async fn sent_with(
+    port: u16,
+    authority: &Authority,
+    change: impl FnOnce(&mut IdentityProviderRegistration),
+) -> Stage {
+    let believes = |it: &mut IdentityProviderRegistration| {
+        change(it);
+        it.tls.ca = Some(Material::inline(authority.pem()));
+        it.tls.replace_roots = true;
+    };
+    let stage = holding(believes).await;
+    stage.origin.set(JWKS, Reply::redirect(307, format!("https://127.0.0.1:{port}{JWKS}")));
+    stage
+}
+
+async fn downgrade() -> String {
+    let authority = Authority::new("root");
+    let secure = TlsOrigin::start(&TlsServer::new(authority.server(&["127.0.0.1"])));
+    let stage = sent_to(secure.addr().port(), &authority).await;
+    secure.set(JWKS, Reply::redirect(302, stage.origin.url("/plain")));
+    let seen = keeps_the_set_beyond(&stage, "security", 1, 1).await;
+    assert_eq!(stage.origin.hits("/plain"), 0);
+    seen
+}
+
+/// A server shows this certificate: no request reaches it, and nothing falls back to plain http.
+async fn shown(certificate: fn(&Authority) -> Certificate) -> String {
+    let authority = Authority::new("root");
+    let server = TlsOrigin::start(&TlsServer::new(certificate(&authority)));
+    server.set(JWKS, Reply::json(set(&["new"])));
+    let stage = sent_to(server.addr().port(), &authority).await;
+    let seen = keeps_the_set(&stage, "tls", 3).await;
+    assert_eq!(server.total(), 0);
+    // The same with a good one: it was the certificate.
+    server.show(&TlsServer::new(authority.server(&["127.0.0.1"])));
+    let stage = sent_to(server.addr().port(), &authority).await;
+    stage.refresh().await.unwrap();
+    assert_eq!(stage.kids().await, ["new"]);
+    seen
+}
+
+async fn unknown_authority() -> String {
+    let (ours, theirs) = (Authority::new("root"), Authority::new("root"));
+    let server = TlsOrigin::start(&TlsServer::new(theirs.server(&["127.0.0.1"])));
+    server.set(JWKS, Reply::json(set(&["new"])));
+    let stage = sent_to(server.addr().port(), &ours).await;
+    let seen = keeps_the_set(&stage, "tls", 3).await;
+    let stage = sent_to(server.addr().port(), &theirs).await;
+    stage.refresh().await.unwrap();
+    format!("{seen}; taken when its CA is set")
+}
+
+async fn old_protocols() -> String {
+    let mut seen = String::new();
+    for minor in [1, 2] {
+        let mut hello = hello_of_tls11();
+        (hello[2], hello[10]) = (minor, minor);
+        let server = Peer::start(move |mut stream, _| {
+            let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(&hello));
+            drain(&mut stream);
+        });
+        let stage = sent_to(server.port, &Authority::new("root")).await;
+        seen = keeps_the_set(&stage, "tls", 3).await;
+    }
+    seen
+}
+
+async fn handshake_hangs() -> String {
+    let server = Peer::start(|mut stream, _| drain(&mut stream));
+    let short = |it: &mut IdentityProviderRegistration| it.retry_policy.attempt_timeout = millis(300);
+    let stage = sent_with(server.port, &Authority::new("root"), short).await;
+    let seen = keeps_the_set(&stage, "timeout", 3).await;
+    assert!(server.connections() >= 3);
+    seen
+}
+
+async fn no_close_notify() -> String {
+    let body = set(&["new"]);
+    let head = |rest: String| format!("HTTP/1.1 200 OK\r\n{rest}\r\n\r\n{body}");
+    let by_length = head(format!("Content-Length: {}", body.len()));
+    let by_close = head("Connection: close".to_owned());
+    let mut seen = String::new();
+    for (answer, whole) in [(by_length, true), (by_close, false)] {
+        let authority = Authority::new("root");
+        let server = Peer::start_tls(&authority, "http/1.1", move |stream, _| {
+            read_head(stream)?;
+            stream.write_all(answer.as_bytes())?;
+            stream.flush()
+        });
+        let stage = sent_to(server.port, &authority).await;
+        if whole {
+            stage.refresh().await.unwrap();
+            assert_eq!(stage.kids().await, ["new"]);
+        } else {
+            seen = keeps_the_set_beyond(&stage, "body", 3, 3).await;
+        }
+    }
+    format!("complete by its length: adopted; else {seen}")
+}
+
+async fn goaway() -> String {
+    let authority = Authority::new("root");
+    // Every connection answers once, and has gone away when it is used again.
+    let server = Peer::start_tls(&authority, "h2", |stream, number| {
+        begin_http2(stream)?;
+        let first = next_request(stream)?;
+        answer(stream, first, &set(&[if number == 0 { "first" } else { "second" }]))?;
+        next_request(stream)?;
+        let [last, no_error] = [first, 0].map(u32::to_be_bytes);
+        stream.write_all(&frame(GOAWAY, 0, 0, &[last, no_error].concat()))?;
+        stream.flush()?;
+        drain(stream);
+        Ok(())
+    });
+    let stage = sent_with(server.port, &authority, |it| it.retry_policy.max_retries = 0).await;
+    stage.refresh().await.unwrap();
+    assert_eq!(stage.kids().await, ["first"]);
+    settle().await;
+    let before = stage.metric("upstream_requests_total").await;
+    stage.refresh().await.unwrap();
+    assert_eq!((stage.kids().await, server.connections()), (vec!["second".to_owned()], 2));
+    // The redirect, the lost one, the one that was sent once more.
+    assert_eq!(stage.metric("upstream_requests_total").await - before, 3.0);
+    "sent once more at once on a new connection, and counted".to_owned()
+}
+
+async fn stream_reset() -> String {
+    let authority = Authority::new("root");
+    let server = Peer::start_tls(&authority, "h2", |stream, _| {
+        begin_http2(stream)?;
+        let id = next_request(stream)?;
+        // INTERNAL_ERROR (RFC 9113 §7)
+        stream.write_all(&frame(RST_STREAM, 0, id, &2_u32.to_be_bytes()))?;
+        stream.flush()?;
+        drain(stream);
+        Ok(())
+    });
+    let stage = sent_to(server.port, &authority).await;
+    keeps_the_set_beyond(&stage, "reset", 3, 3).await
+}
+
+async fn floods() -> String {
+    let mut seen = Vec::new();
+    for (name, flood) in FLOODS {
+        let authority = Authority::new("root");
+        let server = Peer::start_tls(&authority, "h2", flood);
+        let stage = sent_to(server.port, &authority).await;
+        let error = stage.refresh().await.unwrap_err();
+        seen.push(format!("{name}: {}", reason(&error)));
+        assert_eq!(stage.kids().await, HELD);
+    }
+    format!("{}; memory in memory.rs", seen.join(", "))
 }
 
 const NAME: &str = "keys.example";

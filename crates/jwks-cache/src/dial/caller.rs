@@ -31,18 +31,34 @@ tokio::task_local! {
     static EXCHANGE: Exchange;
 }
 
-/// What is to be known of an exchange's connecting.
+/// What is to be known of the connecting of one request.
 #[derive(Clone)]
-struct Exchange {
-    connected: Arc<AtomicBool>,
+pub(crate) struct Exchange {
+    opens: Arc<AtomicBool>,
+    connecting: Arc<AtomicBool>,
     notes: Notes,
 }
 
-/// Runs `sending`, and says whether it opened a connection. What its handshakes note goes to `notes`.
-pub(crate) async fn watched<T>(notes: &Notes, sending: impl Future<Output = T>) -> (T, bool) {
-    let exchange = Exchange { connected: Arc::default(), notes: notes.clone() };
-    let sent = EXCHANGE.scope(exchange.clone(), sending).await;
-    (sent, exchange.connected.load(Relaxed))
+impl Exchange {
+    /// What its handshakes note goes to `notes`.
+    pub(crate) fn new(notes: &Notes) -> Self {
+        Self { opens: Arc::default(), connecting: Arc::default(), notes: notes.clone() }
+    }
+
+    /// Runs `sending`, watching how it connects.
+    pub(crate) async fn watch<T>(&self, sending: impl Future<Output = T>) -> T {
+        EXCHANGE.scope(self.clone(), sending).await
+    }
+
+    /// Whether it began to open a connection.
+    pub(crate) fn opened_a_connection(&self) -> bool {
+        self.opens.load(Relaxed)
+    }
+
+    /// Whether a connection that it began to open is not there: nothing was sent yet.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.connecting.load(Relaxed)
+    }
 }
 
 /// Notes something about the handshake that runs in this task.
@@ -232,8 +248,14 @@ where
         let connecting = self.0.call(request);
         match EXCHANGE.try_with(Exchange::clone) {
             Ok(exchange) => {
-                exchange.connected.store(true, Relaxed);
-                Box::pin(EXCHANGE.scope(exchange, connecting))
+                exchange.opens.store(true, Relaxed);
+                exchange.connecting.store(true, Relaxed);
+                let there = exchange.connecting.clone();
+                Box::pin(EXCHANGE.scope(exchange, async move {
+                    let connected = connecting.await;
+                    there.store(connected.is_err(), Relaxed);
+                    connected
+                }))
             }
             Err(_) => Box::pin(connecting),
         }

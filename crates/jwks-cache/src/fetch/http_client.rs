@@ -13,10 +13,10 @@ use reqwest::{Client, Response};
 use url::Url;
 
 use super::body::Body;
-use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, redirect};
+use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, Sent, redirect};
 use crate::clock::Clock;
 use crate::dial::{
-    Caller, Callers, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready, watched,
+    Caller, Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready,
 };
 
 /// How much of an error's body is shown, and how long it is waited for.
@@ -140,24 +140,37 @@ async fn send(
         }
         Ready::Given(client, sent) => (client.clone(), None, sent),
     };
-    request.sent.one_more();
-    let asking = ask(&client, sent, at_home, request, url).send();
-    let (mut answer, connected) = watched(&request.notes, asking).await;
+    let (mut answer, reused) = leave(request, ask(&client, sent, at_home, request, url)).await;
     if let (Err(error), Some(caller)) = (&answer, again)
-        && !connected
+        && reused
         && is_lost(error)
     {
         let fresh = client_of(caller, Caller::fresh)?;
-        request.sent.one_more();
-        let asking = ask(&fresh, sent, at_home, request, url).send();
-        (answer, _) = watched(&request.notes, asking).await;
+        (answer, _) = leave(request, ask(&fresh, sent, at_home, request, url)).await;
     }
-    answer.map_err(|error| {
-        if error.is_connect() {
-            request.sent.one_less();
+    answer.map_err(transport)
+}
+
+/// Sends `asking`, and counts it if it left. Says also whether an idle connection was used.
+async fn leave(request: &FetchRequest, asking: reqwest::RequestBuilder) -> (reqwest::Result<Response>, bool) {
+    struct Leaving<'a> {
+        sent: &'a Sent,
+        exchange: Exchange,
+        left: Option<bool>,
+    }
+    impl Drop for Leaving<'_> {
+        fn drop(&mut self) {
+            // Given up while it connects, as at the attempt's deadline, it has not left.
+            if !self.left.unwrap_or(!self.exchange.is_connecting()) {
+                self.sent.one_less();
+            }
         }
-        transport(error)
-    })
+    }
+    request.sent.one_more();
+    let mut leaving = Leaving { sent: &request.sent, exchange: Exchange::new(&request.notes), left: None };
+    let answer = leaving.exchange.watch(asking.send()).await;
+    leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
+    (answer, !leaving.exchange.opened_a_connection())
 }
 
 /// No address was dialled, and another attempt would find the same.
