@@ -195,8 +195,13 @@ impl PinMismatch {
     /// More keys than this are not told: a server may send certificates that make many paths.
     const MOST: usize = 12;
 
-    fn new(mut path: Vec<SpkiFingerprint>) -> Self {
-        path.truncate(Self::MOST);
+    fn new(seen: Vec<SpkiFingerprint>) -> Self {
+        let mut path: Vec<SpkiFingerprint> = Vec::new();
+        for key in seen {
+            if path.len() < Self::MOST && !path.contains(&key) {
+                path.push(key);
+            }
+        }
         Self { path }
     }
 }

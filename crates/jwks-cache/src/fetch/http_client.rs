@@ -336,7 +336,7 @@ fn transport(error: reqwest::Error) -> NotFetched {
         return NotFetched { reason: "pin", ..NotFetched::refused(mismatch.to_string()) };
     } else if let Some(refused) = chain(&error).find_map(|cause| cause.downcast_ref::<RefusedAddress>()) {
         return refused_address(refused.clone());
-    } else if chain(&error).any(|cause| tls(cause).is_some()) {
+    } else if chain(&error).any(is_tls) {
         ("tls", "the TLS handshake failed")
     } else if chain(&error).any(|cause| cause.to_string().starts_with("dns error")) {
         ("dns", "the host name could not be resolved")
@@ -360,9 +360,17 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 
+/// What TLS has to say, also from within an I/O error: those leave what they hold out of the chain of causes.
 fn tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref()))
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => tls(io.get_ref()?),
+        None => error.downcast_ref(),
+    }
+}
+
+/// Whether TLS failed. HTTP/2 keeps of an alert its text alone.
+fn is_tls(error: &(dyn StdError + 'static)) -> bool {
+    tls(error).is_some() || error.to_string().starts_with("received fatal alert")
 }
 
 fn pin_mismatch<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a PinMismatch> {

@@ -10,11 +10,15 @@ use jwks_cache_testkit::tls::Authority;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use tokio::sync::Notify;
+
+use super::soon;
 
 /// A port of loopback. Its threads end with the process.
 pub(crate) struct Peer {
     pub(crate) port: u16,
     connections: Arc<AtomicUsize>,
+    served: Arc<Notify>,
 }
 
 impl Peer {
@@ -23,14 +27,18 @@ impl Peer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (connections, serve) = (Arc::new(AtomicUsize::new(0)), Arc::new(serve));
-        let count = connections.clone();
+        let (count, served) = (connections.clone(), Arc::new(Notify::new()));
+        let told = served.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (number, serve) = (count.fetch_add(1, SeqCst), serve.clone());
-                std::thread::spawn(move || serve(stream, number));
+                let (number, serve, told) = (count.fetch_add(1, SeqCst), serve.clone(), told.clone());
+                std::thread::spawn(move || {
+                    serve(stream, number);
+                    told.notify_one();
+                });
             }
         });
-        Self { port, connections }
+        Self { port, connections, served }
     }
 
     /// The same in TLS, for 127.0.0.1. `protocol` is what it speaks of those that a client offers.
@@ -55,6 +63,11 @@ impl Peer {
             // A client that goes away ends it.
             let _ = serve(&mut stream, number);
         })
+    }
+
+    /// Waits until one connection is served to its end.
+    pub(crate) async fn was_left(&self) {
+        soon(self.served.notified()).await;
     }
 
     pub(crate) fn connections(&self) -> usize {
