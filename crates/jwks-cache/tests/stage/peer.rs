@@ -143,17 +143,19 @@ pub(crate) fn answer(stream: &mut impl Write, id: u32, body: &str) -> io::Result
 }
 
 /// What a server may do to a client's memory and patience: after a request, it goes on as long as the client takes
-/// it.
-pub(crate) const FLOODS: [(&str, Flood); 5] = [
-    ("settings", |stream, _| flood(stream, &[], |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]))),
-    ("pings", |stream, _| flood(stream, &[], |_| frame(PING, 0, 0, &[7; 8]))),
-    ("continuations", |stream, _| {
+/// it. With the reason by which it fails.
+pub(crate) const FLOODS: [(&str, &str, Flood); 5] = [
+    ("settings", "timeout", |stream, _| {
+        flood(stream, &[], |_| frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 255, 255]))
+    }),
+    ("pings", "timeout", |stream, _| flood(stream, &[], |_| frame(PING, 0, 0, &[7; 8]))),
+    ("continuations", "reset", |stream, _| {
         // A header field without indexing (RFC 7541 §6.2.2), over and over.
         let fields = [&[0, 1, b'x', 100][..], &[b'y'; 100]].concat().repeat(100);
         flood(stream, STATUS_200, move |id| frame(CONTINUATION, 0, id, &fields))
     }),
-    ("resets", |stream, _| flood(stream, &[], |id| frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()))),
-    ("empty data", |stream, _| {
+    ("resets", "reset", |stream, _| flood(stream, &[], |id| frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()))),
+    ("empty data", "body", |stream, _| {
         begin_http2(stream)?;
         let id = next_request(stream)?;
         stream.write_all(&frame(HEADERS, END_HEADERS, id, STATUS_200))?;
