@@ -49,8 +49,8 @@ pub use cache::manager::{CacheManager, CacheSnapshot};
 pub use cache::state::{CachePayload, CacheState};
 pub use clock::{Clock, Sleep, SystemClock};
 pub use dial::{
-    ClientCertificate, Material, PinMode, Resolver, Resolving, Secret, SystemResolver, TlsSettings,
-    TlsVersion,
+    ClientCertificate, Material, PathCertificate, PinMode, Resolver, Resolving, Secret, SystemResolver,
+    TlsSettings, TlsVersion, certificate_path,
 };
 pub use error::{Error, ErrorKind, FetchError, KeyError, Result};
 pub use events::{Event, Subscription, What};

@@ -17,6 +17,8 @@ use stage::secured::{Folder, HOST, Stage, client_certificate, keys, told};
 use stage::served::{JWKS, reason};
 use stage::{PROVIDER, TENANT, secs, soon};
 
+type Change = fn(&mut IdentityProviderRegistration);
+
 fn other_pin() -> SpkiFingerprint {
     SpkiFingerprint::of(b"a key that nobody has")
 }
@@ -103,6 +105,24 @@ async fn a_pinned_certificate_that_is_merely_appended_does_not_count() {
         });
         outcome.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn the_path_that_pins_are_checked_on_can_be_looked_at() {
+    let stage = Stage::new();
+    let stranger = Authority::new("appended");
+    stage.origin.show(&TlsServer::new(stage.leaf.clone().followed_by_authority(&stranger)));
+    let mut tls = stage.registration().tls;
+    let path = soon(certificate_path(&stage.origin.url(""), &tls, secs(20))).await.unwrap();
+    let told: Vec<_> = path.iter().map(|one| (one.name.as_str(), one.pin.clone())).collect();
+    let [leaf, middle, root] = [stage.leaf.pin(), stage.middle.pin(), stage.root.pin()];
+    assert_eq!(told, [("leaf of a test", leaf), ("middle", middle), ("root", root)]);
+    tls.ca = None;
+    let error = soon(certificate_path(&stage.origin.url(""), &tls, secs(20))).await.unwrap_err();
+    assert!(error.to_string().contains("is not believed"), "{error}");
+    let plain = soon(certificate_path(&"http://127.0.0.1/".parse().unwrap(), &tls, secs(20))).await;
+    assert!(matches!(plain, Err(Error::Security(_))));
+    assert_eq!(stage.origin.total(), 0);
 }
 
 #[tokio::test]
@@ -309,7 +329,7 @@ async fn equal_identities_share_connections_and_others_do_not() {
         soon(stage.registry.resolve(TENANT, &format!("p{n}"), None)).await.unwrap();
     }
     assert_eq!((stage.origin.total(), stage.origin.connections()), (100, 1));
-    let others: [fn(&mut IdentityProviderRegistration); 3] = [
+    let others: [Change; 3] = [
         |it| it.tls.replace_roots = true,
         |it| it.tls.min_version = Some(TlsVersion::Tls13),
         |it| it.connect_timeout = Some(secs(9)),
@@ -463,7 +483,7 @@ async fn a_client_that_is_handed_in_is_not_held_to_what_it_cannot_keep() {
     let stage = Stage::new();
     let client =
         || jwks_cache::reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
-    let settings: [(&str, fn(&mut IdentityProviderRegistration)); 4] = [
+    let settings: [(&str, Change); 4] = [
         ("pinned_spki", |it| it.pinned_spki = vec![other_pin()]),
         ("tls", |_| ()),
         ("proxy", |it| it.proxy = Some("http://127.0.0.1:9".parse().unwrap())),

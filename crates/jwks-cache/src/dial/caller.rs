@@ -93,6 +93,10 @@ impl Callers {
         let _ = self.machine.verifier();
     }
 
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// The caller of an identity.
     pub(super) fn intern(&self, identity: Identity) -> Arc<Caller> {
         let mut interned = lock(&self.by_identity);

@@ -3,20 +3,18 @@
 //! What counts is the path that was verified, from the server's certificate to a trusted root, not the chain as it
 //! was sent: anyone with a trusted certificate can append the pinned one to theirs.
 
-use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
 use serde::{Deserialize, Serialize};
-use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::caller;
 use super::notes::Note;
+use super::path::Paths;
 use crate::security::SpkiFingerprint;
 
 /// What happens when no key on the verified path is pinned.
@@ -71,8 +69,7 @@ impl Pins {
 /// Verifies as another verifier does, and then that a pinned key stands on a path to the same roots.
 pub(super) struct Pinned {
     pub(super) inner: Arc<dyn ServerCertVerifier>,
-    pub(super) roots: Arc<RootCertStore>,
-    pub(super) algorithms: WebPkiSupportedAlgorithms,
+    pub(super) paths: Paths,
     pub(super) pins: Pins,
 }
 
@@ -83,29 +80,13 @@ impl Pinned {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), PinMismatch> {
-        let seen = RefCell::new(Vec::new());
-        let pinned = |path: &VerifiedPath<'_>| {
-            let keys = keys_of(path);
-            if keys.iter().any(|key| self.pins.keys.contains(key)) {
-                return Ok(());
-            }
-            seen.borrow_mut().extend(keys);
-            // Another path may still do, where intermediates are signed by several roots.
-            Err(webpki::Error::UnknownIssuer)
-        };
-        let found = EndEntityCert::try_from(end_entity).is_ok_and(|certificate| {
-            let path = certificate.verify_for_usage(
-                self.algorithms.all,
-                &self.roots.roots,
-                intermediates,
-                now,
-                KeyUsage::server_auth(),
-                None,
-                Some(&pinned),
-            );
-            path.is_ok()
+        let mut seen = Vec::new();
+        let found = self.paths.any(end_entity, intermediates, now, |path| {
+            let pinned = path.iter().any(|known| self.pins.keys.contains(&known.pin));
+            seen.extend(path.into_iter().map(|known| known.pin));
+            pinned
         });
-        if found { Ok(()) } else { Err(PinMismatch::new(seen.into_inner())) }
+        if found { Ok(()) } else { Err(PinMismatch::new(seen)) }
     }
 }
 
@@ -159,31 +140,6 @@ impl fmt::Debug for Pinned {
     }
 }
 
-/// The fingerprints of a path's keys, from the server's to the root's.
-fn keys_of(path: &VerifiedPath<'_>) -> Vec<SpkiFingerprint> {
-    let mut keys = vec![SpkiFingerprint::of(&path.end_entity().subject_public_key_info())];
-    keys.extend(
-        path.intermediate_certificates().map(|cert| SpkiFingerprint::of(&cert.subject_public_key_info())),
-    );
-    keys.push(SpkiFingerprint::of(&as_sequence(&path.anchor().subject_public_key_info)));
-    keys
-}
-
-/// A trust anchor holds the content of its SubjectPublicKeyInfo; a pin is over the whole (X.690 §8.1, §10.1).
-fn as_sequence(content: &[u8]) -> Vec<u8> {
-    let length = content.len().to_be_bytes();
-    let significant = length.iter().skip_while(|byte| **byte == 0).copied().collect::<Vec<u8>>();
-    let mut der = vec![0x30];
-    if content.len() < 0x80 {
-        der.extend(significant.last().or(Some(&0)));
-    } else {
-        der.push(0x80 | u8::try_from(significant.len()).unwrap_or(8));
-        der.extend(significant);
-    }
-    der.extend_from_slice(content);
-    der
-}
-
 /// No key on the verified path is pinned.
 #[derive(Debug)]
 pub(crate) struct PinMismatch {
@@ -217,21 +173,6 @@ impl StdError for PinMismatch {}
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_length_is_written_in_as_few_bytes_as_it_takes() {
-        for (length, head) in [
-            (0, &[0x30, 0][..]),
-            (1, &[0x30, 1]),
-            (127, &[0x30, 127]),
-            (128, &[0x30, 0x81, 128]),
-            (294, &[0x30, 0x82, 1, 38]),
-            (65_536, &[0x30, 0x83, 1, 0, 0]),
-        ] {
-            let der = as_sequence(&vec![7; length]);
-            assert_eq!((&der[..head.len()], der.len()), (head, head.len() + length), "{length}");
-        }
-    }
 
     #[test]
     fn pins_are_tightened_by_losing_one_and_by_being_enforced() {

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
 use super::identity::Identity;
+use super::path::Paths;
 use super::pins::Pinned;
 use super::settings::TlsVersion;
 
@@ -19,7 +20,7 @@ use super::settings::TlsVersion;
 #[derive(Default)]
 pub(super) struct Machine {
     verifier: OnceLock<Arc<Verifier>>,
-    roots: OnceLock<Arc<RootCertStore>>,
+    roots: OnceLock<RootCertStore>,
 }
 
 impl Machine {
@@ -34,11 +35,11 @@ impl Machine {
     }
 
     /// The roots that paths are built to when pins are checked.
-    fn roots(&self) -> Arc<RootCertStore> {
+    fn roots(&self) -> RootCertStore {
         let load = || {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            Arc::new(roots)
+            roots
         };
         self.roots.get_or_init(load).clone()
     }
@@ -47,33 +48,52 @@ impl Machine {
 /// The configuration of an identity. It has a session store of its own, so no session outlives the checks that it
 /// was established under.
 pub(super) fn config(of: &Identity, machine: &Machine) -> Result<ClientConfig, String> {
-    let provider = provider();
-    let extra = of.ca.as_deref().map(roots).transpose()?.unwrap_or_default();
-    let mut verifier: Arc<dyn ServerCertVerifier> = if of.replace_roots {
-        let roots = Arc::new(store(RootCertStore::empty(), &extra)?);
-        WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-            .build()
-            .map_err(|error| error.to_string())?
-    } else if extra.is_empty() {
-        machine.verifier()?
-    } else {
-        let verifier = Verifier::new_with_extra_roots(extra.clone(), provider.clone());
-        Arc::new(verifier.map_err(|error| error.to_string())?)
-    };
-    if !of.pins.is_empty() {
-        let base = if of.replace_roots { RootCertStore::empty() } else { (*machine.roots()).clone() };
-        verifier = Arc::new(Pinned {
-            inner: verifier,
-            roots: Arc::new(store(base, &extra)?),
-            algorithms: provider.signature_verification_algorithms,
-            pins: of.pins.clone(),
-        });
+    if of.pins.is_empty() {
+        return config_with(of, verifier(of, machine)?);
     }
+    let (inner, paths) = believed(of, machine)?;
+    config_with(of, Arc::new(Pinned { inner, paths, pins: of.pins.clone() }))
+}
+
+/// What verifies an identity's servers, and the paths to the same roots.
+pub(super) fn believed(
+    of: &Identity,
+    machine: &Machine,
+) -> Result<(Arc<dyn ServerCertVerifier>, Paths), String> {
+    let base = if of.replace_roots { RootCertStore::empty() } else { machine.roots() };
+    let roots = store(base, &extra_roots(of)?)?;
+    let algorithms = provider().signature_verification_algorithms;
+    Ok((verifier(of, machine)?, Paths { roots, algorithms }))
+}
+
+fn verifier(of: &Identity, machine: &Machine) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let extra = extra_roots(of)?;
+    if of.replace_roots {
+        let roots = Arc::new(store(RootCertStore::empty(), &extra)?);
+        let built = WebPkiServerVerifier::builder_with_provider(roots, provider()).build();
+        return Ok(built.map_err(|error| error.to_string())?);
+    }
+    if extra.is_empty() {
+        return Ok(machine.verifier()?);
+    }
+    let verifier = Verifier::new_with_extra_roots(extra, provider());
+    Ok(Arc::new(verifier.map_err(|error| error.to_string())?))
+}
+
+fn extra_roots(of: &Identity) -> Result<Vec<CertificateDer<'static>>, String> {
+    Ok(of.ca.as_deref().map(roots).transpose()?.unwrap_or_default())
+}
+
+/// A configuration that believes whom `verifier` believes.
+pub(super) fn config_with(
+    of: &Identity,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, String> {
     let versions: &[_] = match of.min_version {
         TlsVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
         TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .map_err(|error| error.to_string())?
         .dangerous()

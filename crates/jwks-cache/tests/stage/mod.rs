@@ -9,6 +9,7 @@
 pub(crate) mod names;
 pub(crate) mod peak;
 pub(crate) mod peer;
+pub(crate) mod proxy;
 pub(crate) mod record;
 pub(crate) mod scripted;
 pub(crate) mod secured;
