@@ -9,7 +9,7 @@ use std::net::TcpListener;
 
 use jwks_cache::{
     CacheManager, Error, IdentityProviderRegistration, Material, PinMode, Registry, SpkiFingerprint,
-    TlsVersion, What, fetch_once,
+    TlsVersion, What, certificate_path, fetch_once,
 };
 use jwks_cache_testkit::tls::{Authority, TlsOrigin, TlsServer, hello_of_tls11};
 use jwks_cache_testkit::{ManualClock, Reply};

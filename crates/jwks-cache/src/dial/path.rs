@@ -250,7 +250,7 @@ mod tests {
         let check = |subject: &[Vec<u8>], want: &str| assert_eq!(name(&subject.concat()), want);
         let organisation = attribute(10, 4, "Acme");
         check(&[organisation.clone(), attribute(3, 2, "CA")], "CA");
-        check(&[organisation.clone()], "Acme");
+        check(std::slice::from_ref(&organisation), "Acme");
         check(&[], "");
         for cut in [attribute(3, 9, "short"), attribute(3, 0x82, "long"), vec![6, 3, 0x55, 4, 3]] {
             check(&[cut], "");
