@@ -54,4 +54,8 @@ pub(crate) struct FetchArgs {
     /// Allow plain http, loopback included: whoever is on the way can then swap the keys
     #[arg(long)]
     pub(crate) insecure_http: bool,
+
+    /// Refuse private addresses at every hop, as a server of many tenants should
+    #[arg(long)]
+    pub(crate) deny_private: bool,
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use jwks_cache::{Error, IdentityProviderRegistration, fetch_once};
+use jwks_cache::{Error, IdentityProviderRegistration, PrivateNetworks, fetch_once};
 use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 
@@ -54,9 +54,12 @@ async fn look(args: &FetchArgs) -> Result<Report, NotJudged> {
     let source = args.source.as_str();
     let is_url = source.contains("://");
     let url = if is_url { source } else { "https://localhost/" };
-    let settings = IdentityProviderRegistration::new("command-line", "fetch", url)
+    let mut settings = IdentityProviderRegistration::new("command-line", "fetch", url)
         .map_err(|error| NotJudged::new(error, "check the URL: it should look like https://host/path"))?
         .with_require_https(!args.insecure_http);
+    if args.deny_private {
+        settings.private_networks = PrivateNetworks::Deny;
+    }
     let (body, origin) = if is_url {
         let fetched = fetch_once(&settings).await.map_err(|error| not_fetched(error, &settings))?;
         let headers = StoredHeaders::from_response(&fetched.headers);
@@ -119,6 +122,12 @@ fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotJudg
         Error::Security(_) if plain => {
             "use https; --insecure-http allows plain http, where whoever is on the way can swap the keys"
         }
+        Error::Security(why) if why.contains("private_networks") => match settings.private_networks {
+            PrivateNetworks::Allow => {
+                "such addresses hand out a machine's credentials; the cache dials one only where DenyExcept names it"
+            }
+            _ => "leave --deny-private out if the provider is meant to be there",
+        },
         Error::Security(_) => {
             "redirects stay on the host that was asked; if you trust where this one leads, fetch that URL"
         }
