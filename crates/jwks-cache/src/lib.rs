@@ -5,7 +5,8 @@
 //! early, shares one flight among all who wait, survives outages within bounds, never amplifies an
 //! attack, and tells what it does.
 //!
-//! Start at [`Registry`]; a single provider can do with [`CacheManager`].
+//! Start at [`Registry`]; a single provider can do with [`CacheManager`]. What is believed, and which setting answers
+//! which threat, is said in [`docs::trust`].
 //!
 //! # Features
 //! - `metrics` (default): counters per provider, forwarded to the `metrics` facade once a second.
@@ -16,6 +17,7 @@ mod builder;
 pub mod cache;
 mod clock;
 mod dial;
+pub mod docs;
 mod duration_text;
 mod engine;
 mod error;
