@@ -19,7 +19,10 @@ const FILES: [&str; 7] = [
 const LEAST_SCORE: usize = 90;
 
 /// Mutants that change nothing anybody could see, by a part of their name, and why.
-const EQUIVALENT: &[(&str, &str)] = &[];
+const EQUIVALENT: &[(&str, &str)] = &[(
+    "match guard in_string with true in is_nested_too_deep",
+    "a backslash outside a string is no JSON, and is refused a line later",
+)];
 
 /// The lines of one of cargo-mutants' lists.
 fn list(folder: &Path, name: &str) -> Vec<String> {
@@ -43,9 +46,10 @@ fn tests_catch_at_least_nine_of_ten_mutants() {
     if let Ok(shard) = std::env::var("MUTANTS_SHARD") {
         run.args(["--shard", &shard]);
     }
-    // Whatever the random lives and inputs find, they find in the first few hundred. The corpora stay beside the
-    // checkout, not beside the copy that is changed.
-    run.args(["--", "--lib", "--tests"]).env("PROPTEST_CASES", "600").env_remove("CI");
+    // The corpora stay beside the checkout, not beside the copy that is changed.
+    run.args(["--", "--lib", "--test", "keyset", "--test", "model", "--test", "differential"]);
+    // Whatever the random lives and inputs find, they find in the first few hundred.
+    run.env("PROPTEST_CASES", "600").env("CARGO_PROFILE_DEV_DEBUG", "false");
     run.current_dir(&root);
     let status = run.status().expect("cargo can be started");
     // 0: all caught; 2: some missed; 3: some timed out. Anything else is no verdict.

@@ -29,7 +29,8 @@ pub(crate) enum Absent {
 }
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
-pub(crate) const DEFAULT_GROUPS: &[&str] = &["unit", "corpora", "six-mutants", "idp", "sim", "fuzz-smoke"];
+pub(crate) const DEFAULT_GROUPS: &[&str] =
+    &["unit", "corpora", "model", "six-mutants", "idp", "sim", "concurrency", "fuzz-smoke"];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -44,6 +45,15 @@ pub(crate) const GROUPS: &[Part] = &[
         shows: "the collected key sets, headers and malformed inputs beside the checkout",
         needs: &[],
         commands: corpora,
+    },
+    Part {
+        name: "model",
+        shows: "20,000 random lives beside the reference model, and generated inputs beside two other readers",
+        needs: &[],
+        // Uncaptured, as they print what they met, and each difference with who is right.
+        commands: |_| {
+            Ok(vec![words("cargo test -p jwks-cache-core --test model --test differential -- --nocapture")])
+        },
     },
     Part {
         name: "six-mutants",
@@ -77,6 +87,16 @@ pub(crate) const GROUPS: &[Part] = &[
             let hot = ["jwks-cache", "jwks-cache-core", "jwks-cache-testkit"];
             let optimised = hot.map(|it| format!("--config profile.dev.package.{it}.opt-level=1"));
             Ok(vec![simulation(&optimised.join(" "), "")])
+        },
+    },
+    Part {
+        name: "concurrency",
+        shows: "the registry under a scheduler that tries interleavings; JWKS_CACHE_SCHEDULES=n sets how many",
+        needs: &[],
+        commands: |_| {
+            Ok(vec![words(
+                "cargo test --manifest-path concurrency/Cargo.toml --test interleavings -- --nocapture",
+            )])
         },
     },
     Part {
@@ -125,8 +145,8 @@ fn simulation(profile: &str, selection: &str) -> Vec<String> {
     words(&format!("cargo test {profile} {test} -- --nocapture {selection}"))
 }
 
-/// Test files that have a group of their own, because they need a feature.
-const APART: &[&str] = &["simulation"];
+/// Test files that have a group of their own.
+const APART: &[&str] = &["differential", "model", "simulation"];
 
 /// The targets in `fuzz/`, each with the dictionary of its inputs.
 const FUZZ_TARGETS: &[(&str, &str)] = &[

@@ -99,7 +99,7 @@ fn measure(runtime: &Runtime, readers: &[Reader], warm_up: usize) -> Vec<Seen> {
         let mut slices = vec![Vec::with_capacity(SLICES); readers.len()];
         for slice in 0..SLICES {
             for (reader, times) in readers.iter().zip(&mut slices) {
-                let (warm_up, lookups) = (reader.lookups(0, warm_up), reader.lookups(slice * LOOKUPS, LOOKUPS));
+                let (warm_up, lookups) = (reader.lookups(0, 2 * warm_up), reader.lookups(slice * LOOKUPS, LOOKUPS));
                 times.push(runtime.block_on(async {
                     // What the others pushed out of the caches comes back first.
                     warm_up.await;

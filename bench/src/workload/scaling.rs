@@ -89,8 +89,8 @@ fn look(reader: &Reader, task: usize) -> impl Future<Output = ()> + Send + 'stat
 async fn compute() {
     for _ in 0..PARTS {
         let mut state = black_box(1_u64);
-        for _ in 0..LOOKUPS * 30 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        for _ in 0..LOOKUPS * 5 {
+            state = black_box(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         }
         black_box(state);
         tokio::task::yield_now().await;

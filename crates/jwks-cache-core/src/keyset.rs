@@ -49,11 +49,12 @@ impl Default for KeyRules {
 
 /// A judged document. Cloning shares it.
 #[derive(Clone)]
+#[repr(C)] // what a lookup reads stands together, at the front
 pub struct KeySet {
-    text: Arc<str>,
-    jwks: Arc<JwkSet>,
-    keys: Arc<[Arc<Key>]>,
     index: Arc<[select::Row]>,
+    keys: Arc<[Arc<Key>]>,
+    jwks: Arc<JwkSet>,
+    text: Arc<str>,
     ledger: Arc<[LedgerEntry]>,
 }
 
@@ -142,7 +143,7 @@ impl KeySet {
     /// Whether any well-formed key has exactly this kid, usable or not.
     #[must_use]
     pub fn holds_kid(&self, kid: &str) -> bool {
-        self.index.iter().any(|row| row.is(kid))
+        select::has_kid(&self.index, kid)
     }
 
     /// The published text. Keys with private members, symmetric keys and entries that are no objects are left

@@ -150,13 +150,15 @@ impl Denials {
 
 /// All that a lookup needs, in one immutable value.
 #[derive(Debug, Default)]
+#[repr(C)] // what a lookup of fresh keys reads stands together, at the front
 pub struct Published {
-    /// The held set, if any.
-    pub held: Option<Arc<Held>>,
-    /// The published set without denied keys.
-    pub served: Option<Arc<KeySet>>,
     /// A refresh is due from; the origin of time when nothing is held.
     pub refresh_at: Moment,
+    /// The published set without denied keys. By value, though cloning it shares it: a reader follows one
+    /// pointer less.
+    pub served: Option<KeySet>,
+    /// The held set, if any.
+    pub held: Option<Arc<Held>>,
     /// The retiring keys without denied ones.
     pub retiring: Vec<Retiring>,
     /// What is denied.
@@ -181,19 +183,19 @@ impl Published {
         };
         let kept = |retiring: &&Retiring| !denials.denies(&retiring.key);
         let served = if denials.is_empty() {
-            of.set.clone()
+            KeySet::clone(&of.set)
         } else {
-            Arc::new(of.set.without(|key| denials.denies(key)))
+            of.set.without(|key| denials.denies(key))
         };
         let retiring = of.retiring.iter().filter(kept).cloned().collect();
         let refresh_at = of.refresh_at;
-        Self { held, served: Some(served), refresh_at, retiring, denials, failed_at, backoff_until }
+        Self { refresh_at, served: Some(served), held, retiring, denials, failed_at, backoff_until }
     }
 
     /// The well-formed keys without denied ones, in the document's order.
     #[must_use]
     pub fn keys(&self) -> &[Arc<Key>] {
-        self.served.as_deref().map_or(&[], KeySet::keys)
+        self.served.as_ref().map_or(&[], KeySet::keys)
     }
 
     /// The published set without denied keys; empty when nothing is held.

@@ -76,18 +76,31 @@ pub fn select<'a>(
 /// What a lookup by kid reads of a key, without following it.
 #[derive(Debug)]
 pub(crate) struct Row {
+    tag: u32,
     kid: Option<Box<str>>,
     algorithms: AlgorithmSet,
 }
 
 impl Row {
     pub(crate) fn of(key: &Key) -> Self {
-        Self { kid: key.kid().map(Into::into), algorithms: key.algorithms() }
+        let kid = key.kid();
+        Self { tag: kid.map_or(0, tag), kid: kid.map(Into::into), algorithms: key.algorithms() }
     }
 
-    pub(crate) fn is(&self, kid: &str) -> bool {
-        self.kid.as_deref() == Some(kid)
+    fn is(&self, tag: u32, kid: &str) -> bool {
+        self.tag == tag && self.kid.as_deref() == Some(kid)
     }
+}
+
+/// Tells most kids apart without following a pointer to their text. Equal kids have equal tags.
+fn tag(kid: &str) -> u32 {
+    let bytes = kid.as_bytes();
+    let mixed = match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(29),
+        _ => bytes.iter().fold(0, |tag, byte| tag << 8 | u64::from(*byte)),
+    };
+    // The upper half of a product depends on every bit.
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
 /// The same choice as [`select`], by rows that stand beside the keys.
@@ -98,7 +111,8 @@ pub(crate) fn find<'a>(
     algorithm: Algorithm,
 ) -> Result<&'a Arc<Key>, NoKey> {
     if let Some(kid) = kid {
-        let found = rows.iter().position(|row| row.algorithms.contains(algorithm) && row.is(kid));
+        let tag = tag(kid);
+        let found = rows.iter().position(|row| row.algorithms.contains(algorithm) && row.is(tag, kid));
         if let Some(key) = found.and_then(|index| keys.get(index)) {
             return Ok(key);
         }
@@ -106,8 +120,8 @@ pub(crate) fn find<'a>(
     select(keys, kid, algorithm)
 }
 
-/// Whether any well-formed key has exactly this kid, usable or not.
-#[must_use]
-pub fn holds_kid(keys: &[Arc<Key>], kid: &str) -> bool {
-    keys.iter().any(|key| key.kid() == Some(kid))
+/// Whether a row has exactly this kid.
+pub(crate) fn has_kid(rows: &[Row], kid: &str) -> bool {
+    let tag = tag(kid);
+    rows.iter().any(|row| row.is(tag, kid))
 }

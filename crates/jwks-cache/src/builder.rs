@@ -8,7 +8,7 @@ use jwks_cache_core::admission::Limits;
 use url::Url;
 
 use crate::clock::Clock;
-use crate::dial::{Material, Resolver, Secret, TlsSettings, Transport};
+use crate::dial::{Dial, Material, Pins, Resolver, Secret, TlsSettings, Transport};
 use crate::engine::EngineParts;
 use crate::fetch::Fetch;
 use crate::registry::{Registry, Settings};
@@ -18,6 +18,7 @@ use crate::security::normalize_allowlist;
 #[derive(Debug, Default)]
 pub struct RegistryBuilder {
     settings: Settings,
+    transport: Transport,
     parts: EngineParts,
 }
 
@@ -82,7 +83,7 @@ impl RegistryBuilder {
     /// `replace_roots` are one part.
     #[must_use]
     pub fn tls(mut self, tls: TlsSettings) -> Self {
-        self.transport().tls = tls;
+        self.transport.tls = tls;
         self
     }
 
@@ -90,7 +91,7 @@ impl RegistryBuilder {
     /// add secrets here only where all of them may know them.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
-        self.transport().headers.insert(name.into(), value.into());
+        self.transport.headers.insert(name.into(), value.into());
         self
     }
 
@@ -98,14 +99,14 @@ impl RegistryBuilder {
     /// it**, whoever registered it.
     #[must_use]
     pub fn bearer_token(mut self, token: Material) -> Self {
-        self.transport().bearer_token = Some(token);
+        self.transport.bearer_token = Some(token);
         self
     }
 
     /// The `User-Agent` of registrations that set none. Default `jwks-cache/` and the version.
     #[must_use]
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
-        self.transport().user_agent = Some(user_agent.into());
+        self.transport.user_agent = Some(user_agent.into());
         self
     }
 
@@ -113,14 +114,14 @@ impl RegistryBuilder {
     /// variables name none.
     #[must_use]
     pub fn proxy(mut self, proxy: Url) -> Self {
-        self.transport().proxy = Some(proxy);
+        self.transport.proxy = Some(proxy);
         self
     }
 
     /// The longest that connecting may take, for registrations that set nothing else. Default 2 s.
     #[must_use]
     pub fn connect_timeout(mut self, time: Duration) -> Self {
-        self.transport().connect_timeout = Some(time);
+        self.transport.connect_timeout = Some(time);
         self
     }
 
@@ -129,7 +130,7 @@ impl RegistryBuilder {
     /// registration cannot lift a `Deny` by saying `Allow`, but by naming exceptions.
     #[must_use]
     pub fn private_networks(mut self, policy: PrivateNetworks) -> Self {
-        self.transport().private_networks = policy;
+        self.transport.private_networks = policy;
         self
     }
 
@@ -139,10 +140,6 @@ impl RegistryBuilder {
     pub fn with_resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
         self.parts.resolver = Some(resolver);
         self
-    }
-
-    fn transport(&mut self) -> &mut Transport {
-        Arc::make_mut(&mut self.settings.transport)
     }
 
     /// How many fetches run at once, over all providers. Default 64.
@@ -175,7 +172,8 @@ impl RegistryBuilder {
 
     /// Builds it. Needs no runtime, and starts nothing.
     #[must_use]
-    pub fn build(self) -> Registry {
+    pub fn build(mut self) -> Registry {
+        self.settings.dial = Arc::new(Dial::new(Arc::new(self.transport), Pins::default()));
         Registry::from_parts(self.settings, self.parts)
     }
 }

@@ -133,11 +133,8 @@ pub(crate) fn later(instant: tokio::time::Instant, span: Duration) -> tokio::tim
     instant + span.min(CENTURY)
 }
 
-/// The dice of a registry.
-pub(crate) type SeededDice = fastrand::Rng;
-
 /// Dice, seeded by the operating system, or by a simulation.
-pub(crate) fn seeded_dice(seed: Option<u64>) -> SeededDice {
+pub(crate) fn seeded_dice(seed: Option<u64>) -> fastrand::Rng {
     #[expect(clippy::disallowed_methods, reason = "the clock's own room")]
     seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)
 }

@@ -2,22 +2,23 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use jwks_cache_core::admission::Limits;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
+use jwks_cache_core::policy::Policy;
 use jwks_cache_core::{Dice, Moment};
 use tokio::runtime::Handle;
 
-use crate::clock::{Clock, SeededDice, SystemClock, seeded_dice};
+use crate::clock::{Clock, SystemClock, seeded_dice};
 use crate::dial::{Resolver, SystemResolver};
 use crate::events::Events;
 use crate::fetch::{Fetch, HttpFetch};
 use crate::gate::Gate;
-use crate::lock;
 use crate::schedule::Schedule;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, lock};
 
 /// Shared by the providers of one registry, or owned by one cache on its own.
 pub(crate) struct Engine {
@@ -26,8 +27,10 @@ pub(crate) struct Engine {
     pub(crate) schedule: Schedule,
     pub(crate) fetch: Arc<dyn Fetch>,
     pub(crate) events: Events,
-    dice: Mutex<SeededDice>,
+    /// The place of the last draw on a circle.
+    draw: AtomicU64,
     sets: Mutex<Sets>,
+    policy: Mutex<Weak<Policy>>,
     serials: AtomicU64,
     prepared: AtomicBool,
 }
@@ -68,8 +71,9 @@ impl Engine {
             schedule: Schedule::default(),
             fetch,
             events: Events::default(),
-            dice: Mutex::new(seeded_dice(parts.seed)),
+            draw: AtomicU64::new(seeded_dice(parts.seed).u64(..)),
             sets: Mutex::default(),
+            policy: Mutex::default(),
             serials: AtomicU64::new(0),
             prepared: AtomicBool::new(false),
         })
@@ -92,14 +96,31 @@ impl Engine {
         self.clock.now()
     }
 
+    /// Shares the settings of providers that are registered one after another with the same.
+    pub(crate) fn policy(&self, policy: Policy) -> Arc<Policy> {
+        let mut last = lock(&self.policy);
+        if let Some(last) = last.upgrade().filter(|last| **last == policy) {
+            return last;
+        }
+        let policy = Arc::new(policy);
+        *last = Arc::downgrade(&policy);
+        policy
+    }
+
     /// A number that no other provider of this engine has.
     pub(crate) fn serial(&self) -> u64 {
         self.serials.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The dice, for one decision at a time.
+    /// The dice. Whoever draws them one after another, they fall evenly: each draw steps on by the golden
+    /// ratio, which keeps any number of draws apart. Independent draws would crowd refreshes that they are
+    /// to spread.
     pub(crate) fn dice(&self) -> impl Dice {
-        || lock(&self.dice).f64()
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        || {
+            let place = self.draw.fetch_add(GOLDEN, Ordering::Relaxed);
+            f64::from((place >> 32) as u32) / 2_f64.powi(32)
+        }
     }
 
     /// Judges a document. Equal documents under equal rules share one set.
@@ -143,9 +164,19 @@ impl fmt::Debug for Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use chrono::DateTime;
+    use http::{HeaderMap, HeaderValue, header};
+    use jwks_cache_core::freshness::{StoredHeaders, Timing};
+    use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Outcome};
+    use jwks_cache_core::policy::RefreshMode;
 
     use super::*;
+    use crate::IdentityProviderRegistration;
     use crate::fetch::{FetchRequest, Fetching};
 
     #[derive(Debug, Default)]
@@ -169,5 +200,45 @@ mod tests {
             engine.prepare().await;
             assert_eq!(fetch.0.load(Ordering::Relaxed), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn equal_lifetimes_that_began_together_end_apart() {
+        const PROVIDERS: u16 = 10_000;
+        const LIFETIME: usize = 600;
+        let url = "https://id.example.com/jwks.json";
+        let mut registration = IdentityProviderRegistration::new("acme", "main", url).unwrap();
+        registration.refresh_mode = RefreshMode::Always;
+        let policy = Arc::new(registration.policy());
+        let engine = Engine::new(EngineParts { seed: Some(1), ..EngineParts::default() });
+        let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let set = engine.judge(key.as_bytes(), &policy.key_rules()).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=600"));
+        let start = Moment::ORIGIN + Duration::from_secs(1_000_000);
+        let mut lives: Vec<_> = (0..PROVIDERS).map(|_| Lifecycle::new(policy.clone())).collect();
+        let mut wakes: BinaryHeap<_> = (0..lives.len()).map(|n| Reverse((start, n))).collect();
+        let mut seconds = vec![0_u32; 2 * LIFETIME];
+        while let Some(Reverse((now, n))) = wakes.pop() {
+            let Some(second) = seconds.get_mut(usize::try_from(now.since(start).as_secs()).unwrap()) else {
+                break;
+            };
+            *second += 1;
+            let life = &mut lives[n];
+            let asker = if now == start { Asker::Reader } else { Asker::Timer { read: false } };
+            let Answer::Start(plan) = life.ask(asker, now) else { panic!("a timer is not too early") };
+            let timing = Timing { requested_at: now, received_at: now, received_wall: DateTime::default() };
+            let headers = StoredHeaders::from_response(&headers);
+            life.land(
+                plan.number,
+                Outcome::Document { set: set.clone(), headers, timing },
+                now,
+                &mut engine.dice(),
+            );
+            wakes.push(Reverse((life.wake_at().unwrap(), n)));
+        }
+        let peak = *seconds[LIFETIME..].iter().max().unwrap();
+        let mean = f64::from(PROVIDERS) / 600.0;
+        assert!(f64::from(peak) <= 2.0 * mean, "{peak} refreshes in one second where {mean} would do");
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use jwks_cache_core::keyset::SetDiff;
-use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::sync::broadcast::{self, error::RecvError};
 
 use crate::security::SpkiFingerprint;
 

@@ -1,12 +1,12 @@
 //! The door that every flight passes: how many fetch at once, and who is next.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use jwks_cache_core::admission::{Admission, Limits, Request, Ticket, Urgency};
 use tokio::sync::oneshot;
 
-use crate::lock;
+use crate::sync::{Mutex, lock};
 
 /// Admits flights within the limits, fairly.
 #[derive(Debug)]

@@ -35,6 +35,7 @@ pub mod security;
 mod slot;
 mod snapshot;
 mod status;
+mod sync;
 mod telemetry;
 
 pub use jsonwebtoken;
@@ -74,9 +75,3 @@ pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatu
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
-
-/// Locks a mutex. One that a panic poisoned still holds a consistent state: nothing here panics
-/// halfway through a change, and if it does all the same, serving goes on.
-pub(crate) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}

@@ -5,8 +5,8 @@ mod flight;
 mod once;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Urgency;
@@ -19,28 +19,31 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use self::flight::Crew;
-use crate::dial::{Dial, Notes, Pins, Transport};
+use crate::dial::{Dial, Notes, Pins};
 use crate::engine::Engine;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
 use crate::fetch::{Fetch, FetchRequest, NotFetched};
-use crate::lock;
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
 use crate::status::shown_kid;
+use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::Counters;
 
 pub use once::fetch_once;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
+///
+/// What a lookup reads stands in the first line: of many providers, each line comes from far away.
+#[repr(C, align(64))]
 pub(crate) struct Provider {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) slot: Slot,
+    pub(crate) counters: Counters,
     pub(crate) tenant: Arc<str>,
     pub(crate) id: Arc<str>,
     pub(crate) serial: u64,
-    pub(crate) slot: Slot,
-    pub(crate) counters: Counters,
-    pub(crate) engine: Arc<Engine>,
     owner: Mutex<Owner>,
 }
 
@@ -118,15 +121,10 @@ pub(crate) enum KidAsked {
 
 impl Provider {
     pub(crate) fn new(engine: Arc<Engine>, source: Source) -> Arc<Self> {
-        let policy = Arc::new(source.registration.policy());
+        let policy = engine.policy(source.registration.policy());
         let lifecycle = Lifecycle::new(policy.clone());
-        let (slot, publisher) = Slot::new(View {
-            published: lifecycle.published(),
-            policy,
-            flight: None,
-            last_error: None,
-            closed: false,
-        });
+        let view = View::new(lifecycle.published(), policy, None, None, false);
+        let (slot, publisher) = Slot::new(view);
         Arc::new(Self {
             tenant: source.registration.tenant_id.as_str().into(),
             id: source.registration.provider_id.as_str().into(),
@@ -271,7 +269,7 @@ impl Provider {
         let mut owner = lock(&self.owner);
         let owner = &mut *owner;
         let (old, new) = (&owner.source.registration, &source.registration);
-        let policy = Arc::new(new.policy());
+        let policy = self.engine.policy(new.policy());
         let keeps_keys = old.jwks_url == new.jwks_url
             && !old.is_tightened_by(new)
             && !owner.source.dial.is_tightened_by(&source.dial)
@@ -429,13 +427,13 @@ impl Provider {
 
     /// Replaces what readers see by what the lifecycle says.
     fn publish(&self, owner: &mut Owner) -> Arc<View> {
-        let view = View {
-            published: owner.lifecycle.published(),
-            policy: Arc::<Policy>::clone(owner.lifecycle.policy()),
-            flight: owner.running.as_ref().map(|running| running.flight.clone()),
-            last_error: owner.last_error.clone(),
-            closed: owner.closed == Some(Closed::Unregistered),
-        };
+        let view = View::new(
+            owner.lifecycle.published(),
+            Arc::<Policy>::clone(owner.lifecycle.policy()),
+            owner.running.as_ref().map(|running| running.flight.clone()),
+            owner.last_error.clone(),
+            owner.closed == Some(Closed::Unregistered),
+        );
         self.slot.publish(&mut owner.publisher, view)
     }
 
@@ -452,14 +450,11 @@ impl Source {
     pub(crate) fn new(
         mut registration: IdentityProviderRegistration,
         registry_domains: Arc<Vec<String>>,
-        defaults: &Arc<Transport>,
+        defaults: &Arc<Dial>,
     ) -> Self {
         registration.normalize_allowed_domains();
-        let own = registration.transport();
-        let nothing_set = own == Transport::default();
-        let transport = if nothing_set { defaults.clone() } else { Arc::new(own.over(defaults)) };
         let pins = Pins::new(&registration.pinned_spki, registration.pin_mode);
-        let dial = Arc::new(Dial::new(transport, pins));
+        let dial = defaults.under(registration.transport(), pins);
         Self { registration: Arc::new(registration), registry_domains, dial }
     }
 

@@ -1,5 +1,6 @@
 //! The registry: which providers there are. What each does is `refresh`'s and `resolve`'s to say.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::time::timeout_at;
 
 use crate::builder::RegistryBuilder;
 use crate::clock::{later, socket_now};
-use crate::dial::Transport;
+use crate::dial::Dial;
 use crate::engine::{Engine, EngineParts};
 use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
@@ -55,7 +56,8 @@ pub(crate) struct Settings {
     pub(crate) refresh_early: Duration,
     pub(crate) stale_while_error: Duration,
     pub(crate) allowed_domains: Arc<Vec<String>>,
-    pub(crate) transport: Arc<Transport>,
+    /// How providers are dialled whose registrations say nothing else.
+    pub(crate) dial: Arc<Dial>,
 }
 
 impl Default for Settings {
@@ -65,21 +67,43 @@ impl Default for Settings {
             refresh_early: DEFAULT_REFRESH_EARLY,
             stale_while_error: DEFAULT_STALE_WHILE_ERROR,
             allowed_domains: Arc::default(),
-            transport: Arc::default(),
+            dial: Arc::default(),
         }
     }
 }
 
-/// A provider's name; looked up by borrowed parts.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Name(Arc<str>, Arc<str>);
+/// A provider's name; looked up by borrowed parts. One text, so that comparing it reads one place: ids hold
+/// no `/`, so it names one pair.
+#[derive(Debug, PartialEq, Eq)]
+struct Name(Box<str>);
 
-#[derive(Hash)]
 struct NameRef<'a>(&'a str, &'a str);
+
+impl Name {
+    fn new(tenant: &str, id: &str) -> Self {
+        Self(format!("{tenant}/{id}").into())
+    }
+}
+
+/// As its borrowed form, in one piece: what separates the parts need not be hashed.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (tenant, id) = self.0.split_once('/').unwrap_or_default();
+        NameRef(tenant, id).hash(state);
+    }
+}
+
+impl Hash for NameRef<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0.as_bytes());
+        state.write(self.1.as_bytes());
+    }
+}
 
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, name: &Name) -> bool {
-        *self.0 == *name.0 && *self.1 == *name.1
+        let rest = name.0.strip_prefix(self.0).and_then(|rest| rest.strip_prefix('/'));
+        rest == Some(self.1)
     }
 }
 
@@ -123,7 +147,7 @@ impl Registry {
             Some(provider) => provider.reconfigure(source),
             None => {
                 let provider = Provider::new(self.0.engine.clone(), source.clone());
-                let name = Name(provider.tenant.clone(), provider.id.clone());
+                let name = Name::new(&tenant, &id);
                 // Of two who register the same new name at once, the second registers again.
                 if let Err(taken) = map.try_insert(name, provider) {
                     taken.current.reconfigure(source);
@@ -354,10 +378,11 @@ impl Settings {
         let host = registration.jwks_url.host_str().unwrap_or_default();
         enforce_host(host, &self.allowed_domains, "the registry's")?;
         // The registration's own are sound; the registry's have not been looked at.
-        self.transport.check()?;
+        self.dial.check()?;
+        let source = Source::new(registration, self.allowed_domains.clone(), &self.dial);
         // One sets a proxy, maybe, and the other an address policy.
-        registration.transport().over(&self.transport).check_proxy()?;
-        Ok(Source::new(registration, self.allowed_domains.clone(), &self.transport))
+        source.dial.check_proxy()?;
+        Ok(source)
     }
 }
 

@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
-use crate::lock;
 use crate::refresh::{Asked, KidAsked, Provider};
 use crate::slot::{Ended, Flight, View};
+use crate::sync::lock;
 
 /// What a lookup wants of a view.
 pub(crate) trait Want {
@@ -176,7 +176,7 @@ pub(crate) fn at_hand<W: Want, R>(
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
         Standing::Fresh => false,
-        Standing::RefreshDue | Standing::Stale if view.closed => return None,
+        _ if view.closed => return None,
         standing @ (Standing::RefreshDue | Standing::Stale) => {
             if view.wants_flight(now) {
                 provider.nudge();
@@ -187,9 +187,6 @@ pub(crate) fn at_hand<W: Want, R>(
         Standing::Expired | Standing::Unusable if want.is_denied(&view) => false,
         Standing::Expired | Standing::Unusable => return None,
     };
-    if view.closed {
-        return None;
-    }
     let picked = want.pick(&view, now);
     if picked.missing {
         return None;

@@ -1,15 +1,15 @@
 //! One sleeper for all timers of a registry: an idle provider costs an entry, not a task.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use jwks_cache_core::Moment;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
-use crate::lock;
 use crate::refresh::Provider;
+use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::FLUSH_EVERY;
 
 /// The timers of a registry.

@@ -1,7 +1,6 @@
 //! Who holds the keys now: the one pointer that readers load, and the flight that others wait for.
 //! This room knows neither how keys are fetched nor what happens next.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,20 +14,35 @@ use tokio::time::Instant;
 
 use crate::clock::socket_now;
 use crate::error::FetchError;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Everything a lookup needs, in one immutable value.
+/// Everything a lookup needs, in one immutable value. A lookup of fresh keys reads one line of it.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct View {
     pub(crate) published: Published,
     pub(crate) policy: Arc<Policy>,
     pub(crate) flight: Option<Arc<Flight>>,
     /// Why the last flight failed, if the last one did.
     pub(crate) last_error: Option<FetchError>,
-    /// The provider was unregistered.
+    /// The provider was unregistered; then nothing is fresh.
     pub(crate) closed: bool,
 }
 
 impl View {
+    pub(crate) fn new(
+        published: Published,
+        policy: Arc<Policy>,
+        flight: Option<Arc<Flight>>,
+        last_error: Option<FetchError>,
+        closed: bool,
+    ) -> Self {
+        // Readers of fresh keys look at nothing else, so this is how they learn of it.
+        let refresh_at = if closed { Moment::ORIGIN } else { published.refresh_at };
+        Self { published: Published { refresh_at, ..published }, policy, flight, last_error, closed }
+    }
+
     /// Whether a reader who finds keys due or expired should ask for a flight.
     pub(crate) fn wants_flight(&self, now: Moment) -> bool {
         self.flight.is_none() && now >= self.published.backoff_until
@@ -40,8 +54,9 @@ impl View {
     }
 }
 
-/// The place readers look at.
+/// The place readers look at. It stands in the first line of its provider.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Slot {
     view: ArcSwap<View>,
     /// Set by the first read after a flight began; the timer asks for it.
@@ -124,7 +139,7 @@ pub(crate) struct Flight {
     /// Its place at the gate, once it has one.
     pub(crate) ticket: OnceLock<Ticket>,
     /// The last attempt that failed, for callers who cannot wait longer.
-    pub(crate) last_attempt: std::sync::Mutex<Option<FetchError>>,
+    pub(crate) last_attempt: Mutex<Option<FetchError>>,
     ended: OnceLock<Ended>,
     told: Notify,
 }
@@ -152,7 +167,7 @@ impl Flight {
             number,
             asked_at: socket_now(),
             ticket: OnceLock::new(),
-            last_attempt: std::sync::Mutex::default(),
+            last_attempt: Mutex::new(None),
             ended: OnceLock::new(),
             told: Notify::new(),
         }

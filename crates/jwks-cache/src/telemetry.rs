@@ -7,7 +7,8 @@ mod recorder;
 mod recorder;
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::time::Duration;
 
 use recorder::Recorder;
@@ -17,8 +18,12 @@ pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
 
 const STRIPES: usize = 8;
 
+/// The last stripe is for all threads that found no stripe of their own.
+const SHARED: usize = STRIPES - 1;
+
 /// The counters of one provider. They only grow.
 #[derive(Debug, Default)]
+#[repr(C)] // what a hit reads stands at the front
 pub(crate) struct Counters {
     /// Written on every hit; allocated at the first.
     stripes: OnceLock<Box<[Stripe; STRIPES]>>,
@@ -103,10 +108,19 @@ pub(crate) struct Counts {
 impl Counters {
     /// Counts an answer from what is held.
     pub(crate) fn hit(&self, stale: bool) {
-        let stripe = &self.stripes.get_or_init(Box::default)[stripe()];
-        stripe.hits.fetch_add(1, Relaxed);
+        let seat = Seat::mine();
+        let stripe = &self.stripes.get_or_init(Box::default)[seat.min(SHARED)];
+        let count = |counter: &AtomicU64| {
+            if seat < SHARED {
+                // Nobody else writes it: without a locked instruction, which costs more than all else here.
+                counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
+            } else {
+                counter.fetch_add(1, Relaxed);
+            }
+        };
+        count(&stripe.hits);
         if stale {
-            stripe.stale.fetch_add(1, Relaxed);
+            count(&stripe.stale);
         }
         self.mark();
     }
@@ -244,12 +258,62 @@ pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { number(part) / number(whole) }
 }
 
-/// The stripe of this thread.
-fn stripe() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Relaxed) % STRIPES;
+/// A thread's right to be the only one that writes its stripe, in the counters of all providers.
+struct Seat(usize);
+
+/// Bit n is set while a thread has seat n.
+static SEATS: AtomicU8 = AtomicU8::new(0);
+
+impl Seat {
+    fn take() -> Self {
+        // Acquire: what the seat's last holder counted is counted on from.
+        let taken = SEATS.fetch_update(AcqRel, Acquire, |taken| {
+            let free = taken.trailing_ones();
+            ((free as usize) < SHARED).then_some(taken | 1 << free)
+        });
+        Self(taken.map_or(SHARED, |before| before.trailing_ones() as usize))
     }
-    // During a thread's end its locals are gone; any stripe will do.
-    MINE.try_with(|mine| *mine).unwrap_or(0)
+
+    /// This thread's, or the shared one.
+    fn mine() -> usize {
+        thread_local! {
+            static MINE: Seat = Seat::take();
+        }
+        // During a thread's end its locals are gone.
+        MINE.try_with(|seat| seat.0).unwrap_or(SHARED)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.0 < SHARED {
+            SEATS.fetch_and(!(1 << self.0), Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_hit_is_lost_however_many_threads_count_and_go() {
+        let counters = Counters::default();
+        for _ in 0..20 {
+            std::thread::scope(|scope| {
+                for _ in 0..3 * STRIPES {
+                    scope.spawn(|| (0..1_000).for_each(|n| counters.hit(n % 10 == 0)));
+                }
+            });
+        }
+        let all = 20 * 3 * STRIPES as u64 * 1_000;
+        assert_eq!((counters.counts().hits, counters.counts().stale), (all, all / 10));
+    }
+
+    #[test]
+    fn a_thread_that_ends_leaves_its_seat() {
+        let seat = || std::thread::spawn(Seat::mine).join().expect("it does not panic");
+        // Other tests take and leave seats meanwhile, but not all of them for good.
+        assert!((0..1_000).any(|_| seat() < SHARED));
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::identity::Identity;
 use super::notes::{Note, Notes};
 use super::resolver::{Reach, RefusedAddress, Resolver, SystemResolver};
 use super::tls::{self, Machine};
-use crate::lock;
+use crate::sync::{Mutex, lock};
 
 const USER_AGENT: &str = concat!("jwks-cache/", env!("CARGO_PKG_VERSION"));
 /// Idle connections are few and short-lived: refreshes are minutes apart.

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderValue, header};
@@ -18,7 +18,7 @@ use super::notes::{Note, Notes};
 use super::pins::Pins;
 use super::settings::{ClientCertificate, Material, Transport, bearer};
 use super::tls;
-use crate::lock;
+use crate::sync::{Mutex, lock};
 
 /// Ten times a machine's bundle of roots.
 const MOST_BYTES: u64 = 1 << 20;
@@ -71,6 +71,30 @@ impl Dial {
         Self { settings, pins, held: Mutex::default() }
     }
 
+    /// The settings of its own that a registration has over these; these themselves if it has none.
+    pub(crate) fn under(self: &Arc<Self>, own: Transport, pins: Pins) -> Arc<Self> {
+        if own == Transport::default() && pins.is_empty() {
+            return self.clone();
+        }
+        Arc::new(Self::new(Arc::new(own.over(&self.settings)), pins))
+    }
+
+    /// As [`Transport::check`].
+    ///
+    /// # Errors
+    /// As [`Transport::check`].
+    pub(crate) fn check(&self) -> crate::Result<()> {
+        self.settings.check()
+    }
+
+    /// As [`Transport::check_proxy`].
+    ///
+    /// # Errors
+    /// As [`Transport::check_proxy`].
+    pub(crate) fn check_proxy(&self) -> crate::Result<()> {
+        self.settings.check_proxy()
+    }
+
     pub(crate) fn has_pins(&self) -> bool {
         !self.pins.is_empty()
     }
@@ -106,7 +130,9 @@ impl Dial {
         if self.settings.reads_files() {
             return None;
         }
-        self.present(&lock(&self.held)).ok().flatten()
+        // Whoever holds it is building what is wanted here, and that takes a while.
+        let held = self.held.try_lock().ok()?;
+        self.present(&held).ok().flatten()
     }
 
     /// Reads what has to be read, and builds what is not there yet. It blocks.

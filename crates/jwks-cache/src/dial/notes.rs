@@ -1,9 +1,9 @@
 //! What happens while dialling that an operator wants to know, though the exchange may well succeed.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::lock;
 use crate::security::SpkiFingerprint;
+use crate::sync::{Mutex, lock};
 
 /// Collects notes for whoever asked for the exchange.
 #[derive(Clone, Debug, Default)]

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,8 +17,8 @@ use super::settings::{TlsSettings, Transport};
 use super::tls;
 use super::{Callers, Dial, Notes, Pins};
 use crate::error::{Error, Result};
-use crate::lock;
 use crate::security::SpkiFingerprint;
+use crate::sync::{Mutex, lock};
 
 /// A certificate of a verified path.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -124,7 +124,7 @@ mod tests {
 
     impl Resolver for Flipping {
         fn resolve<'a>(&'a self, _: &'a str) -> Resolving<'a> {
-            let mut lists = crate::lock(&self.0);
+            let mut lists = self.0.lock().unwrap();
             let list = if lists.len() > 1 { lists.remove(0) } else { lists[0].clone() };
             Box::pin(async { Ok(list) })
         }

@@ -266,7 +266,10 @@ impl Transport {
     }
 
     /// A proxy is reached by plain http: what is secret goes through its tunnel (RFC 9110 §9.3.6).
-    /// It also chooses the address, which we never see (so it has to be trusted with that).
+    /// It chooses the address too, so no policy about addresses can be kept beside it.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] for `proxy`.
     pub(crate) fn check_proxy(&self) -> Result<()> {
         let Some(proxy) = &self.proxy else { return Ok(()) };
         let bare = matches!(proxy.path(), "" | "/") && proxy.query().is_none() && proxy.fragment().is_none();

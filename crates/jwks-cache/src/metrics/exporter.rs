@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::error::{Error, Result};
-use crate::lock;
+use crate::sync::lock;
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 

@@ -19,8 +19,8 @@ use crate::dial::{Note, Notes};
 use crate::error::FetchError;
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
-use crate::lock;
 use crate::slot::{Ended, Flight};
+use crate::sync::lock;
 use crate::telemetry::FlightStatus;
 
 /// Everything that flies.

@@ -1,13 +1,12 @@
 //! Forwards what is told to the recorder of the `metrics` facade, with handles kept per provider.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
 
 use super::{Told, Value};
-use crate::lock;
+use crate::sync::{Mutex, lock};
 
 const REFRESH_SECONDS: &str = "jwks_cache_refresh_duration_seconds";
 const RESPONSES: &str = "jwks_cache_upstream_responses_total";
@@ -34,6 +33,7 @@ enum Handle {
 impl Recorder {
     pub(super) fn flush(&self, tenant: &str, provider: &str, told: &[Told]) {
         self.with(tenant, provider, |handles, recorder| {
+            handles.told.reserve_exact(told.len().saturating_sub(handles.told.len()));
             for told in told.iter().skip(handles.told.len()) {
                 let key = key(told.name, tenant, provider, told.label);
                 handles.told.push(match told.value {
