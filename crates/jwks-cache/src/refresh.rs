@@ -413,7 +413,7 @@ impl Provider {
         if !cfg!(feature = "metrics") {
             return;
         }
-        self.counters.flush(&self.tenant, &self.id, &self.told());
+        self.counters.flush(&self.tenant, &self.id, || self.told());
         if self.counters.enlists() {
             self.engine.schedule.enlist(&self.engine, self);
         }
@@ -421,8 +421,7 @@ impl Provider {
 
     /// Tells the recorder what was counted since.
     pub(crate) fn flush_counts(&self) {
-        let told: Vec<_> = self.counters.told().collect();
-        self.counters.flush(&self.tenant, &self.id, &told);
+        self.counters.flush(&self.tenant, &self.id, || self.counters.told().collect());
     }
 
     /// Replaces what readers see by what the lifecycle says.

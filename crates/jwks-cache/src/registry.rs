@@ -102,8 +102,11 @@ impl Hash for NameRef<'_> {
 
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, name: &Name) -> bool {
-        let rest = name.0.strip_prefix(self.0).and_then(|rest| rest.strip_prefix('/'));
-        rest == Some(self.1)
+        let (name, tenant, id) = (name.0.as_bytes(), self.0.as_bytes(), self.1.as_bytes());
+        name.len() == tenant.len() + 1 + id.len()
+            && name.get(tenant.len()) == Some(&b'/')
+            && name.starts_with(tenant)
+            && name.ends_with(id)
     }
 }
 
@@ -198,7 +201,7 @@ impl Registry {
                 return Err(not_registered(tenant, id));
             };
             if let Some(answer) = resolve::at_hand(provider, want, W::keep) {
-                return answer;
+                return answer.map_err(Error::from);
             }
             provider.clone()
         };
@@ -464,7 +467,7 @@ impl ProviderHandle {
         then: impl FnOnce(KeyRef<'_>) -> R,
     ) -> Result<R> {
         match resolve::at_hand(&self.provider, &OneKey { kid, algorithm }, then) {
-            Some(answer) => answer,
+            Some(answer) => answer.map_err(Error::from),
             None if self.provider.slot.load().closed => Err(self.provider.not_registered()),
             None => Err(KeyError::NotCached.into()),
         }
@@ -484,7 +487,7 @@ impl ProviderHandle {
 
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
         match resolve::at_hand(&self.provider, want, W::keep) {
-            Some(answer) => answer,
+            Some(answer) => answer.map_err(Error::from),
             None => resolve::waited(&self.provider, want).await,
         }
     }

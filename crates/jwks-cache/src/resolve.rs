@@ -171,7 +171,7 @@ pub(crate) fn at_hand<W: Want, R>(
     provider: &Arc<Provider>,
     want: &W,
     then: impl FnOnce(W::Borrowed<'_>) -> R,
-) -> Option<Result<R>> {
+) -> Option<std::result::Result<R, KeyError>> {
     let now = provider.engine.clock.coarse_now();
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
@@ -193,7 +193,8 @@ pub(crate) fn at_hand<W: Want, R>(
     }
     provider.slot.note_read();
     count(provider, picked.answer.is_ok(), if stale { Via::Stale } else { Via::Held });
-    Some(picked.answer.map(then).map_err(Error::from))
+    // No `Error` yet: that one is large, and would be moved with every answer.
+    Some(picked.answer.map(then))
 }
 
 /// Answers after waiting for what has to be waited for.

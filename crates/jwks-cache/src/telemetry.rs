@@ -210,7 +210,7 @@ impl Counters {
     }
 
     /// Tells the recorder. The list always begins with the same numbers in the same order.
-    pub(crate) fn flush(&self, tenant: &str, provider: &str, told: &[Told]) {
+    pub(crate) fn flush(&self, tenant: &str, provider: &str, told: impl FnOnce() -> Vec<Told>) {
         self.recorder.flush(tenant, provider, told);
     }
 

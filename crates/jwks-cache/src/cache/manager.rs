@@ -154,7 +154,7 @@ impl CacheManager {
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
         self.valid()?;
         match resolve::at_hand(&self.0.provider, want, W::keep) {
-            Some(answer) => answer,
+            Some(answer) => answer.map_err(Error::from),
             None => {
                 self.0.provider.engine.prepare().await;
                 resolve::waited(&self.0.provider, want).await
