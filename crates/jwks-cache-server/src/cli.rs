@@ -58,6 +58,10 @@ pub(crate) struct FetchArgs {
     #[arg(long)]
     pub(crate) insecure_http: bool,
 
+    /// Refuse private addresses at every hop, as a server of many tenants should
+    #[arg(long)]
+    pub(crate) deny_private: bool,
+
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
 }

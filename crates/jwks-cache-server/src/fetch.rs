@@ -9,7 +9,8 @@ use std::io::{self, Read};
 use std::process::ExitCode;
 
 use jwks_cache::{
-    ClientCertificate, Error, IdentityProviderRegistration, Material, SpkiFingerprint, fetch_once,
+    ClientCertificate, Error, IdentityProviderRegistration, Material, PrivateNetworks, SpkiFingerprint,
+    fetch_once,
 };
 use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
@@ -59,6 +60,9 @@ async fn look(args: &FetchArgs) -> Result<Report, NotJudged> {
     let mut settings = IdentityProviderRegistration::new("command-line", "fetch", url)
         .map_err(|error| NotJudged::new(error, "check the URL: it should look like https://host/path"))?
         .with_require_https(!args.insecure_http);
+    if args.deny_private {
+        settings.private_networks = PrivateNetworks::Deny;
+    }
     be(&mut settings, &args.identity)?;
     let (body, origin) = if is_url {
         let fetched = fetch_once(&settings).await.map_err(|error| not_fetched(error, &settings))?;
@@ -146,6 +150,12 @@ fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotJudg
         Error::Security(_) if plain => {
             "use https; --insecure-http allows plain http, where whoever is on the way can swap the keys"
         }
+        Error::Security(why) if why.contains("private_networks") => match settings.private_networks {
+            PrivateNetworks::Allow => {
+                "such addresses hand out a machine's credentials; the cache dials one only where DenyExcept names it"
+            }
+            _ => "leave --deny-private out if the provider is meant to be there",
+        },
         Error::Security(_) if error.to_string().contains("pinned_spki") => {
             "compare with what `jwks-cache pin HOST` prints; a change that the provider announced needs a new pin"
         }

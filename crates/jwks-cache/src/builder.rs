@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jwks_cache_core::address::PrivateNetworks;
 use jwks_cache_core::admission::Limits;
 use url::Url;
 
 use crate::clock::Clock;
-use crate::dial::{Dial, Material, Pins, Secret, TlsSettings, Transport};
+use crate::dial::{Dial, Material, Pins, Resolver, Secret, TlsSettings, Transport};
 use crate::engine::EngineParts;
 use crate::fetch::Fetch;
 use crate::registry::{Registry, Settings};
@@ -121,6 +122,23 @@ impl RegistryBuilder {
     #[must_use]
     pub fn connect_timeout(mut self, time: Duration) -> Self {
         self.transport.connect_timeout = Some(time);
+        self
+    }
+
+    /// Where providers may be whose registration leaves
+    /// [`private_networks`](crate::IdentityProviderRegistration::private_networks) at `Allow`. Default `Allow`. A
+    /// registration cannot lift a `Deny` by saying `Allow`, but by naming exceptions.
+    #[must_use]
+    pub fn private_networks(mut self, policy: PrivateNetworks) -> Self {
+        self.transport.private_networks = policy;
+        self
+    }
+
+    /// What resolves host names. Default [`SystemResolver`](crate::SystemResolver). Of no use beside
+    /// [`RegistryBuilder::fetcher`].
+    #[must_use]
+    pub fn with_resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.parts.resolver = Some(resolver);
         self
     }
 

@@ -12,6 +12,7 @@ use jwks_cache_core::{Dice, Moment};
 use tokio::runtime::Handle;
 
 use crate::clock::{Clock, SystemClock, seeded_dice};
+use crate::dial::{Resolver, SystemResolver};
 use crate::events::Events;
 use crate::fetch::{Fetch, HttpFetch};
 use crate::gate::Gate;
@@ -40,6 +41,7 @@ pub(crate) struct EngineParts {
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) fetch: Option<Arc<dyn Fetch>>,
     pub(crate) client: Option<reqwest::Client>,
+    pub(crate) resolver: Option<Arc<dyn Resolver>>,
     pub(crate) limits: Limits,
     pub(crate) seed: Option<u64>,
 }
@@ -57,7 +59,10 @@ impl Engine {
         let fetch = parts.fetch.unwrap_or_else(|| {
             Arc::new(match parts.client {
                 Some(client) => HttpFetch::with_client(client, clock.clone()),
-                None => HttpFetch::new(clock.clone()),
+                None => {
+                    let resolver = parts.resolver.unwrap_or_else(|| Arc::new(SystemResolver));
+                    HttpFetch::new(resolver, clock.clone())
+                }
             })
         });
         Arc::new(Self {

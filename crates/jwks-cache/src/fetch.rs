@@ -150,6 +150,9 @@ pub struct NotFetched {
 }
 
 impl NotFetched {
+    /// The reason when no address of a host may be dialled.
+    pub(crate) const ADDRESS: &str = "address";
+
     /// A failure with a reason and a message; not retryable.
     #[must_use]
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {

@@ -41,6 +41,7 @@ mod telemetry;
 pub use jsonwebtoken;
 pub use jsonwebtoken::jwk::JwkSet;
 pub use jwks_cache_core::Moment;
+pub use jwks_cache_core::address::PrivateNetworks;
 pub use jwks_cache_core::freshness::Timing;
 pub use jwks_cache_core::key::{BadSignature, KeyRef, Thumbprint, VerificationKey};
 pub use jwks_cache_core::keyset::{KeyId, SetDiff};
@@ -51,7 +52,8 @@ pub use cache::manager::{CacheManager, CacheSnapshot};
 pub use cache::state::{CachePayload, CacheState};
 pub use clock::{Clock, Sleep, SystemClock};
 pub use dial::{
-    ClientCertificate, Material, PathCertificate, PinMode, Secret, TlsSettings, TlsVersion, certificate_path,
+    ClientCertificate, Material, PathCertificate, PinMode, Resolver, Resolving, Secret, SystemResolver,
+    TlsSettings, TlsVersion, certificate_path,
 };
 pub use error::{Error, ErrorKind, FetchError, KeyError, Result};
 pub use events::{Event, Subscription, What};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use jwks_cache_core::address::PrivateNetworks;
 use jwks_cache_core::policy::{Policy, Retry};
 use jwks_cache_core::{AlgorithmSet, allow, ids};
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,11 @@ pub struct IdentityProviderRegistration {
     /// The longest that connecting may take, TLS included; more than 0. Default 2 s, or the registry's.
     #[serde(with = "duration_text::option", default)]
     pub connect_timeout: Option<Duration>,
+    /// Where the host may be, at every hop and each time it is dialled: `Allow`, `Deny` private addresses, or
+    /// `DenyExcept` some. Default [`PrivateNetworks::Allow`], or the registry's. Not to be set beside `proxy`, which
+    /// chooses addresses itself.
+    #[serde(default)]
+    pub private_networks: PrivateNetworks,
     /// A random part taken off the refresh time, at most a tenth of the lifetime. Default 5 s.
     #[serde(with = "duration_text", default = "default_prefetch_jitter")]
     pub prefetch_jitter: Duration,
@@ -195,6 +201,7 @@ impl IdentityProviderRegistration {
             user_agent: None,
             proxy: None,
             connect_timeout: None,
+            private_networks: PrivateNetworks::default(),
             prefetch_jitter: DEFAULT_PREFETCH_JITTER,
             retry_policy: RetryPolicy::default(),
         })
@@ -243,6 +250,7 @@ impl IdentityProviderRegistration {
             user_agent: self.user_agent.clone(),
             proxy: self.proxy.clone(),
             connect_timeout: self.connect_timeout,
+            private_networks: self.private_networks.clone(),
         }
     }
 
@@ -344,6 +352,7 @@ impl fmt::Debug for IdentityProviderRegistration {
             .field("user_agent", &self.user_agent)
             .field("proxy", &self.proxy.as_ref().map(|proxy| redacted(proxy).to_string()))
             .field("connect_timeout", &self.connect_timeout)
+            .field("private_networks", &self.private_networks)
             .field("prefetch_jitter", &self.prefetch_jitter)
             .field("retry_policy", &self.retry_policy)
             .finish()

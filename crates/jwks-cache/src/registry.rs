@@ -382,7 +382,10 @@ impl Settings {
         enforce_host(host, &self.allowed_domains, "the registry's")?;
         // The registration's own are sound; the registry's have not been looked at.
         self.dial.check()?;
-        Ok(Source::new(registration, self.allowed_domains.clone(), &self.dial))
+        let source = Source::new(registration, self.allowed_domains.clone(), &self.dial);
+        // One sets a proxy, maybe, and the other an address policy.
+        source.dial.check_proxy()?;
+        Ok(source)
     }
 }
 

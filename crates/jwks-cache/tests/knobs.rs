@@ -561,6 +561,71 @@ async fn knob_connect_timeout() {
 }
 
 #[tokio::test]
+async fn knob_private_networks() {
+    use jwks_cache::PrivateNetworks::{Allow, Deny, DenyExcept};
+
+    let except = |entry: &str| DenyExcept(vec![entry.to_owned()]);
+    for (policy, dialled) in [
+        (Allow, true),
+        (Deny, false),
+        (except("127.0.0.1"), true),
+        (except("127.0.0.0/8"), true),
+        (except("10.0.0.0/8"), false),
+    ] {
+        let (origin, registry) =
+            fetched(Reply::json(document(&["k"])), |it| it.private_networks = policy.clone()).await;
+        let resolved = soon(registry.resolve(TENANT, PROVIDER, None)).await;
+        assert_eq!((resolved.is_ok(), origin.connections() > 0), (dialled, dialled), "{policy:?}");
+        if !dialled {
+            assert!(is_security(resolved).contains("at a loopback address"), "{policy:?}");
+        }
+    }
+
+    // The registry's counts where the registration allows; and exceptions are the registration's to name.
+    let idp = IdentityProvider::start();
+    for (policy, dialled) in [(Allow, false), (except("127.0.0.1"), true)] {
+        let registry = Registry::builder().require_https(false).private_networks(Deny).build();
+        let mut registration = registration(idp.jwks_url());
+        registration.private_networks = policy;
+        registry.register(registration).await.unwrap();
+        assert_eq!(soon(registry.resolve(TENANT, PROVIDER, None)).await.is_ok(), dialled);
+    }
+
+    // Tighter, it drops what is held; looser, not.
+    let stage = Stage::new();
+    stage.register(|_| ()).await;
+    stage.resolve().await.unwrap();
+    stage.idp.go_down();
+    stage.register(|it| it.private_networks = Allow).await;
+    stage.resolve().await.unwrap();
+    stage.register(|it| it.private_networks = except("127.0.0.0/8")).await;
+    stage.resolve().await.unwrap_err();
+    stage.idp.come_back();
+    stage.pass(secs(11));
+    stage.resolve().await.unwrap();
+    stage.idp.go_down();
+    stage.register(|it| it.private_networks = Allow).await;
+    stage.resolve().await.unwrap();
+
+    // A proxy chooses the address itself, wherever it is set.
+    let proxy: jwks_cache::reqwest::Url = "http://proxy.example:3128".parse().unwrap();
+    for policy in [Deny, except("proxy.example")] {
+        let mut both = registration("https://id.example.com/jwks.json");
+        (both.proxy, both.private_networks) = (Some(proxy.clone()), policy.clone());
+        is_validation(both.validate(), "proxy");
+        let mut one = registration("https://id.example.com/jwks.json");
+        one.private_networks = policy.clone();
+        is_validation(Registry::builder().proxy(proxy.clone()).build().register(one).await, "proxy");
+        let mut other = registration("https://id.example.com/jwks.json");
+        other.proxy = Some(proxy.clone());
+        is_validation(Registry::builder().private_networks(policy).build().register(other).await, "proxy");
+    }
+    let mut unclear = registration("https://id.example.com/jwks.json");
+    unclear.private_networks = except("10.0.0.1/8");
+    is_validation(unclear.validate(), "private_networks");
+}
+
+#[tokio::test]
 async fn knob_prefetch_jitter() {
     for (jitter, least) in [(0, 270), (20, 250), (500, 240)] {
         let stage = Stage::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jwks_cache::{
     Algorithm, ClientCertificate, IdentityProviderRegistration, JitterStrategy, Material, PinMode,
-    RefreshMode, RetryPolicy, SpkiFingerprint, TlsVersion,
+    PrivateNetworks, RefreshMode, RetryPolicy, SpkiFingerprint, TlsVersion,
 };
 use serde_json::{Value, json};
 use stage::{millis, secs};
@@ -67,6 +67,7 @@ fn unusual() -> IdentityProviderRegistration {
     it.user_agent = Some("mine/1".into());
     it.proxy = Some("http://user:password@proxy.example:3128".parse().unwrap());
     it.connect_timeout = Some(millis(600));
+    it.private_networks = PrivateNetworks::DenyExcept(vec!["10.0.0.0/8".into(), "keys.internal".into()]);
     let retry = &mut it.retry_policy;
     (retry.max_retries, retry.attempt_timeout, retry.deadline) = (55, millis(560), secs(57));
     (retry.initial_backoff, retry.max_backoff) = (Duration::new(0, 58), Duration::new(59, 1));

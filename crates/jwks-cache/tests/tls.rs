@@ -8,8 +8,8 @@ use std::io::Write as _;
 use std::net::TcpListener;
 
 use jwks_cache::{
-    CacheManager, Error, IdentityProviderRegistration, Material, PinMode, Registry, SpkiFingerprint,
-    TlsVersion, What, certificate_path, fetch_once,
+    CacheManager, Error, IdentityProviderRegistration, Material, PinMode, PrivateNetworks, Registry,
+    SpkiFingerprint, TlsVersion, What, certificate_path, fetch_once,
 };
 use jwks_cache_testkit::tls::{Authority, TlsOrigin, TlsServer, hello_of_tls11};
 use jwks_cache_testkit::{ManualClock, Reply};
@@ -483,11 +483,12 @@ async fn a_client_that_is_handed_in_is_not_held_to_what_it_cannot_keep() {
     let stage = Stage::new();
     let client =
         || jwks_cache::reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
-    let settings: [(&str, Change); 4] = [
+    let settings: [(&str, Change); 5] = [
         ("pinned_spki", |it| it.pinned_spki = vec![other_pin()]),
         ("tls", |_| ()),
         ("proxy", |it| it.proxy = Some("http://127.0.0.1:9".parse().unwrap())),
         ("connect_timeout", |it| it.connect_timeout = Some(secs(1))),
+        ("private_networks", |it| it.private_networks = PrivateNetworks::Deny),
     ];
     for (setting, change) in settings {
         let mut registration = stage.registration();

@@ -44,7 +44,7 @@ impl CacheManager {
     /// than the one asked is refused. Its TLS, addresses and decompression are yours; deadlines and
     /// sizes stay ours. The `reqwest` that this crate re-exports brings no TLS backend of its own: install
     /// a default `rustls` crypto provider before you build a client from it. A registration that is not valid is refused at its first use, and one that sets
-    /// `pinned_spki`, `tls`, `proxy` or `connect_timeout` at its first fetch: your client cannot be held to them.
+    /// `pinned_spki`, `tls`, `proxy`, `connect_timeout` or `private_networks` at its first fetch: your client cannot be held to them.
     #[must_use]
     pub fn with_client(registration: IdentityProviderRegistration, client: reqwest::Client) -> Self {
         Self::build(registration, Some(client))

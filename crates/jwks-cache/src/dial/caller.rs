@@ -13,9 +13,11 @@ use std::time::Duration;
 use reqwest::Client;
 use tower_layer::Layer;
 use tower_service::Service;
+use url::Url;
 
 use super::identity::Identity;
 use super::notes::{Note, Notes};
+use super::resolver::{Reach, RefusedAddress, Resolver, SystemResolver};
 use super::tls::{self, Machine};
 use crate::sync::{Mutex, lock};
 
@@ -29,18 +31,34 @@ tokio::task_local! {
     static EXCHANGE: Exchange;
 }
 
-/// What is to be known of an exchange's connecting.
+/// What is to be known of the connecting of one request.
 #[derive(Clone)]
-struct Exchange {
-    connected: Arc<AtomicBool>,
+pub(crate) struct Exchange {
+    opens: Arc<AtomicBool>,
+    connecting: Arc<AtomicBool>,
     notes: Notes,
 }
 
-/// Runs `sending`, and says whether it opened a connection. What its handshakes note goes to `notes`.
-pub(crate) async fn watched<T>(notes: &Notes, sending: impl Future<Output = T>) -> (T, bool) {
-    let exchange = Exchange { connected: Arc::default(), notes: notes.clone() };
-    let sent = EXCHANGE.scope(exchange.clone(), sending).await;
-    (sent, exchange.connected.load(Relaxed))
+impl Exchange {
+    /// What its handshakes note goes to `notes`.
+    pub(crate) fn new(notes: &Notes) -> Self {
+        Self { opens: Arc::default(), connecting: Arc::default(), notes: notes.clone() }
+    }
+
+    /// Runs `sending`, watching how it connects.
+    pub(crate) async fn watch<T>(&self, sending: impl Future<Output = T>) -> T {
+        EXCHANGE.scope(self.clone(), sending).await
+    }
+
+    /// Whether it began to open a connection.
+    pub(crate) fn opened_a_connection(&self) -> bool {
+        self.opens.load(Relaxed)
+    }
+
+    /// Whether a connection that it began to open is not there: nothing was sent yet.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.connecting.load(Relaxed)
+    }
 }
 
 /// Notes something about the handshake that runs in this task.
@@ -50,9 +68,9 @@ pub(super) fn note(note: Note) {
 }
 
 /// The callers of one engine: equal identities share one, and who is not needed any more goes.
-#[derive(Default)]
 pub(crate) struct Callers {
     machine: Arc<Machine>,
+    resolver: Arc<dyn Resolver>,
     by_identity: Mutex<Interned>,
 }
 
@@ -64,6 +82,11 @@ struct Interned {
 }
 
 impl Callers {
+    /// Whose names `resolver` resolves.
+    pub(crate) fn new(resolver: Arc<dyn Resolver>) -> Self {
+        Self { machine: Arc::default(), resolver, by_identity: Mutex::default() }
+    }
+
     /// Reads the machine's roots, so that no provider's time goes into that. It blocks.
     pub(crate) fn prepare(&self) {
         // What fails here fails again, and is told, when a client is needed.
@@ -84,8 +107,10 @@ impl Callers {
             interned.callers.retain(|_, caller| caller.strong_count() > 0);
             interned.sweep_at = (2 * interned.callers.len()).max(16);
         }
+        let reach = Reach { policy: identity.private_networks.clone(), resolver: self.resolver.clone() };
         let caller = Arc::new(Caller {
             identity: Arc::new(identity),
+            reach: Arc::new(reach),
             machine: self.machine.clone(),
             tls: OnceLock::new(),
             pooled: OnceLock::new(),
@@ -104,6 +129,12 @@ impl Callers {
     }
 }
 
+impl Default for Callers {
+    fn default() -> Self {
+        Self::new(Arc::new(SystemResolver))
+    }
+}
+
 impl fmt::Debug for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Callers")
@@ -114,6 +145,7 @@ impl fmt::Debug for Callers {
 /// remembers.
 pub(crate) struct Caller {
     pub(super) identity: Arc<Identity>,
+    reach: Arc<Reach>,
     machine: Arc<Machine>,
     tls: OnceLock<rustls::ClientConfig>,
     pooled: OnceLock<Client>,
@@ -121,6 +153,14 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Judges the addresses that stand in `url` and in the proxy's. Names are judged when they are dialled.
+    ///
+    /// # Errors
+    /// [`RefusedAddress`].
+    pub(crate) fn check_literals(&self, url: &Url) -> Result<(), RefusedAddress> {
+        self.identity.proxy.iter().chain([url]).try_for_each(|url| self.reach.check_literal(url))
+    }
+
     /// The client that keeps connections. Built when it is first asked for; that may block.
     pub(crate) fn pooled(&self) -> Result<Client, String> {
         // A connection that is kept is not looked at again.
@@ -164,6 +204,7 @@ impl Caller {
             .connect_timeout(of.connect_timeout)
             .pool_max_idle_per_host(idle_per_host)
             .pool_idle_timeout(IDLE_FOR)
+            .dns_resolver(self.reach.clone())
             .connector_layer(NoteConnections);
         if let Some(proxy) = &of.proxy {
             // The error would show the URL, and so its credentials.
@@ -211,8 +252,14 @@ where
         let connecting = self.0.call(request);
         match EXCHANGE.try_with(Exchange::clone) {
             Ok(exchange) => {
-                exchange.connected.store(true, Relaxed);
-                Box::pin(EXCHANGE.scope(exchange, connecting))
+                exchange.opens.store(true, Relaxed);
+                exchange.connecting.store(true, Relaxed);
+                let there = exchange.connecting.clone();
+                Box::pin(EXCHANGE.scope(exchange, async move {
+                    let connected = connecting.await;
+                    there.store(connected.is_err(), Relaxed);
+                    connected
+                }))
             }
             Err(_) => Box::pin(connecting),
         }

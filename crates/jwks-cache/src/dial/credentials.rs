@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderValue, header};
+use jwks_cache_core::address::PrivateNetworks;
 
 use super::caller::{Caller, Callers};
 use super::identity::{ClientPem, Identity};
@@ -86,24 +87,33 @@ impl Dial {
         self.settings.check()
     }
 
+    /// As [`Transport::check_proxy`].
+    ///
+    /// # Errors
+    /// As [`Transport::check_proxy`].
+    pub(crate) fn check_proxy(&self) -> crate::Result<()> {
+        self.settings.check_proxy()
+    }
+
     pub(crate) fn has_pins(&self) -> bool {
         !self.pins.is_empty()
     }
 
     /// The first setting that is a matter of the client's, and so of no use with one that was handed in.
     pub(crate) fn for_our_client_only(&self) -> Option<&'static str> {
-        let Transport { tls, proxy, connect_timeout, .. } = &*self.settings;
+        let Transport { tls, proxy, connect_timeout, private_networks, .. } = &*self.settings;
         let set = [
             ("pinned_spki", self.has_pins()),
             ("tls", *tls != super::TlsSettings::default()),
             ("proxy", proxy.is_some()),
             ("connect_timeout", connect_timeout.is_some()),
+            ("private_networks", *private_networks != PrivateNetworks::Allow),
         ];
         set.into_iter().find_map(|(name, set)| set.then_some(name))
     }
 
     /// Whether going from `self` to `next` believes fewer servers, or others, or asks as somebody else: then what is
-    /// held must go.
+    /// held must go. Servers at fewer addresses are fewer.
     pub(crate) fn is_tightened_by(&self, next: &Self) -> bool {
         let (old, new) = (&self.settings.tls, &next.settings.tls);
         // Roots that are added to the machine's loosen, and so does going back to the machine's beside the same.
@@ -112,6 +122,7 @@ impl Dial {
         self.pins.is_tightened_by(&next.pins)
             || (roots_changed && !roots_loosened)
             || old.client_certificate != new.client_certificate
+            || !self.settings.private_networks.is_loosened_by(&next.settings.private_networks)
     }
 
     /// What is ready as it is, if nothing has to be read or built.
@@ -190,6 +201,7 @@ impl Dial {
             pins: self.pins.clone(),
             proxy: self.settings.proxy.clone(),
             connect_timeout: self.settings.connect_timeout(),
+            private_networks: Arc::new(self.settings.private_networks.clone()),
         }
     }
 

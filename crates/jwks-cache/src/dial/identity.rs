@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jwks_cache_core::address::PrivateNetworks;
 use url::Url;
 
 use super::pins::Pins;
@@ -20,6 +21,7 @@ pub(crate) struct Identity {
     pub(super) pins: Pins,
     pub(super) proxy: Option<Url>,
     pub(super) connect_timeout: Duration,
+    pub(super) private_networks: Arc<PrivateNetworks>,
 }
 
 /// A client certificate and its key in PEM, found sound and belonging together.

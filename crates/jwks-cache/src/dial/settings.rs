@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use jwks_cache_core::address::PrivateNetworks;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
@@ -173,6 +174,7 @@ pub(crate) struct Transport {
     pub(crate) user_agent: Option<String>,
     pub(crate) proxy: Option<Url>,
     pub(crate) connect_timeout: Option<Duration>,
+    pub(crate) private_networks: PrivateNetworks,
 }
 
 impl Transport {
@@ -199,6 +201,10 @@ impl Transport {
             user_agent: self.user_agent.or_else(|| defaults.user_agent.clone()),
             proxy: self.proxy.or_else(|| defaults.proxy.clone()),
             connect_timeout: self.connect_timeout.or(defaults.connect_timeout),
+            private_networks: match self.private_networks {
+                PrivateNetworks::Allow => defaults.private_networks.clone(),
+                own => own,
+            },
         }
     }
 
@@ -235,6 +241,7 @@ impl Transport {
         if self.connect_timeout.is_some_and(|time| time.is_zero()) {
             return Err(Error::validation("connect_timeout", "must be more than 0; 2s is the default"));
         }
+        self.private_networks.check()?;
         self.check_proxy()
     }
 
@@ -259,11 +266,22 @@ impl Transport {
     }
 
     /// A proxy is reached by plain http: what is secret goes through its tunnel (RFC 9110 §9.3.6).
-    fn check_proxy(&self) -> Result<()> {
+    /// It chooses the address too, so no policy about addresses can be kept beside it.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] for `proxy`.
+    pub(crate) fn check_proxy(&self) -> Result<()> {
         let Some(proxy) = &self.proxy else { return Ok(()) };
         let bare = matches!(proxy.path(), "" | "/") && proxy.query().is_none() && proxy.fragment().is_none();
         if proxy.scheme() != "http" || proxy.host_str().is_none() || !bare {
             return Err(Error::validation("proxy", "must be host and port, as in http://proxy.example:3128"));
+        }
+        if self.private_networks != PrivateNetworks::Allow {
+            return Err(Error::validation(
+                "proxy",
+                "resolves names itself, so private_networks cannot be kept; remove it, or set private_networks to Allow \
+                 and let the proxy refuse addresses",
+            ));
         }
         Ok(())
     }
@@ -324,6 +342,7 @@ impl fmt::Debug for Transport {
             .field("user_agent", &self.user_agent)
             .field("proxy", &self.proxy.as_ref().map(|proxy| redacted(proxy).to_string()))
             .field("connect_timeout", &self.connect_timeout)
+            .field("private_networks", &self.private_networks)
             .finish()
     }
 }

@@ -13,9 +13,11 @@ use reqwest::{Client, Response};
 use url::Url;
 
 use super::body::Body;
-use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, redirect};
+use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, Sent, redirect};
 use crate::clock::Clock;
-use crate::dial::{Caller, Callers, PinMismatch, Present, SentHeaders, Unready, watched};
+use crate::dial::{
+    Caller, Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready,
+};
 
 /// How much of an error's body is shown, and how long it is waited for.
 const EXCERPT_BYTES: usize = 256;
@@ -41,9 +43,9 @@ enum Ready {
 }
 
 impl HttpFetch {
-    /// With clients of our own, one for each identity.
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { whose: Whose::Ours(Arc::default()), clock }
+    /// With clients of our own, one for each identity, that dial what `resolver` finds.
+    pub(crate) fn new(resolver: Arc<dyn Resolver>, clock: Arc<dyn Clock>) -> Self {
+        Self { whose: Whose::Ours(Arc::new(Callers::new(resolver))), clock }
     }
 
     /// With a client that was handed in.
@@ -133,28 +135,47 @@ async fn send(
     let (client, again, sent) = match ready {
         Ready::Ours(present) => {
             let caller = if at_home { &present.home } else { &present.away };
+            caller.check_literals(url).map_err(refused_address)?;
             (client_of(caller, Caller::pooled)?, Some(caller), &present.sent)
         }
         Ready::Given(client, sent) => (client.clone(), None, sent),
     };
-    request.sent.one_more();
-    let asking = ask(&client, sent, at_home, request, url).send();
-    let (mut answer, connected) = watched(&request.notes, asking).await;
+    let (mut answer, reused) = leave(request, ask(&client, sent, at_home, request, url)).await;
     if let (Err(error), Some(caller)) = (&answer, again)
-        && !connected
+        && reused
         && is_lost(error)
     {
         let fresh = client_of(caller, Caller::fresh)?;
-        request.sent.one_more();
-        let asking = ask(&fresh, sent, at_home, request, url).send();
-        (answer, _) = watched(&request.notes, asking).await;
+        (answer, _) = leave(request, ask(&fresh, sent, at_home, request, url)).await;
     }
-    answer.map_err(|error| {
-        if error.is_connect() {
-            request.sent.one_less();
+    answer.map_err(transport)
+}
+
+/// Sends `asking`, and counts it if it left. Says also whether an idle connection was used.
+async fn leave(request: &FetchRequest, asking: reqwest::RequestBuilder) -> (reqwest::Result<Response>, bool) {
+    struct Leaving<'a> {
+        sent: &'a Sent,
+        exchange: Exchange,
+        left: Option<bool>,
+    }
+    impl Drop for Leaving<'_> {
+        fn drop(&mut self) {
+            // Given up while it connects, as at the attempt's deadline, it has not left.
+            if !self.left.unwrap_or(!self.exchange.is_connecting()) {
+                self.sent.one_less();
+            }
         }
-        transport(error)
-    })
+    }
+    request.sent.one_more();
+    let mut leaving = Leaving { sent: &request.sent, exchange: Exchange::new(&request.notes), left: None };
+    let answer = leaving.exchange.watch(asking.send()).await;
+    leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
+    (answer, !leaving.exchange.opened_a_connection())
+}
+
+/// No address was dialled, and another attempt would find the same.
+fn refused_address(refused: RefusedAddress) -> NotFetched {
+    NotFetched { reason: NotFetched::ADDRESS, ..NotFetched::refused(refused.to_string()) }.because(refused)
 }
 
 fn client_of(
@@ -313,6 +334,8 @@ fn transport(error: reqwest::Error) -> NotFetched {
         ("timeout", "timed out")
     } else if let Some(mismatch) = chain(&error).find_map(pin_mismatch) {
         return NotFetched { reason: "pin", ..NotFetched::refused(mismatch.to_string()) };
+    } else if let Some(refused) = chain(&error).find_map(|cause| cause.downcast_ref::<RefusedAddress>()) {
+        return refused_address(refused.clone());
     } else if chain(&error).any(is_tls) {
         ("tls", "the TLS handshake failed")
     } else if chain(&error).any(|cause| cause.to_string().starts_with("dns error")) {

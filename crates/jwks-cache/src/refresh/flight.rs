@@ -137,6 +137,9 @@ impl Crew {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(failed)) => {
                 self.answered(failed.status);
+                if failed.reason == NotFetched::ADDRESS {
+                    self.provider.counters.refused_addresses.fetch_add(1, Relaxed);
+                }
                 self.provider.counters.requests_sent.fetch_add(u64::from(failed.requests), Relaxed);
                 return Err(failed);
             }

@@ -6,7 +6,9 @@
 //! [`served`] has an origin that does whatever may go wrong in an exchange.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod names;
 pub(crate) mod peak;
+pub(crate) mod peer;
 pub(crate) mod proxy;
 pub(crate) mod record;
 pub(crate) mod scripted;
