@@ -85,6 +85,10 @@ pub async fn readers(upstream: &Upstream, providers: usize) -> Vec<Reader> {
         let made = ours::IdentityProviderRegistration::new(&tenant, &id, upstream.url(n));
         let registered = ours.register(made.expect("the URL parses")).await;
         registered.expect("the registration is valid");
+    }
+    // After ours, so that nobody's providers lie between another's.
+    for n in 0..providers {
+        let (tenant, id) = names(n);
         let made = predecessor::IdentityProviderRegistration::new(tenant, id, upstream.url(n));
         let registration = made.expect("the URL parses").with_require_https(false);
         theirs.register(registration).await.expect("the registration is valid");

@@ -72,24 +72,52 @@ impl Default for Settings {
     }
 }
 
-/// A provider's name; looked up by borrowed parts. One text, so that comparing it reads one place: ids hold
-/// no `/`, so it names one pair.
-#[derive(Debug, PartialEq, Eq)]
-struct Name(Box<str>);
+/// A provider's name; looked up by borrowed parts. One text, for ids hold no `/`; and most stand in the map's
+/// own entry, because of many providers each line of memory comes from far away.
+#[derive(Debug)]
+enum Name {
+    Here { length: u8, text: [u8; NAME_HERE] },
+    There(Box<[u8]>),
+}
+
+/// As much as makes an entry, its provider's address included, one line less what an allocator adds.
+const NAME_HERE: usize = 46;
 
 struct NameRef<'a>(&'a str, &'a str);
 
 impl Name {
     fn new(tenant: &str, id: &str) -> Self {
-        Self(format!("{tenant}/{id}").into())
+        let name = [tenant, id].join("/").into_bytes();
+        let mut text = [0; NAME_HERE];
+        match (text.get_mut(..name.len()), u8::try_from(name.len())) {
+            (Some(here), Ok(length)) => {
+                here.copy_from_slice(&name);
+                Self::Here { length, text }
+            }
+            _ => Self::There(name.into()),
+        }
+    }
+
+    fn text(&self) -> &[u8] {
+        match self {
+            Self::Here { length, text } => text.get(..usize::from(*length)).unwrap_or_default(),
+            Self::There(text) => text,
+        }
     }
 }
 
-/// As its borrowed form, in one piece: what separates the parts need not be hashed.
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Name {}
+
+/// As its borrowed form: what separates the parts is not hashed.
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (tenant, id) = self.0.split_once('/').unwrap_or_default();
-        NameRef(tenant, id).hash(state);
+        self.text().split(|byte| *byte == b'/').for_each(|part| state.write(part));
     }
 }
 
@@ -102,7 +130,7 @@ impl Hash for NameRef<'_> {
 
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, name: &Name) -> bool {
-        let (name, tenant, id) = (name.0.as_bytes(), self.0.as_bytes(), self.1.as_bytes());
+        let (name, tenant, id) = (name.text(), self.0.as_bytes(), self.1.as_bytes());
         name.len() == tenant.len() + 1 + id.len()
             && name.get(tenant.len()) == Some(&b'/')
             && name.starts_with(tenant)
@@ -489,6 +517,30 @@ impl ProviderHandle {
         match resolve::at_hand(&self.provider, want, W::keep) {
             Some(answer) => answer.map_err(Error::from),
             None => resolve::waited(&self.provider, want).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_by_its_parts_however_long_and_no_other_is() {
+        let hashing = foldhash::fast::RandomState::default();
+        let long = "x".repeat(64);
+        let names = [("a", "b"), ("ab", "b"), ("a", "bb"), ("a", &long), (&long, "b"), (&long, &long)];
+        // As long as fits, and one more.
+        let edge = ["x".repeat(NAME_HERE - 2), "x".repeat(NAME_HERE - 1)];
+        let names = names.into_iter().chain(edge.iter().map(|tenant| (tenant.as_str(), "b")));
+        let names: Vec<_> = names.collect();
+        for (tenant, id) in &names {
+            let name = Name::new(tenant, id);
+            assert_eq!(hashing.hash_one(&name), hashing.hash_one(NameRef(tenant, id)));
+            let found: Vec<_> = names.iter().filter(|of| NameRef(of.0, of.1).equivalent(&name)).collect();
+            assert_eq!(found, [&(*tenant, *id)]);
         }
     }
 }
