@@ -652,16 +652,20 @@ async fn knob_private_networks() {
 
 #[tokio::test]
 async fn knob_local_files() {
+    fn file() -> Material {
+        Material::file("/no/such/file")
+    }
+    fn both(chain: Material, key: Material) -> Option<jwks_cache::ClientCertificate> {
+        Some(jwks_cache::ClientCertificate { chain, key })
+    }
     let plain =
         || IdentityProviderRegistration::new(TENANT, PROVIDER, "https://id.example.com/jwks.json").unwrap();
-    let file = || Material::file("/no/such/file");
-    let both = |chain, key| Some(jwks_cache::ClientCertificate { chain, key });
-    let fields: [(&str, &dyn Fn(&mut IdentityProviderRegistration)); 5] = [
-        ("tls.ca", &|it| it.tls.ca = Some(file())),
-        ("chain", &|it| it.tls.client_certificate = both(file(), Material::inline("key"))),
-        ("key", &|it| it.tls.client_certificate = both(Material::inline("chain"), file())),
-        ("bearer_token", &|it| it.bearer_token = Some(file())),
-        ("proxy", &|it| it.proxy = Some("http://proxy.example:3128".parse().unwrap())),
+    let fields: [(&str, Change); 5] = [
+        ("tls.ca", |it| it.tls.ca = Some(file())),
+        ("chain", |it| it.tls.client_certificate = both(file(), Material::inline("key"))),
+        ("key", |it| it.tls.client_certificate = both(Material::inline("chain"), file())),
+        ("bearer_token", |it| it.bearer_token = Some(file())),
+        ("proxy", |it| it.proxy = Some("http://proxy.example:3128".parse().unwrap())),
     ];
     let refusing = || Registry::builder().local_files(false);
     for (field, change) in fields {
