@@ -10,9 +10,11 @@ mod identity;
 mod notes;
 mod path;
 mod pins;
+mod places;
 mod resolver;
 mod settings;
 mod tls;
+pub(crate) mod unquoted;
 
 pub(crate) use caller::{Caller, Callers, Exchange};
 pub(crate) use credentials::{Dial, Present, SentHeaders, Unready};

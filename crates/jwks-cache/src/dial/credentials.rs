@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderValue, header};
-use jwks_cache_core::address::PrivateNetworks;
 
 use super::caller::{Caller, Callers};
 use super::identity::{ClientPem, Identity};
@@ -95,7 +94,7 @@ impl Dial {
         self.settings.check_proxy()
     }
 
-    pub(crate) fn has_pins(&self) -> bool {
+    fn has_pins(&self) -> bool {
         !self.pins.is_empty()
     }
 
@@ -107,7 +106,18 @@ impl Dial {
             ("tls", *tls != super::TlsSettings::default()),
             ("proxy", proxy.is_some()),
             ("connect_timeout", connect_timeout.is_some()),
-            ("private_networks", *private_networks != PrivateNetworks::Allow),
+            ("private_networks", !private_networks.is_open()),
+        ];
+        set.into_iter().find_map(|(name, set)| set.then_some(name))
+    }
+
+    /// The first setting that goes into requests, and so is of no use with a fetcher that was handed in.
+    pub(crate) fn for_our_requests_only(&self) -> Option<&'static str> {
+        let Transport { headers, bearer_token, user_agent, .. } = &*self.settings;
+        let set = [
+            ("headers", !headers.is_empty()),
+            ("bearer_token", bearer_token.is_some()),
+            ("user_agent", user_agent.is_some()),
         ];
         set.into_iter().find_map(|(name, set)| set.then_some(name))
     }
@@ -201,7 +211,7 @@ impl Dial {
             pins: self.pins.clone(),
             proxy: self.settings.proxy.clone(),
             connect_timeout: self.settings.connect_timeout(),
-            private_networks: Arc::new(self.settings.private_networks.clone()),
+            private_networks: self.settings.private_networks.clone(),
         }
     }
 

@@ -9,9 +9,11 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use jwks_cache_core::address::{AddressClass, PrivateNetworks};
+use jwks_cache_core::address::AddressClass;
 use reqwest::dns::{Addrs, Name, Resolve};
 use url::{Host, Url};
+
+use super::places::Places;
 
 /// A boxed future, as [`Resolver::resolve`] returns it.
 pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
@@ -48,7 +50,7 @@ impl Resolver for SystemResolver {
 /// What a client may dial: asked by it for every name, so that the address checked is the address dialled.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
-    pub(crate) policy: Arc<PrivateNetworks>,
+    pub(crate) policy: Places,
     pub(crate) resolver: Arc<dyn Resolver>,
 }
 
@@ -116,6 +118,8 @@ impl StdError for RefusedAddress {}
 
 #[cfg(test)]
 mod tests {
+    use jwks_cache_core::address::PrivateNetworks;
+
     use super::*;
 
     /// Answers each lookup with the next list, the last one for ever.
