@@ -141,8 +141,8 @@ impl fmt::Debug for Callers {
     }
 }
 
-/// The clients of one identity: the pooled one, and one that always opens a connection. They share what TLS
-/// remembers.
+/// The clients of one identity: the pooled one, and one that always opens a connection. They share what TLS was
+/// made of.
 pub(crate) struct Caller {
     pub(super) identity: Arc<Identity>,
     reach: Arc<Reach>,

@@ -99,15 +99,18 @@ impl Dial {
         !self.pins.is_empty()
     }
 
-    /// The first setting that is a matter of the client's, and so of no use with one that was handed in.
+    /// The first setting that is a matter of the client's, and so of no use with one that was handed in. Such a one
+    /// may follow redirects, and takes along what it does not know to be secret: all headers but `Authorization`.
     pub(crate) fn for_our_client_only(&self) -> Option<&'static str> {
-        let Transport { tls, proxy, connect_timeout, private_networks, .. } = &*self.settings;
+        let Transport { tls, proxy, connect_timeout, private_networks, headers, .. } = &*self.settings;
+        let stays_home = |name: &String| name.eq_ignore_ascii_case(header::AUTHORIZATION.as_str());
         let set = [
             ("pinned_spki", self.has_pins()),
             ("tls", *tls != super::TlsSettings::default()),
             ("proxy", proxy.is_some()),
             ("connect_timeout", connect_timeout.is_some()),
             ("private_networks", *private_networks != PrivateNetworks::Allow),
+            ("headers", !headers.keys().all(stays_home)),
         ];
         set.into_iter().find_map(|(name, set)| set.then_some(name))
     }

@@ -32,7 +32,7 @@ pub struct PathCertificate {
 
 /// Builds paths to a set of roots.
 pub(super) struct Paths {
-    pub(super) roots: RootCertStore,
+    pub(super) roots: Arc<RootCertStore>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
