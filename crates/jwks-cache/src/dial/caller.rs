@@ -112,9 +112,8 @@ impl Callers {
             identity: Arc::new(identity),
             reach: Arc::new(reach),
             machine: self.machine.clone(),
-            tls: OnceLock::new(),
-            pooled: OnceLock::new(),
-            fresh: OnceLock::new(),
+            clients: OnceLock::new(),
+            established: Arc::default(),
         });
         // A dead entry's identity goes with it.
         interned.callers.remove(&caller.identity);
@@ -147,9 +146,15 @@ pub(crate) struct Caller {
     pub(super) identity: Arc<Identity>,
     reach: Arc<Reach>,
     machine: Arc<Machine>,
-    tls: OnceLock<rustls::ClientConfig>,
-    pooled: OnceLock<Client>,
-    fresh: OnceLock<Client>,
+    clients: OnceLock<Clients>,
+    /// Whether there has ever been a connection.
+    established: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+struct Clients {
+    pooled: Client,
+    fresh: Client,
 }
 
 impl Caller {
@@ -161,37 +166,41 @@ impl Caller {
         self.identity.proxy.iter().chain([url]).try_for_each(|url| self.reach.check_literal(url))
     }
 
-    /// The client that keeps connections. Built when it is first asked for; that may block.
+    /// The client that keeps connections. Built when there is none yet, which blocks: see [`Caller::is_built`].
     pub(crate) fn pooled(&self) -> Result<Client, String> {
+        Ok(self.clients()?.pooled)
+    }
+
+    /// The client that connects for each request. Built as the other one, together with it.
+    pub(crate) fn fresh(&self) -> Result<Client, String> {
+        Ok(self.clients()?.fresh)
+    }
+
+    /// Whether the clients are there.
+    pub(crate) fn is_built(&self) -> bool {
+        self.clients.get().is_some()
+    }
+
+    /// Tells, now and later, whether any connection has ever been made.
+    pub(crate) fn established(&self) -> Arc<AtomicBool> {
+        self.established.clone()
+    }
+
+    fn clients(&self) -> Result<Clients, String> {
+        if let Some(clients) = self.clients.get() {
+            return Ok(clients.clone());
+        }
+        let tls = tls::config(&self.identity, &self.machine)?;
         // A connection that is kept is not looked at again.
         let idle = if self.identity.pins.only_report() { 0 } else { IDLE_PER_HOST };
-        self.client(&self.pooled, idle)
+        let clients = Clients { pooled: self.build(&tls, idle)?, fresh: self.build(&tls, 0)? };
+        Ok(self.clients.get_or_init(|| clients).clone())
     }
 
-    /// The client that connects for each request.
-    pub(crate) fn fresh(&self) -> Result<Client, String> {
-        self.client(&self.fresh, 0)
-    }
-
-    fn client(&self, cell: &OnceLock<Client>, idle_per_host: usize) -> Result<Client, String> {
-        if let Some(client) = cell.get() {
-            return Ok(client.clone());
-        }
-        let client = self.build(idle_per_host)?;
-        Ok(cell.get_or_init(|| client).clone())
-    }
-
-    fn build(&self, idle_per_host: usize) -> Result<Client, String> {
+    fn build(&self, tls: &rustls::ClientConfig, idle_per_host: usize) -> Result<Client, String> {
         let of = &*self.identity;
-        let tls = match self.tls.get() {
-            Some(tls) => tls.clone(),
-            None => {
-                let tls = tls::config(of, &self.machine)?;
-                self.tls.get_or_init(|| tls).clone()
-            }
-        };
         let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(tls.clone())
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()
@@ -205,7 +214,7 @@ impl Caller {
             .pool_max_idle_per_host(idle_per_host)
             .pool_idle_timeout(IDLE_FOR)
             .dns_resolver(self.reach.clone())
-            .connector_layer(NoteConnections);
+            .connector_layer(NoteConnections(self.established.clone()));
         if let Some(proxy) = &of.proxy {
             // The error would show the URL, and so its credentials.
             let proxy = reqwest::Proxy::all(proxy.as_str()).map_err(|_| "the proxy's URL is none")?;
@@ -223,15 +232,18 @@ impl fmt::Debug for Caller {
 
 /// Notes that an exchange opened a connection, and lets the handshake know whose it is, in whatever task it ends.
 #[derive(Clone)]
-struct NoteConnections;
+struct NoteConnections(Arc<AtomicBool>);
 
 #[derive(Clone)]
-struct Noting<S>(S);
+struct Noting<S> {
+    connector: S,
+    established: Arc<AtomicBool>,
+}
 
 impl<S> Layer<S> for NoteConnections {
     type Service = Noting<S>;
     fn layer(&self, connector: S) -> Noting<S> {
-        Noting(connector)
+        Noting { connector, established: self.0.clone() }
     }
 }
 
@@ -245,11 +257,11 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.0.poll_ready(context)
+        self.connector.poll_ready(context)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let connecting = self.0.call(request);
+        let (connecting, established) = (self.connector.call(request), self.established.clone());
         match EXCHANGE.try_with(Exchange::clone) {
             Ok(exchange) => {
                 exchange.opens.store(true, Relaxed);
@@ -258,6 +270,7 @@ where
                 Box::pin(EXCHANGE.scope(exchange, async move {
                     let connected = connecting.await;
                     there.store(connected.is_err(), Relaxed);
+                    established.fetch_or(connected.is_ok(), Relaxed);
                     connected
                 }))
             }

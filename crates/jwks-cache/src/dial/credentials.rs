@@ -11,6 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderValue, header};
 use jwks_cache_core::address::PrivateNetworks;
+use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 
 use super::caller::{Caller, Callers};
 use super::identity::{ClientPem, Identity};
@@ -29,6 +30,7 @@ pub(crate) struct Dial {
     settings: Arc<Transport>,
     pins: Pins,
     held: Mutex<Held>,
+    turn: Arc<Turns<()>>,
 }
 
 /// What the last exchange used.
@@ -68,7 +70,7 @@ pub(crate) struct Unready {
 
 impl Dial {
     pub(crate) fn new(settings: Arc<Transport>, pins: Pins) -> Self {
-        Self { settings, pins, held: Mutex::default() }
+        Self { settings, pins, ..Self::default() }
     }
 
     /// The settings of its own that a registration has over these; these themselves if it has none.
@@ -135,10 +137,17 @@ impl Dial {
         }
         // Whoever holds it is building what is wanted here, and that takes a while.
         let held = self.held.try_lock().ok()?;
-        self.present(&held).ok().flatten()
+        let present = self.present(&held).ok().flatten()?;
+        (present.home.is_built() && present.away.is_built()).then_some(present)
     }
 
-    /// Reads what has to be read, and builds what is not there yet. It blocks.
+    /// Waits until nobody else is at [`Dial::ready`] or [`Dial::headers`] with files: those waiting there would each
+    /// keep a thread.
+    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
+        self.turn.clone().lock_owned().await
+    }
+
+    /// Reads what has to be read, and builds what is not there yet. It blocks: see [`Dial::turn`].
     ///
     /// # Errors
     /// [`Unready`] for a file that has never been good, or a client that cannot be built.
@@ -157,7 +166,9 @@ impl Dial {
             if let (Some(own), Some(shared)) = (&mut held.ca.good, &home.identity.ca) {
                 own.clone_from(shared);
             }
-            home.pooled().map_err(|reason| Unready { setting: "tls", reason })?;
+        }
+        for caller in held.home.iter().chain(&held.away) {
+            caller.pooled().map_err(|reason| Unready { setting: "tls", reason })?;
         }
         self.present(held)?.ok_or_else(|| Unready { setting: "tls", reason: "no client".to_owned() })
     }

@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -15,9 +16,7 @@ use url::Url;
 use super::body::Body;
 use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, Sent, redirect};
 use crate::clock::Clock;
-use crate::dial::{
-    Caller, Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready,
-};
+use crate::dial::{Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready};
 
 /// How much of an error's body is shown, and how long it is waited for.
 const EXCERPT_BYTES: usize = 256;
@@ -97,8 +96,13 @@ impl HttpFetch {
                 if let Some(present) = dial.at_hand() {
                     return Ok(Ready::Ours(present));
                 }
+                let turn = dial.turn().await;
+                // Whoever had the turn before may have left everything there.
+                if let Some(present) = dial.at_hand() {
+                    return Ok(Ready::Ours(present));
+                }
                 let (dial, notes, callers) = (dial.clone(), notes.clone(), callers.clone());
-                blocking(move || dial.ready(&callers, &notes)).await.map(Ready::Ours)
+                blocking(turn, move || dial.ready(&callers, &notes)).await.map(Ready::Ours)
             }
             Whose::Given(client) => {
                 if let Some(setting) = dial.for_our_client_only() {
@@ -110,16 +114,24 @@ impl HttpFetch {
                 if let Some(sent) = dial.headers_at_hand() {
                     return Ok(Ready::Given(client.clone(), sent));
                 }
+                let turn = dial.turn().await;
                 let (dial, notes) = (dial.clone(), notes.clone());
-                blocking(move || dial.headers(&notes)).await.map(|sent| Ready::Given(client.clone(), sent))
+                let sent = blocking(turn, move || dial.headers(&notes)).await?;
+                Ok(Ready::Given(client.clone(), sent))
             }
         }
     }
 }
 
+/// Works where that may block. Nobody else's turn begins before it is done, even if nobody waits for it any more.
 async fn blocking<T: Send + 'static>(
+    turn: impl Send + 'static,
     work: impl FnOnce() -> std::result::Result<T, Unready> + Send + 'static,
 ) -> std::result::Result<T, NotFetched> {
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     let done = tokio::task::spawn_blocking(work).await;
     let done = done.map_err(|error| NotFetched::new("client", "the runtime is going away").because(error))?;
     done.map_err(|Unready { setting, reason }| NotFetched::new("client", format!("{setting}: {reason}")))
@@ -136,38 +148,48 @@ async fn send(
         Ready::Ours(present) => {
             let caller = if at_home { &present.home } else { &present.away };
             caller.check_literals(url).map_err(refused_address)?;
-            (client_of(caller, Caller::pooled)?, Some(caller), &present.sent)
+            (caller.pooled().map_err(not_built)?, Some(caller), &present.sent)
         }
         Ready::Given(client, sent) => (client.clone(), None, sent),
     };
-    let (mut answer, reused) = leave(request, ask(&client, sent, at_home, request, url)).await;
+    let established = again.map(|caller| caller.established()).unwrap_or_default();
+    let (mut answer, reused) = leave(request, &established, ask(&client, sent, at_home, request, url)).await;
     if let (Err(error), Some(caller)) = (&answer, again)
         && reused
         && is_lost(error)
     {
-        let fresh = client_of(caller, Caller::fresh)?;
-        (answer, _) = leave(request, ask(&fresh, sent, at_home, request, url)).await;
+        let fresh = caller.fresh().map_err(not_built)?;
+        (answer, _) = leave(request, &established, ask(&fresh, sent, at_home, request, url)).await;
     }
     answer.map_err(transport)
 }
 
-/// Sends `asking`, and counts it if it left. Says also whether an idle connection was used.
-async fn leave(request: &FetchRequest, asking: reqwest::RequestBuilder) -> (reqwest::Result<Response>, bool) {
+/// Sends `asking`, and counts it if it may have left. Says also whether an idle connection was used.
+async fn leave(
+    request: &FetchRequest,
+    established: &Arc<AtomicBool>,
+    asking: reqwest::RequestBuilder,
+) -> (reqwest::Result<Response>, bool) {
     struct Leaving<'a> {
         sent: &'a Sent,
         exchange: Exchange,
+        /// Whether the client has ever had a connection.
+        established: &'a AtomicBool,
         left: Option<bool>,
     }
     impl Drop for Leaving<'_> {
         fn drop(&mut self) {
-            // Given up while it connects, as at the attempt's deadline, it has not left.
-            if !self.left.unwrap_or(!self.exchange.is_connecting()) {
+            // Given up while it connects, as at the attempt's deadline, it has not left; unless a connection came free
+            // meanwhile, which nobody tells.
+            let may_have_left = || !self.exchange.is_connecting() || self.established.load(Relaxed);
+            if !self.left.unwrap_or_else(may_have_left) {
                 self.sent.one_less();
             }
         }
     }
     request.sent.one_more();
-    let mut leaving = Leaving { sent: &request.sent, exchange: Exchange::new(&request.notes), left: None };
+    let exchange = Exchange::new(&request.notes);
+    let mut leaving = Leaving { sent: &request.sent, exchange, established, left: None };
     let answer = leaving.exchange.watch(asking.send()).await;
     leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
     (answer, !leaving.exchange.opened_a_connection())
@@ -178,12 +200,8 @@ fn refused_address(refused: RefusedAddress) -> NotFetched {
     NotFetched { reason: NotFetched::ADDRESS, ..NotFetched::refused(refused.to_string()) }.because(refused)
 }
 
-fn client_of(
-    caller: &Caller,
-    which: fn(&Caller) -> std::result::Result<Client, String>,
-) -> std::result::Result<Client, NotFetched> {
-    which(caller)
-        .map_err(|reason| NotFetched::new("client", format!("the HTTP client could not be built: {reason}")))
+fn not_built(reason: String) -> NotFetched {
+    NotFetched::new("client", format!("the HTTP client could not be built: {reason}"))
 }
 
 impl Fetch for HttpFetch {
