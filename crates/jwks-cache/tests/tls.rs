@@ -9,13 +9,13 @@ use std::net::TcpListener;
 
 use jwks_cache::{
     CacheManager, Error, IdentityProviderRegistration, Material, PinMode, PrivateNetworks, Registry,
-    SpkiFingerprint, TlsVersion, What, certificate_path, fetch_once,
+    SpkiFingerprint, TlsSettings, TlsVersion, What, certificate_path, fetch_once,
 };
 use jwks_cache_testkit::tls::{Authority, TlsOrigin, TlsServer, hello_of_tls11};
 use jwks_cache_testkit::{ManualClock, Reply};
 use stage::secured::{Folder, HOST, Stage, client_certificate, keys, told};
 use stage::served::{JWKS, reason};
-use stage::{PROVIDER, TENANT, secs, soon};
+use stage::{PROVIDER, TENANT, millis, secs, soon};
 
 type Change = fn(&mut IdentityProviderRegistration);
 
@@ -123,6 +123,24 @@ async fn the_path_that_pins_are_checked_on_can_be_looked_at() {
     let plain = soon(certificate_path(&"http://127.0.0.1/".parse().unwrap(), &tls, secs(20))).await;
     assert!(matches!(plain, Err(Error::Security(_))));
     assert_eq!(stage.origin.total(), 0);
+}
+
+#[tokio::test]
+async fn looking_at_a_path_ends_in_time_however_busy_the_server_looks() {
+    let listener = TcpListener::bind((HOST, 0)).unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // The head of a record of 16 KiB, which comes byte by byte: no single read has to wait for long.
+        stream.write_all(&[22, 3, 3, 0x40, 0]).unwrap();
+        while stream.write_all(&[0]).is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let looked = soon(certificate_path(&url, &TlsSettings::default(), millis(500))).await;
+    assert!(matches!(looked, Err(Error::Cache(_))), "{looked:?}");
+    // The thread that looked has ended, too, and with it the connection.
+    served.join().unwrap();
 }
 
 #[tokio::test]

@@ -352,8 +352,8 @@ async fn requests_carry_exactly_these_headers() {
 
 #[tokio::test]
 async fn a_page_that_repeats_our_credentials_is_not_shown() {
-    let token = || Some(Material::inline("tok-Zq8"));
-    let rows: [(&str, fn(&str) -> String); 4] = [
+    type Page = fn(&str) -> String;
+    let rows: [(&str, Page); 4] = [
         ("authorization", |value| format!("<p>turned away: {value}</p>")),
         ("authorization", |value| format!("<p>turned away: {}", value.split_once(' ').unwrap().1)),
         ("x-api-key", |value| format!("{{\"error\":\"no such key: {value}\"}}")),
@@ -363,7 +363,7 @@ async fn a_page_that_repeats_our_credentials_is_not_shown() {
         let stage = Stage::new();
         let mut registration = stage.registration();
         registration.headers.insert("X-Api-Key".into(), "api Wv7 key".into());
-        registration.bearer_token = token();
+        registration.bearer_token = Some(Material::inline("tok-Zq8"));
         stage.register(registration).await;
         stage
             .origin
