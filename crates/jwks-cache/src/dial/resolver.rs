@@ -231,6 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "other threads alone wait for it")]
     async fn lookups_of_a_host_share_one_thread_and_all_together_have_few() {
         use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
         use std::sync::{Mutex, MutexGuard};
