@@ -113,7 +113,6 @@ impl Callers {
             reach: Arc::new(reach),
             machine: self.machine.clone(),
             clients: OnceLock::new(),
-            established: Arc::default(),
         });
         // A dead entry's identity goes with it.
         interned.callers.remove(&caller.identity);
@@ -147,8 +146,6 @@ pub(crate) struct Caller {
     reach: Arc<Reach>,
     machine: Arc<Machine>,
     clients: OnceLock<Clients>,
-    /// Whether there has ever been a connection.
-    established: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -181,11 +178,6 @@ impl Caller {
         self.clients.get().is_some()
     }
 
-    /// Tells, now and later, whether any connection has ever been made.
-    pub(crate) fn established(&self) -> Arc<AtomicBool> {
-        self.established.clone()
-    }
-
     fn clients(&self) -> Result<Clients, String> {
         if let Some(clients) = self.clients.get() {
             return Ok(clients.clone());
@@ -214,7 +206,7 @@ impl Caller {
             .pool_max_idle_per_host(idle_per_host)
             .pool_idle_timeout(IDLE_FOR)
             .dns_resolver(self.reach.clone())
-            .connector_layer(NoteConnections(self.established.clone()));
+            .connector_layer(NoteConnections);
         if let Some(proxy) = &of.proxy {
             // The error would show the URL, and so its credentials.
             let proxy = reqwest::Proxy::all(proxy.as_str()).map_err(|_| "the proxy's URL is none")?;
@@ -232,18 +224,15 @@ impl fmt::Debug for Caller {
 
 /// Notes that an exchange opened a connection, and lets the handshake know whose it is, in whatever task it ends.
 #[derive(Clone)]
-struct NoteConnections(Arc<AtomicBool>);
+struct NoteConnections;
 
 #[derive(Clone)]
-struct Noting<S> {
-    connector: S,
-    established: Arc<AtomicBool>,
-}
+struct Noting<S>(S);
 
 impl<S> Layer<S> for NoteConnections {
     type Service = Noting<S>;
     fn layer(&self, connector: S) -> Noting<S> {
-        Noting { connector, established: self.0.clone() }
+        Noting(connector)
     }
 }
 
@@ -257,11 +246,11 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.connector.poll_ready(context)
+        self.0.poll_ready(context)
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let (connecting, established) = (self.connector.call(request), self.established.clone());
+        let connecting = self.0.call(request);
         match EXCHANGE.try_with(Exchange::clone) {
             Ok(exchange) => {
                 exchange.opens.store(true, Relaxed);
@@ -270,7 +259,6 @@ where
                 Box::pin(EXCHANGE.scope(exchange, async move {
                     let connected = connecting.await;
                     there.store(connected.is_err(), Relaxed);
-                    established.fetch_or(connected.is_ok(), Relaxed);
                     connected
                 }))
             }

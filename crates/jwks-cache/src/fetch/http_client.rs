@@ -4,7 +4,6 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -152,44 +151,35 @@ async fn send(
         }
         Ready::Given(client, sent) => (client.clone(), None, sent),
     };
-    let established = again.map(|caller| caller.established()).unwrap_or_default();
-    let (mut answer, reused) = leave(request, &established, ask(&client, sent, at_home, request, url)).await;
+    let (mut answer, reused) = leave(request, ask(&client, sent, at_home, request, url)).await;
     if let (Err(error), Some(caller)) = (&answer, again)
         && reused
         && is_lost(error)
     {
         let fresh = caller.fresh().map_err(not_built)?;
-        (answer, _) = leave(request, &established, ask(&fresh, sent, at_home, request, url)).await;
+        (answer, _) = leave(request, ask(&fresh, sent, at_home, request, url)).await;
     }
     answer.map_err(transport)
 }
 
-/// Sends `asking`, and counts it if it may have left. Says also whether an idle connection was used.
-async fn leave(
-    request: &FetchRequest,
-    established: &Arc<AtomicBool>,
-    asking: reqwest::RequestBuilder,
-) -> (reqwest::Result<Response>, bool) {
+/// Sends `asking`, and counts it if it left. Says also whether an idle connection was used.
+async fn leave(request: &FetchRequest, asking: reqwest::RequestBuilder) -> (reqwest::Result<Response>, bool) {
     struct Leaving<'a> {
         sent: &'a Sent,
         exchange: Exchange,
-        /// Whether the client has ever had a connection.
-        established: &'a AtomicBool,
         left: Option<bool>,
     }
     impl Drop for Leaving<'_> {
         fn drop(&mut self) {
-            // Given up while it connects, as at the attempt's deadline, it has not left; unless a connection came free
-            // meanwhile, which nobody tells.
-            let may_have_left = || !self.exchange.is_connecting() || self.established.load(Relaxed);
-            if !self.left.unwrap_or_else(may_have_left) {
+            // Given up while it connects, as at the attempt's deadline, it has not left.
+            if !self.left.unwrap_or(!self.exchange.is_connecting()) {
                 self.sent.one_less();
             }
         }
     }
     request.sent.one_more();
     let exchange = Exchange::new(&request.notes);
-    let mut leaving = Leaving { sent: &request.sent, exchange, established, left: None };
+    let mut leaving = Leaving { sent: &request.sent, exchange, left: None };
     let answer = leaving.exchange.watch(asking.send()).await;
     leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
     (answer, !leaving.exchange.opened_a_connection())
