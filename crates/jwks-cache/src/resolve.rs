@@ -246,7 +246,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
     let mut waited = false;
     let patience = later(asked_at, view.policy.kid_miss_wait);
     // What the last wait brought, until the next.
-    let mut newest = Some(view.clone());
+    let mut newest = None;
     loop {
         let counters = &provider.counters;
         let flight = match provider.ask_for_kid(kid) {
@@ -285,7 +285,8 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
             Ok(Ended::ShutDown) | Err(_) => break,
         }
     }
-    let view = match newest.or_else(|| servable_now(provider)) {
+    // Another lookup's flight may have landed since this one looked, so what is held now answers.
+    let view = match newest.or_else(|| still_held(provider, &view)) {
         Some(view) => view,
         // Its keys ended during the wait: what is left of the deadline is for new ones.
         None => {
