@@ -12,8 +12,9 @@ use jwks_cache_core::{Dice, Moment};
 use tokio::runtime::Handle;
 
 use crate::clock::{Clock, SystemClock, seeded_dice};
+use crate::dial::{Resolver, SystemResolver};
 use crate::events::Events;
-use crate::fetch::{Fetch, HttpFetch, Identity};
+use crate::fetch::{Fetch, HttpFetch};
 use crate::gate::Gate;
 use crate::schedule::Schedule;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -40,6 +41,7 @@ pub(crate) struct EngineParts {
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) fetch: Option<Arc<dyn Fetch>>,
     pub(crate) client: Option<reqwest::Client>,
+    pub(crate) resolver: Option<Arc<dyn Resolver>>,
     pub(crate) limits: Limits,
     pub(crate) seed: Option<u64>,
 }
@@ -54,8 +56,15 @@ struct Sets {
 impl Engine {
     pub(crate) fn new(parts: EngineParts) -> Arc<Self> {
         let clock = parts.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let identity = parts.client.map_or_else(Identity::default, Identity::Given);
-        let fetch = parts.fetch.unwrap_or_else(|| Arc::new(HttpFetch::new(identity, clock.clone())));
+        let fetch = parts.fetch.unwrap_or_else(|| {
+            Arc::new(match parts.client {
+                Some(client) => HttpFetch::with_client(client, clock.clone()),
+                None => {
+                    let resolver = parts.resolver.unwrap_or_else(|| Arc::new(SystemResolver));
+                    HttpFetch::new(resolver, clock.clone())
+                }
+            })
+        });
         Arc::new(Self {
             clock,
             gate: Gate::new(parts.limits),

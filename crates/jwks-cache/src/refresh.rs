@@ -19,10 +19,11 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use self::flight::Crew;
+use crate::dial::{Dial, Notes, Pins};
 use crate::engine::Engine;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
-use crate::fetch::{FetchRequest, NotFetched};
+use crate::fetch::{Fetch, FetchRequest, NotFetched};
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
@@ -84,8 +85,8 @@ pub(crate) struct Source {
     pub(crate) registration: Arc<IdentityProviderRegistration>,
     /// The registry's own list; it applies besides the registration's.
     pub(crate) registry_domains: Arc<Vec<String>>,
-    /// The client was handed in: its TLS is not ours, so pins cannot be enforced.
-    pub(crate) given_client: bool,
+    /// How it is dialled, by the registration and, where that says nothing, by the registry.
+    pub(crate) dial: Arc<Dial>,
 }
 
 /// The answer to somebody who wants keys.
@@ -151,6 +152,12 @@ impl Provider {
     /// Flights that failed in a row.
     pub(crate) fn failures(&self) -> u32 {
         lock(&self.owner).lifecycle.failures()
+    }
+
+    /// Whether the fetcher at hand enforces the pins that are set.
+    pub(crate) fn pins_are_enforceable(&self) -> Result<()> {
+        let source = lock(&self.owner).source.clone();
+        source.enforceable_by(&*self.engine.fetch).map_err(|refused| Error::Security(refused.message))
     }
 
     pub(crate) fn not_registered(&self) -> Error {
@@ -265,6 +272,7 @@ impl Provider {
         let policy = self.engine.policy(new.policy());
         let keeps_keys = old.jwks_url == new.jwks_url
             && !old.is_tightened_by(new)
+            && !owner.source.dial.is_tightened_by(&source.dial)
             && (owner.source.registry_domains == source.registry_domains);
         if keeps_keys {
             let rules = policy.key_rules();
@@ -438,6 +446,17 @@ impl Provider {
 }
 
 impl Source {
+    pub(crate) fn new(
+        mut registration: IdentityProviderRegistration,
+        registry_domains: Arc<Vec<String>>,
+        defaults: &Arc<Dial>,
+    ) -> Self {
+        registration.normalize_allowed_domains();
+        let pins = Pins::new(&registration.pinned_spki, registration.pin_mode);
+        let dial = defaults.under(registration.transport(), pins);
+        Self { registration: Arc::new(registration), registry_domains, dial }
+    }
+
     fn request(&self, validators: &Validators, bypass_caches: bool) -> FetchRequest {
         let of = &self.registration;
         FetchRequest {
@@ -450,16 +469,18 @@ impl Source {
             max_redirects: of.max_redirects,
             max_response_bytes: of.max_response_bytes,
             sent: Default::default(),
+            dial: self.dial.clone(),
+            notes: Notes::default(),
         }
     }
 
-    /// Pins that cannot be enforced refuse every exchange.
-    fn refuse_pins(&self) -> std::result::Result<(), NotFetched> {
-        if self.registration.pinned_spki.is_empty() {
+    /// Pins that `fetch` cannot enforce refuse every exchange.
+    fn enforceable_by(&self, fetch: &dyn Fetch) -> std::result::Result<(), NotFetched> {
+        if !self.dial.has_pins() || fetch.enforces_pins() {
             return Ok(());
         }
-        let why = if self.given_client { "a client that was handed in" } else { "this version" };
-        Err(NotFetched::refused(format!("pinned_spki is set, but {why} cannot enforce pins")))
+        let why = "pinned_spki is set, but a client or fetcher that was handed in cannot be held to it";
+        Err(NotFetched::refused(format!("{why}; remove the pins, or let the cache make its own client")))
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {

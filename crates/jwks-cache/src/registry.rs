@@ -12,6 +12,7 @@ use tokio::time::timeout_at;
 
 use crate::builder::RegistryBuilder;
 use crate::clock::{later, socket_now};
+use crate::dial::Dial;
 use crate::engine::{Engine, EngineParts};
 use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
@@ -55,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) refresh_early: Duration,
     pub(crate) stale_while_error: Duration,
     pub(crate) allowed_domains: Arc<Vec<String>>,
+    /// How providers are dialled whose registrations say nothing else.
+    pub(crate) dial: Arc<Dial>,
 }
 
 impl Default for Settings {
@@ -64,6 +67,7 @@ impl Default for Settings {
             refresh_early: DEFAULT_REFRESH_EARLY,
             stale_while_error: DEFAULT_STALE_WHILE_ERROR,
             allowed_domains: Arc::default(),
+            dial: Arc::default(),
         }
     }
 }
@@ -403,14 +407,14 @@ impl Settings {
             registration.stale_while_error = self.stale_while_error;
         }
         registration.validate()?;
-        registration.normalize_allowed_domains();
         let host = registration.jwks_url.host_str().unwrap_or_default();
         enforce_host(host, &self.allowed_domains, "the registry's")?;
-        Ok(Source {
-            registration: Arc::new(registration),
-            registry_domains: self.allowed_domains.clone(),
-            given_client: false,
-        })
+        // The registration's own are sound; the registry's have not been looked at.
+        self.dial.check()?;
+        let source = Source::new(registration, self.allowed_domains.clone(), &self.dial);
+        // One sets a proxy, maybe, and the other an address policy.
+        source.dial.check_proxy()?;
+        Ok(source)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Marked secrets go in wherever an origin can put them, and come out nowhere.
+//! Marked secrets go in wherever an origin or a registration can put them, and come out nowhere.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod stage;
@@ -7,10 +7,14 @@ use std::fmt::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jwks_cache::{Algorithm, CacheManager, Subscription};
+use jwks_cache::{
+    Algorithm, CacheManager, ClientCertificate, IdentityProviderRegistration, Material, Subscription,
+};
+use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{Origin, Reply};
 use serde_json::{Value, json};
 use stage::record::Records;
+use stage::secured::Folder;
 use stage::served::{HELD, JWKS, Stage, jwk, registration, set, whole_text};
 use stage::soon;
 
@@ -228,6 +232,114 @@ async fn a_snapshot_holds_no_private_key_and_a_refused_one_tells_none() {
         check("refused snapshot", &whole_text(&error.unwrap_err()));
     }
     check("log", &records.text());
+}
+
+/// A registration with a secret in each setting that may hold one.
+fn with_secrets(stage: &Stage, authority: &Authority) -> IdentityProviderRegistration {
+    let mut it = stage.registration();
+    it.headers.insert("X-Api-Key".into(), marked("header").into());
+    it.bearer_token = Some(Material::inline(marked("token")));
+    let certificate = authority.client("us");
+    // Outside of the armour anything may stand (RFC 7468 §2).
+    let key = format!("{}\n{}", marked("key"), certificate.key_pem());
+    let chain = Material::inline(certificate.chain_pem());
+    it.tls.client_certificate = Some(ClientCertificate { chain, key: Material::inline(key) });
+    it.tls.ca = Some(Material::inline(format!("{}\n{}", marked("ca"), authority.pem())));
+    it
+}
+
+#[tokio::test]
+async fn what_we_authenticate_by_comes_out_nowhere() {
+    let (records, _listening) = Records::listen();
+    let authority = Authority::new("ours");
+    let elsewhere = Origin::start();
+    elsewhere.set("/there", Reply::status(403));
+    let rows = [
+        ("accepted", Reply::json(set(&["sound"]))),
+        ("refused", Reply::status(401)),
+        ("sent elsewhere", Reply::redirect(302, elsewhere.url("/there"))),
+        ("not HTTP", Reply::raw("nonsense\r\n\r\n")),
+    ];
+    for proxied in [false, true] {
+        for (what, reply) in &rows {
+            let stage = stage().await;
+            let mut events = stage.registry.subscribe();
+            stage.origin.set(JWKS, reply.clone());
+            let mut registration = with_secrets(&stage, &authority);
+            registration.allowed_domains = vec!["127.0.0.1".into()];
+            if proxied {
+                // Nobody listens there.
+                let proxy = format!("http://{MARK}:{MARK}@127.0.0.1:9");
+                registration.proxy = Some(proxy.parse().unwrap());
+            }
+            check(what, &format!("{registration:?}{registration:#?}"));
+            stage.register(registration).await;
+            let outcome = stage.refresh().await;
+            assert_eq!(outcome.is_ok(), !proxied && *what == "accepted", "{what}");
+            if let Err(error) = outcome {
+                check(what, &whole_text(&error));
+            }
+            check(what, &everything_shown(&stage, &records, &mut events).await);
+            if !proxied {
+                let asked = &stage.origin.requests(JWKS)[0];
+                assert_eq!(asked.header("authorization"), Some(&*format!("Bearer {}", marked("token"))));
+            }
+        }
+    }
+    let builder = jwks_cache::Registry::builder()
+        .header("X-Api-Key", marked("header"))
+        .bearer_token(Material::inline(marked("token")))
+        .proxy(format!("http://{MARK}:{MARK}@127.0.0.1:9").parse().unwrap());
+    check("builder", &format!("{builder:?}"));
+    check("registry", &format!("{:?}", builder.build()));
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_used_is_not_quoted() {
+    let (records, _listening) = Records::listen();
+    let folder = Folder::new();
+    let authority = Authority::new("ours");
+    let broken = [
+        format!("{MARK} {MARK}"),
+        format!("-----BEGIN CERTIFICATE-----\n{MARK}\n-----END CERTIFICATE-----\n"),
+        format!("-----BEGIN PRIVATE KEY-----\n{MARK}\n-----END PRIVATE KEY-----\n"),
+        format!("-----BEGIN PRIVATE KEY-----\n{MARK}"),
+    ];
+    for (n, text) in broken.iter().enumerate() {
+        for (setting, inline) in (0..4).flat_map(|setting| [(setting, false), (setting, true)]) {
+            let stage = stage().await;
+            let mut events = stage.registry.subscribe();
+            let of = if inline { Material::inline(text.clone()) } else { folder.write("broken", text) };
+            let mut registration = stage.registration();
+            let sound = stage::secured::client_certificate(&authority.client("us"));
+            match setting {
+                0 => registration.bearer_token = Some(of),
+                1 => registration.tls.ca = Some(of),
+                2 => registration.tls.client_certificate = Some(ClientCertificate { chain: of, ..sound }),
+                _ => registration.tls.client_certificate = Some(ClientCertificate { key: of, ..sound }),
+            }
+            if inline {
+                let error = stage.registry.register(registration).await.unwrap_err();
+                check("refused", &whole_text(&error));
+                continue;
+            }
+            stage.register(registration).await;
+            let error = stage.refresh().await.unwrap_err();
+            assert!(error.to_string().contains("broken"), "row {n}, setting {setting}: {error}");
+            check("file", &whole_text(&error));
+            check("file", &everything_shown(&stage, &records, &mut events).await);
+        }
+    }
+}
+
+#[test]
+fn debug_of_a_registration_names_every_field() {
+    let registration = registration("https://id.example.com/jwks?key=SeCrEtMaRk");
+    let shown = format!("{registration:?}");
+    for (name, _) in serde_json::to_value(&registration).unwrap().as_object().unwrap() {
+        assert!(shown.contains(&format!("{name}: ")), "{name}");
+    }
+    check("query", &shown);
 }
 
 #[tokio::test]

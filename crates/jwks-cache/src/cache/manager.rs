@@ -43,20 +43,17 @@ impl CacheManager {
     /// A cache that uses your client. Give it `redirect::Policy::none()`: an answer from another URL
     /// than the one asked is refused. Its TLS, addresses and decompression are yours; deadlines and
     /// sizes stay ours. The `reqwest` that this crate re-exports brings no TLS backend of its own: install
-    /// a default `rustls` crypto provider before you build a client from it. A registration that is not valid is refused at its first use, and one with
-    /// pins at its first fetch.
+    /// a default `rustls` crypto provider before you build a client from it. A registration that is not valid is refused at its first use, and one that sets
+    /// `pinned_spki`, `tls`, `proxy`, `connect_timeout` or `private_networks` at its first fetch: your client cannot be held to them.
     #[must_use]
     pub fn with_client(registration: IdentityProviderRegistration, client: reqwest::Client) -> Self {
         Self::build(registration, Some(client))
     }
 
-    fn build(mut registration: IdentityProviderRegistration, client: Option<reqwest::Client>) -> Self {
+    fn build(registration: IdentityProviderRegistration, client: Option<reqwest::Client>) -> Self {
         let invalid = registration.validate().is_err();
-        registration.normalize_allowed_domains();
-        let given_client = client.is_some();
         let engine = Engine::new(EngineParts { client, ..EngineParts::default() });
-        let registration = Arc::new(registration);
-        let source = Source { registration, registry_domains: Arc::default(), given_client };
+        let source = Source::new(registration, Arc::default(), &Arc::default());
         Self(Arc::new(Inner { provider: Provider::new(engine, source), invalid }))
     }
 
@@ -166,7 +163,12 @@ impl CacheManager {
     }
 
     fn valid(&self) -> Result<()> {
-        if self.0.invalid { self.0.provider.registration().validate() } else { Ok(()) }
+        if !self.0.invalid {
+            return Ok(());
+        }
+        // Pins come first: whatever else is wrong, this client cannot be held to them.
+        self.0.provider.pins_are_enforceable()?;
+        self.0.provider.registration().validate()
     }
 }
 
