@@ -25,6 +25,10 @@ const MATERIALS: [&str; 3] = [
 ];
 /// Longer kids set a key aside.
 const LONGEST: usize = 1024;
+/// What people see of a kid is cut.
+const SHORT: usize = 2_048;
+/// An event has published kids whole; escaped, a byte is at most so many.
+const ESCAPED: usize = 6;
 
 fuzz_target!(|text: &str| {
     let kids: Vec<&str> = text.split('\n').collect();
@@ -104,8 +108,15 @@ async fn in_a_registry(document: String, kids: &[&str]) {
         let denied = asked(&registry, kid).await;
         assert!(!matches!(denied, Ok(()) | Err(KeyError::UnknownKid)), "{kid:?} is denied: {denied:?}");
         let status = registry.provider_status("acme", "main").await.expect("it is registered");
-        status.keys.iter().for_each(|key| key.kid.iter().for_each(|kid| jwks_cache_fuzz::is_shown(kid)));
-        status.denied.iter().chain(&status.last_error).for_each(|text| jwks_cache_fuzz::is_shown(text));
+        status
+            .keys
+            .iter()
+            .for_each(|key| key.kid.iter().for_each(|kid| jwks_cache_fuzz::is_shown(kid, SHORT)));
+        status
+            .denied
+            .iter()
+            .chain(&status.last_error)
+            .for_each(|text| jwks_cache_fuzz::is_shown(text, SHORT));
         assert!(registry.allow_key("acme", "main", kid).await.expect("it is registered"));
         assert_eq!(asked(&registry, kid).await, held);
     }
@@ -113,7 +124,9 @@ async fn in_a_registry(document: String, kids: &[&str]) {
         match event.what {
             // What the operator gave, as given.
             What::KeyDenied { id } | What::KeyAllowed { id } => assert!(kids.contains(&&*id)),
-            other => jwks_cache_fuzz::is_shown(&format!("{other:?}")),
+            other => {
+                jwks_cache_fuzz::is_shown(&format!("{other:?}"), SHORT + MATERIALS.len() * ESCAPED * LONGEST)
+            }
         }
     }
 }
@@ -122,12 +135,12 @@ async fn in_a_registry(document: String, kids: &[&str]) {
 async fn asked(registry: &Registry, kid: &str) -> Result<(), KeyError> {
     match registry.resolve("acme", "main", Some(kid)).await {
         Ok(_) => {}
-        Err(error) => jwks_cache_fuzz::is_shown(&format!("{error} {error:?}")),
+        Err(error) => jwks_cache_fuzz::is_shown(&format!("{error} {error:?}"), SHORT),
     }
     match registry.key("acme", "main", Some(kid), Algorithm::EdDSA).await {
         Ok(_) => Ok(()),
         Err(error) => {
-            jwks_cache_fuzz::is_shown(&format!("{error} {error:?}"));
+            jwks_cache_fuzz::is_shown(&format!("{error} {error:?}"), SHORT);
             match error {
                 Error::Key(why) => Err(why),
                 // The document was refused.

@@ -79,8 +79,8 @@ impl RegistryBuilder {
         self
     }
 
-    /// [`tls`](crate::IdentityProviderRegistration::tls) of registrations that leave a part of it at its default; `ca` and
-    /// `replace_roots` are one part.
+    /// [`tls`](crate::IdentityProviderRegistration::tls) of registrations that leave a part of it at its default. Where
+    /// `replace_roots` is set here, a registration's own `ca` stands alone too.
     #[must_use]
     pub fn tls(mut self, tls: TlsSettings) -> Self {
         self.transport.tls = tls;
@@ -125,12 +125,22 @@ impl RegistryBuilder {
         self
     }
 
-    /// Where providers may be whose registration leaves
-    /// [`private_networks`](crate::IdentityProviderRegistration::private_networks) at `Allow`. Default `Allow`. A
-    /// registration cannot lift a `Deny` by saying `Allow`, but by naming exceptions.
+    /// Where providers may be. Default `Allow`, which leaves it to each registration's
+    /// [`private_networks`](crate::IdentityProviderRegistration::private_networks). Beside `Deny` or `DenyExcept`
+    /// both have to pass: a registration can only tighten them.
     #[must_use]
     pub fn private_networks(mut self, policy: PrivateNetworks) -> Self {
-        self.transport.private_networks = policy;
+        self.transport.private_networks = policy.into();
+        self
+    }
+
+    /// Whether registrations may name files of this machine ([`Material::File`]) and a `proxy`. Default true, for a
+    /// registry whose registrations its owner writes. Set it to `false` **where tenants write them**: any file that
+    /// this process can read could be sent to their URL as a token, and their proxy dials for us. What is set here on the
+    /// builder may name both all the same.
+    #[must_use]
+    pub fn local_files(mut self, allowed: bool) -> Self {
+        self.settings.local_files = allowed;
         self
     }
 
@@ -156,7 +166,10 @@ impl RegistryBuilder {
         self
     }
 
-    /// What makes exchanges. Default HTTP; a simulation hands in its own.
+    /// What makes exchanges. Default HTTP; a simulation hands in its own. It is told neither how to dial nor what to
+    /// send along, so where a registration or this builder sets `headers`, `bearer_token`, `user_agent` or,
+    /// unless [`Fetch::enforces_pins`], `pinned_spki`, `tls`, `proxy`, `connect_timeout` or `private_networks`, nothing is
+    /// fetched: [`Error::Security`](crate::Error::Security) names the setting.
     #[must_use]
     pub fn fetcher(mut self, fetch: Arc<dyn Fetch>) -> Self {
         self.parts.fetch = Some(fetch);

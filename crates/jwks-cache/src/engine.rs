@@ -26,6 +26,8 @@ pub(crate) struct Engine {
     pub(crate) gate: Arc<Gate>,
     pub(crate) schedule: Schedule,
     pub(crate) fetch: Arc<dyn Fetch>,
+    /// Whether it was handed in, and so knows nothing of what is dialled and sent along.
+    pub(crate) fetch_is_given: bool,
     pub(crate) events: Events,
     /// The place of the last draw on a circle.
     draw: AtomicU64,
@@ -56,6 +58,7 @@ struct Sets {
 impl Engine {
     pub(crate) fn new(parts: EngineParts) -> Arc<Self> {
         let clock = parts.clock.unwrap_or_else(|| Arc::new(SystemClock));
+        let fetch_is_given = parts.fetch.is_some();
         let fetch = parts.fetch.unwrap_or_else(|| {
             Arc::new(match parts.client {
                 Some(client) => HttpFetch::with_client(client, clock.clone()),
@@ -70,6 +73,7 @@ impl Engine {
             gate: Gate::new(parts.limits),
             schedule: Schedule::default(),
             fetch,
+            fetch_is_given,
             events: Events::default(),
             draw: AtomicU64::new(seeded_dice(parts.seed).u64(..)),
             sets: Mutex::default(),

@@ -37,7 +37,8 @@ pub trait Fetch: fmt::Debug + Send + Sync + 'static {
     /// runtime's workers, when its first provider is registered. Default: nothing.
     fn prepare(&self) {}
 
-    /// Whether `pinned_spki` is enforced. Where it is not, a registration with pins fails before it is fetched.
+    /// Whether `pinned_spki` and the other settings of a client (`tls`, `proxy`, `connect_timeout`,
+    /// `private_networks`) are enforced. Where they are not, a registration that sets one fails before it is fetched.
     /// Default false.
     fn enforces_pins(&self) -> bool {
         false

@@ -23,7 +23,7 @@ use crate::dial::{Dial, Notes, Pins};
 use crate::engine::Engine;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
-use crate::fetch::{Fetch, FetchRequest, NotFetched};
+use crate::fetch::{FetchRequest, NotFetched};
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
@@ -157,7 +157,7 @@ impl Provider {
     /// Whether the fetcher at hand enforces the pins that are set.
     pub(crate) fn pins_are_enforceable(&self) -> Result<()> {
         let source = lock(&self.owner).source.clone();
-        source.enforceable_by(&*self.engine.fetch).map_err(|refused| Error::Security(refused.message))
+        source.enforceable_by(&self.engine).map_err(|refused| Error::Security(refused.message))
     }
 
     pub(crate) fn not_registered(&self) -> Error {
@@ -474,13 +474,18 @@ impl Source {
         }
     }
 
-    /// Pins that `fetch` cannot enforce refuse every exchange.
-    fn enforceable_by(&self, fetch: &dyn Fetch) -> std::result::Result<(), NotFetched> {
-        if !self.dial.has_pins() || fetch.enforces_pins() {
-            return Ok(());
-        }
-        let why = "pinned_spki is set, but a client or fetcher that was handed in cannot be held to it";
-        Err(NotFetched::refused(format!("{why}; remove the pins, or let the cache make its own client")))
+    /// Settings that what makes the exchanges cannot be held to refuse each of them.
+    fn enforceable_by(&self, engine: &Engine) -> std::result::Result<(), NotFetched> {
+        let ours = if engine.fetch.enforces_pins() { None } else { self.dial.for_our_client_only() };
+        let ours = ours.or_else(|| {
+            let of = || self.dial.for_our_requests_only();
+            engine.fetch_is_given.then(of).flatten()
+        });
+        let Some(setting) = ours else { return Ok(()) };
+        Err(NotFetched::refused(format!(
+            "{setting} is set, but a client or fetcher that was handed in cannot be held to it; remove it, or let the \
+             cache make its own client"
+        )))
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::clock::seeded_dice;
-use crate::dial::{Material, PinMode, Secret, TlsSettings, Transport};
+use crate::dial::{Material, PinMode, Secret, TlsSettings, Transport, unquoted};
 use crate::duration_text;
 use crate::error::{Error, Result, redacted};
 use crate::security::{SpkiFingerprint, enforce_https};
@@ -41,6 +41,7 @@ pub struct IdentityProviderRegistration {
     /// The provider within the tenant: 1–64 ASCII letters, digits, `-`, `_`.
     pub provider_id: String,
     /// Where the JWKS is published. Has a host, no credentials, no fragment.
+    #[serde(deserialize_with = "unquoted::jwks_url")]
     pub jwks_url: Url,
     /// Whether only https will do. Default true. An https URL is never downgraded by a redirect,
     /// whatever this says.
@@ -129,25 +130,25 @@ pub struct IdentityProviderRegistration {
     pub tls: TlsSettings,
     /// Headers of each request to the registered origin; a redirect to another gets none. Default empty: the
     /// registry's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unquoted::headers")]
     pub headers: BTreeMap<String, Secret>,
     /// A token sent as `Authorization: Bearer` (RFC 6750 §2.1), to the registered origin alone. It is readable by
     /// whoever is on the way where the URL is plain http. Default none: the registry's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unquoted::bearer_token")]
     pub bearer_token: Option<Material>,
     /// The `User-Agent`. Default `jwks-cache/` and the version, or the registry's.
     #[serde(default)]
     pub user_agent: Option<String>,
     /// A proxy, as in `http://user:password@proxy.example:3128`; https goes through it in a tunnel. Default none, or
     /// the registry's. Environment variables name none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unquoted::proxy")]
     pub proxy: Option<Url>,
     /// The longest that connecting may take, TLS included; more than 0. Default 2 s, or the registry's.
     #[serde(with = "duration_text::option", default)]
     pub connect_timeout: Option<Duration>,
     /// Where the host may be, at every hop and each time it is dialled: `Allow`, `Deny` private addresses, or
-    /// `DenyExcept` some. Default [`PrivateNetworks::Allow`], or the registry's. Not to be set beside `proxy`, which
-    /// chooses addresses itself.
+    /// `DenyExcept` some. Default [`PrivateNetworks::Allow`]. The registry's policy has to pass too, where it is not
+    /// `Allow`. Not to be set beside `proxy`, which chooses addresses itself.
     #[serde(default)]
     pub private_networks: PrivateNetworks,
     /// A random part taken off the refresh time, at most a tenth of the lifetime. Default 5 s.
@@ -241,6 +242,35 @@ impl IdentityProviderRegistration {
         self.transport().check()
     }
 
+    /// Refuses what reaches into this machine or its network: files, and a proxy.
+    ///
+    /// # Errors
+    /// [`Error::Security`] names the first field that does.
+    pub(crate) fn refuse_local_files(&self) -> Result<()> {
+        let refuse = |field: &str, what: &str, remedy: &str| {
+            Err(Error::Security(format!(
+                "{field} names {what}, which this registry's registrations may not; {remedy}, or build the registry with \
+                 local_files(true) where its owner writes them"
+            )))
+        };
+        let certificate = self.tls.client_certificate.as_ref();
+        let materials = [
+            ("tls.ca", self.tls.ca.as_ref()),
+            ("tls.client_certificate.chain", certificate.map(|of| &of.chain)),
+            ("tls.client_certificate.key", certificate.map(|of| &of.key)),
+            ("bearer_token", self.bearer_token.as_ref()),
+        ];
+        for (field, material) in materials {
+            if let Some(Material::File(_)) = material {
+                return refuse(field, "a file", "give the text itself (inline)");
+            }
+        }
+        if self.proxy.is_some() {
+            return refuse("proxy", "a proxy", "remove it");
+        }
+        Ok(())
+    }
+
     /// The settings about dialling.
     pub(crate) fn transport(&self) -> Transport {
         Transport {
@@ -250,7 +280,7 @@ impl IdentityProviderRegistration {
             user_agent: self.user_agent.clone(),
             proxy: self.proxy.clone(),
             connect_timeout: self.connect_timeout,
-            private_networks: self.private_networks.clone(),
+            private_networks: self.private_networks.clone().into(),
         }
     }
 

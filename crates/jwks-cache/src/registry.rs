@@ -56,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) refresh_early: Duration,
     pub(crate) stale_while_error: Duration,
     pub(crate) allowed_domains: Arc<Vec<String>>,
+    /// Whether registrations may name files and proxies.
+    pub(crate) local_files: bool,
     /// How providers are dialled whose registrations say nothing else.
     pub(crate) dial: Arc<Dial>,
 }
@@ -67,6 +69,7 @@ impl Default for Settings {
             refresh_early: DEFAULT_REFRESH_EARLY,
             stale_while_error: DEFAULT_STALE_WHILE_ERROR,
             allowed_domains: Arc::default(),
+            local_files: true,
             dial: Arc::default(),
         }
     }
@@ -163,8 +166,8 @@ impl Registry {
     /// another or the new registration trusts less. A running flight of the old registration ends.
     ///
     /// # Errors
-    /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme
-    /// or a host that the registry refuses. Nothing held is lost by either.
+    /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme,
+    /// a host, a file or a proxy that the registry refuses. Nothing held is lost by either.
     pub async fn register(&self, registration: IdentityProviderRegistration) -> Result<()> {
         self.enlist(registration)?;
         self.0.engine.prepare().await;
@@ -405,6 +408,9 @@ impl Settings {
         }
         if registration.stale_while_error == DEFAULT_STALE_WHILE_ERROR {
             registration.stale_while_error = self.stale_while_error;
+        }
+        if !self.local_files {
+            registration.refuse_local_files()?;
         }
         registration.validate()?;
         let host = registration.jwks_url.host_str().unwrap_or_default();

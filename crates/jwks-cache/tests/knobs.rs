@@ -447,6 +447,8 @@ fn knob_tls_replace_roots() {
     let Ok(url) = std::env::var(ROLE) else {
         let stage = secured::Stage::new();
         let (folder, other) = (secured::Folder::new(), Authority::new("of no use"));
+        // The environment's proxy, which is not to be asked.
+        let nobody = Origin::start();
         folder.write("machine.pem", &stage.root.pem());
         folder.write("other.pem", &other.pem());
         let ran = std::process::Command::new(std::env::current_exe().unwrap())
@@ -454,12 +456,18 @@ fn knob_tls_replace_roots() {
             .env(ROLE, stage.origin.url("/jwks").as_str())
             .env("SSL_CERT_FILE", folder.path("machine.pem"))
             .env_remove("SSL_CERT_DIR")
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .envs(
+                ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
+                    .map(|name| (name, nobody.url("/").to_string())),
+            )
             .env("JWKS_CACHE_TEST_CA", folder.path("other.pem"))
             .env("JWKS_CACHE_TEST_PIN", format!("{:?}", stage.root.pin()))
             .output()
             .unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
-        assert_eq!(stage.origin.total(), 3);
+        assert_eq!((stage.origin.total(), nobody.connections()), (3, 0));
         return;
     };
     let ca = Material::file(std::env::var("JWKS_CACHE_TEST_CA").unwrap());
@@ -476,7 +484,15 @@ fn knob_tls_replace_roots() {
         fetch(Some(ca.clone()), false, &[]).await.unwrap();
         assert_eq!(fetch_reason(fetch(Some(ca.clone()), true, &[]).await), "tls");
         // Pins are checked on paths to the machine's roots too.
-        fetch(Some(ca), false, &[pin]).await.unwrap();
+        fetch(Some(ca.clone()), false, &[pin]).await.unwrap();
+        // Where a registry has replaced them, a registration's own CA does not bring them back.
+        let mut tls = jwks_cache::TlsSettings::default();
+        (tls.ca, tls.replace_roots) = (Some(ca.clone()), true);
+        let registry = Registry::builder().tls(tls).build();
+        let mut registration = IdentityProviderRegistration::new(TENANT, PROVIDER, &url).unwrap();
+        registration.tls.ca = Some(ca);
+        registry.register(registration).await.unwrap();
+        assert_eq!(fetch_reason(soon(registry.resolve(TENANT, PROVIDER, None)).await), "tls");
     });
 }
 
@@ -581,10 +597,19 @@ async fn knob_private_networks() {
         }
     }
 
-    // The registry's counts where the registration allows; and exceptions are the registration's to name.
+    // The registry's has to pass too: a registration can only tighten it.
     let idp = IdentityProvider::start();
-    for (policy, dialled) in [(Allow, false), (except("127.0.0.1"), true)] {
-        let registry = Registry::builder().require_https(false).private_networks(Deny).build();
+    let everything = DenyExcept(["0.0.0.0/0", "127.0.0.1", "169.254.169.254"].map(str::to_owned).to_vec());
+    for (registrys, policy, dialled) in [
+        (Deny, Allow, false),
+        (Deny, except("127.0.0.1"), false),
+        (Deny, everything.clone(), false),
+        (except("127.0.0.0/8"), Allow, true),
+        (except("127.0.0.0/8"), everything.clone(), true),
+        (except("127.0.0.0/8"), Deny, false),
+        (except("10.0.0.0/8"), everything, false),
+    ] {
+        let registry = Registry::builder().require_https(false).private_networks(registrys).build();
         let mut registration = registration(idp.jwks_url());
         registration.private_networks = policy;
         registry.register(registration).await.unwrap();
@@ -623,6 +648,79 @@ async fn knob_private_networks() {
     let mut unclear = registration("https://id.example.com/jwks.json");
     unclear.private_networks = except("10.0.0.1/8");
     is_validation(unclear.validate(), "private_networks");
+}
+
+#[tokio::test]
+async fn knob_local_files() {
+    fn file() -> Material {
+        Material::file("/no/such/file")
+    }
+    fn both(chain: Material, key: Material) -> Option<jwks_cache::ClientCertificate> {
+        Some(jwks_cache::ClientCertificate { chain, key })
+    }
+    let plain =
+        || IdentityProviderRegistration::new(TENANT, PROVIDER, "https://id.example.com/jwks.json").unwrap();
+    let fields: [(&str, Change); 5] = [
+        ("tls.ca", |it| it.tls.ca = Some(file())),
+        ("chain", |it| it.tls.client_certificate = both(file(), Material::inline("key"))),
+        ("key", |it| it.tls.client_certificate = both(Material::inline("chain"), file())),
+        ("bearer_token", |it| it.bearer_token = Some(file())),
+        ("proxy", |it| it.proxy = Some("http://proxy.example:3128".parse().unwrap())),
+    ];
+    let refusing = || Registry::builder().local_files(false);
+    for (field, change) in fields {
+        let mut registration = plain();
+        change(&mut registration);
+        Registry::new().register(registration.clone()).await.unwrap();
+        Registry::builder().local_files(true).build().register(registration.clone()).await.unwrap();
+        let why = is_security(refusing().build().register(registration).await);
+        assert!(why.contains(field) && why.contains("local_files(true)"), "{field}: {why}");
+    }
+    // Texts are the tenant's own, and what the owner sets on the builder is the owner's.
+    let mut own = plain();
+    own.bearer_token = Some(Material::inline("token"));
+    refusing().build().register(own).await.unwrap();
+    let proxied = refusing().bearer_token(file()).proxy("http://proxy.example:3128".parse().unwrap()).build();
+    proxied.register(plain()).await.unwrap();
+}
+
+/// A fetcher as a user hands it in.
+#[derive(Debug)]
+struct Handed;
+
+impl jwks_cache::Fetch for Handed {
+    fn fetch<'a>(&'a self, _: &'a jwks_cache::FetchRequest) -> jwks_cache::Fetching<'a> {
+        Box::pin(async { Err(jwks_cache::NotFetched::new("asked", "it was asked")) })
+    }
+}
+
+#[tokio::test]
+async fn a_fetcher_that_is_handed_in_is_not_asked_for_what_it_cannot_keep() {
+    let settings: [(&str, Change); 9] = [
+        ("", |_| ()),
+        ("pinned_spki", |it| it.pinned_spki = vec![SpkiFingerprint::of(b"")]),
+        ("tls", |it| it.tls.min_version = Some(TlsVersion::Tls13)),
+        ("proxy", |it| it.proxy = Some("http://127.0.0.1:9".parse().unwrap())),
+        ("connect_timeout", |it| it.connect_timeout = Some(secs(1))),
+        ("private_networks", |it| it.private_networks = jwks_cache::PrivateNetworks::Deny),
+        ("headers", |it| drop(it.headers.insert("X-Api-Key".into(), "key".into()))),
+        ("bearer_token", |it| it.bearer_token = Some(Material::inline("token"))),
+        ("user_agent", |it| it.user_agent = Some("mine/1".into())),
+    ];
+    for (setting, change) in settings {
+        let registry = Registry::builder().fetcher(Arc::new(Handed)).build();
+        let url = "https://id.example.com/jwks.json";
+        let mut registration = IdentityProviderRegistration::new(TENANT, PROVIDER, url).unwrap();
+        change(&mut registration);
+        registry.register(registration).await.unwrap();
+        let outcome = soon(registry.resolve(TENANT, PROVIDER, None)).await;
+        if setting.is_empty() {
+            assert_eq!(fetch_reason(outcome), "asked");
+        } else {
+            let why = is_security(outcome);
+            assert!(why.contains(&format!("{setting} is set")), "{setting}: {why}");
+        }
+    }
 }
 
 #[tokio::test]

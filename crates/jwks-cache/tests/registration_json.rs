@@ -172,7 +172,12 @@ fn errors_name_the_field_or_what_is_allowed() {
     check(&|json| json["pinned_spki"] = json!(["AAAA"]), "pinned_spki");
     check(&|json| json["max_redirects"] = 256.into(), "256");
     check(&|json| json["max_keys"] = (-1).into(), "-1");
-    check(&|json| json["jwks_url"] = "not a URL".into(), "URL");
+    check(&|json| json["jwks_url"] = "not a URL".into(), "jwks_url must be a URL");
+    check(&|json| json["proxy"] = "proxy".into(), "proxy must be a URL");
+    check(&|json| json["headers"] = json!(["X-Api-Key"]), "headers must be");
+    check(&|json| json["bearer_token"] = "token".into(), "bearer_token must be");
+    check(&|json| json["tls"] = json!({"ca": "ca.pem"}), r#"{"file": path}"#);
+    check(&|json| json["tls"] = json!({"min_version": "1.1"}), r#""1.2" or "1.3""#);
 }
 
 #[test]

@@ -387,3 +387,56 @@ fn no_controls(what: &str, text: &str) {
     let bad = |c: char| c.is_control() || "\u{202e}\u{2028}".contains(c);
     assert!(!text.contains(bad), "{what}: {text:?}");
 }
+
+#[test]
+fn a_registration_that_cannot_be_read_is_not_quoted() {
+    let tls = |field: &str, value: Value| ("tls", json!({field: value}), "tls must be");
+    let certificate = |value| tls("client_certificate", value);
+    for (field, value, expected) in [
+        ("jwks_url", json!(MARK), "jwks_url must be a URL"),
+        ("jwks_url", json!(format!("https://{MARK}:{MARK}@[{MARK}/")), "jwks_url must be a URL"),
+        ("jwks_url", json!({ MARK: 1 }), "jwks_url must be a URL"),
+        ("proxy", json!(MARK), "proxy must be a URL"),
+        ("proxy", json!(format!("http://{MARK}:{MARK}@proxy.example:{MARK}")), "proxy must be a URL"),
+        ("proxy", json!([MARK]), "proxy must be a URL"),
+        ("headers", json!(MARK), "headers must be"),
+        ("headers", json!([MARK]), "headers must be"),
+        ("headers", json!({"X-Api-Key": [MARK]}), "headers must be"),
+        ("headers", json!({"X-Api-Key": {MARK: MARK}}), "headers must be"),
+        ("bearer_token", json!(MARK), "bearer_token must be"),
+        ("bearer_token", json!([MARK]), "bearer_token must be"),
+        ("bearer_token", json!({ MARK: MARK }), "bearer_token must be"),
+        ("bearer_token", json!({"inline": {MARK: MARK}}), "bearer_token must be"),
+        ("bearer_token", json!({"inline": MARK, "file": MARK}), "bearer_token must be"),
+        ("tls", json!(MARK), "tls must be"),
+        tls("ca", json!(MARK)),
+        tls("ca", json!({ MARK: MARK })),
+        tls("ca", json!({"file": [MARK]})),
+        tls("replace_roots", json!(MARK)),
+        tls("min_version", json!(MARK)),
+        certificate(json!(MARK)),
+        certificate(json!({"chain": MARK, "key": MARK})),
+        certificate(json!({"chain": {"inline": MARK}, "key": {MARK: MARK}})),
+        certificate(json!({"chain": {"inline": MARK}})),
+    ] {
+        let mut registration =
+            json!({"tenant_id": "a", "provider_id": "b", "jwks_url": "https://id.example.com/"});
+        registration[field] = value.clone();
+        let of_text = serde_json::from_str::<IdentityProviderRegistration>(&registration.to_string());
+        let of_value = serde_json::from_value::<IdentityProviderRegistration>(registration);
+        for error in [of_text.unwrap_err(), of_value.unwrap_err()] {
+            assert!(error.to_string().contains(expected), "{field} {value}: {error}");
+            check(field, &whole_text(&error.into()));
+        }
+    }
+    let alone = [
+        serde_json::from_value::<Material>(json!({ MARK: MARK })).unwrap_err(),
+        serde_json::from_value::<jwks_cache::Secret>(json!([MARK])).unwrap_err(),
+        serde_json::from_str::<jwks_cache::Secret>(&format!("{{\"{MARK}\":1}}")).unwrap_err(),
+        serde_json::from_value::<ClientCertificate>(json!(MARK)).unwrap_err(),
+        serde_json::from_value::<jwks_cache::TlsSettings>(json!(MARK)).unwrap_err(),
+    ];
+    for error in alone {
+        check("alone", &whole_text(&error.into()));
+    }
+}

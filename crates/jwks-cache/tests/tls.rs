@@ -9,13 +9,13 @@ use std::net::TcpListener;
 
 use jwks_cache::{
     CacheManager, Error, IdentityProviderRegistration, Material, PinMode, PrivateNetworks, Registry,
-    SpkiFingerprint, TlsVersion, What, certificate_path, fetch_once,
+    SpkiFingerprint, TlsSettings, TlsVersion, What, certificate_path, fetch_once,
 };
 use jwks_cache_testkit::tls::{Authority, TlsOrigin, TlsServer, hello_of_tls11};
 use jwks_cache_testkit::{ManualClock, Reply};
 use stage::secured::{Folder, HOST, Stage, client_certificate, keys, told};
 use stage::served::{JWKS, reason};
-use stage::{PROVIDER, TENANT, secs, soon};
+use stage::{PROVIDER, TENANT, millis, secs, soon};
 
 type Change = fn(&mut IdentityProviderRegistration);
 
@@ -126,6 +126,24 @@ async fn the_path_that_pins_are_checked_on_can_be_looked_at() {
 }
 
 #[tokio::test]
+async fn looking_at_a_path_ends_in_time_however_busy_the_server_looks() {
+    let listener = TcpListener::bind((HOST, 0)).unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // The head of a record of 16 KiB, which comes byte by byte: no single read has to wait for long.
+        stream.write_all(&[22, 3, 3, 0x40, 0]).unwrap();
+        while stream.write_all(&[0]).is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let looked = soon(certificate_path(&url, &TlsSettings::default(), millis(500))).await;
+    assert!(matches!(looked, Err(Error::Cache(_))), "{looked:?}");
+    // The thread that looked has ended, too, and with it the connection.
+    served.join().unwrap();
+}
+
+#[tokio::test]
 async fn pins_are_checked_at_every_hop() {
     let stage = Stage::new();
     let elsewhere = stage.middle.server(&[HOST]);
@@ -196,15 +214,15 @@ async fn report_only_lets_each_mismatch_through_and_tells_it() {
 }
 
 #[tokio::test]
-async fn neither_a_resumed_session_nor_an_open_connection_outlives_a_change_of_pins() {
+async fn no_session_is_resumed_and_no_open_connection_outlives_a_change_of_pins() {
     for (tls12, close) in [(false, true), (true, true), (false, false)] {
         let stage = Stage::with(|server, _| if tls12 { server.only_tls12() } else { server });
         stage.origin.set(JWKS, if close { keys().close_after() } else { keys() });
         stage.register(|it| it.pinned_spki = vec![stage.leaf.pin()]).await;
         stage.refresh().await.unwrap();
         stage.refresh().await.unwrap();
-        // What must not be used again is really there.
-        assert_eq!((stage.last_handshake().resumed, stage.last().reused), (close, !close));
+        // The connection that must not be used again is really there; each new one shows its certificate.
+        assert_eq!((stage.last_handshake().resumed, stage.last().reused), (false, !close));
         let before = stage.origin.total();
         is_pin_refusal(stage.fetch(|it| it.pinned_spki = vec![other_pin()]).await);
         assert_eq!(stage.origin.total(), before);
@@ -483,12 +501,13 @@ async fn a_client_that_is_handed_in_is_not_held_to_what_it_cannot_keep() {
     let stage = Stage::new();
     let client =
         || jwks_cache::reqwest::Client::builder().tls_danger_accept_invalid_certs(true).build().unwrap();
-    let settings: [(&str, Change); 5] = [
+    let settings: [(&str, Change); 6] = [
         ("pinned_spki", |it| it.pinned_spki = vec![other_pin()]),
         ("tls", |_| ()),
         ("proxy", |it| it.proxy = Some("http://127.0.0.1:9".parse().unwrap())),
         ("connect_timeout", |it| it.connect_timeout = Some(secs(1))),
         ("private_networks", |it| it.private_networks = PrivateNetworks::Deny),
+        ("headers", |it| drop(it.headers.insert("X-Api-Key".into(), "key".into()))),
     ];
     for (setting, change) in settings {
         let mut registration = stage.registration();
@@ -503,15 +522,23 @@ async fn a_client_that_is_handed_in_is_not_held_to_what_it_cannot_keep() {
         }
     }
     assert_eq!(stage.origin.connections(), 0);
-    // Headers and token are part of each request, whoever's client sends it.
+    // The token is part of each request, whoever's client sends it, and stays with the registered origin.
     let folder = Folder::new();
     let mut registration = stage.registration();
     registration.tls = Default::default();
-    registration.headers.insert("X-Api-Key".into(), "key".into());
     registration.bearer_token = Some(folder.write("token", "from a file"));
     folder.write("token", "token");
-    let cache = CacheManager::with_client(registration, client());
+    let cache = CacheManager::with_client(registration.clone(), client());
     soon(cache.resolve(None)).await.unwrap();
     assert_eq!(stage.last().header("authorization"), Some("Bearer token"));
-    assert_eq!(stage.last().header("x-api-key"), Some("key"));
+
+    registration.bearer_token = None;
+    registration.headers.insert("authorization".into(), "Basic eA==".into());
+    let elsewhere = TlsOrigin::start(&TlsServer::new(stage.leaf.clone()));
+    elsewhere.set("/there", keys());
+    stage.origin.set(JWKS, Reply::redirect(302, elsewhere.url("/there")));
+    let cache = CacheManager::with_client(registration, client());
+    soon(cache.resolve(None)).await.unwrap_err();
+    assert_eq!(stage.last().header("authorization"), Some("Basic eA=="));
+    assert_eq!(elsewhere.requests("/there")[0].header("authorization"), None);
 }

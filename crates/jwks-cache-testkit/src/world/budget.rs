@@ -32,6 +32,8 @@ pub(super) struct Budget {
     negative_until: Moment,
     /// A timer's at the latest by this, where there is one.
     timed_until: Option<Moment>,
+    /// Timers may sleep until this, whenever they were set.
+    overslept_until: Moment,
     /// It was read since the last flight began, before this.
     was_read: bool,
     reads_count_until: Moment,
@@ -141,12 +143,13 @@ impl Budget {
 
     /// The machine was suspended, which its timers notice within a minute.
     pub(super) fn overslept(&mut self, now: Moment) {
-        self.timed_until = self.timed_until.map(|until| until.max(now + Duration::from_secs(60)));
+        self.overslept_until = now + Duration::from_secs(60);
     }
 
     /// How long a flight is overdue that a timer should have started.
     pub(super) fn overdue(&self, now: Moment, under: &IdentityProviderRegistration) -> Option<Duration> {
-        let until = self.timed_until.filter(|_| self.flight.is_none() && !self.crowded)? + TICK;
+        let until = self.timed_until.filter(|_| self.flight.is_none() && !self.crowded)?;
+        let until = until.max(self.overslept_until) + TICK;
         let timed = match under.refresh_mode {
             RefreshMode::Always => true,
             RefreshMode::WhileInUse => self.was_read && !self.failing,
@@ -226,8 +229,8 @@ impl Budget {
 
     /// Everything is forgotten but who waits.
     pub(super) fn forget(&mut self) {
-        let Self { in_air, people, person_asked, crowded, .. } = *self;
-        *self = Self { in_air, people, person_asked, ..Self::new(crowded) };
+        let Self { in_air, people, person_asked, overslept_until, crowded, .. } = *self;
+        *self = Self { in_air, people, person_asked, overslept_until, ..Self::new(crowded) };
     }
 }
 

@@ -172,9 +172,11 @@ fn longest(wanted: Wanted, seen: &Seen) -> Duration {
     let kid_wait = if missing { kid_wait } else { Duration::ZERO };
     let same =
         under.len() == seen.len() && under.windows(2).all(|two| std::sync::Arc::ptr_eq(&two[0], &two[1]));
-    if same && first.is_fresh(*from) {
+    // What ends during a wait is waited for anew.
+    let at_hand = same && seen.iter().all(|(state, _, to)| state.is_servable(*to));
+    if at_hand && first.is_fresh(*from) {
         kid_wait
-    } else if same && seen.iter().all(|(state, _, to)| state.is_servable(*to)) {
+    } else if at_hand {
         stale_wait.max(kid_wait)
     } else {
         of(|under| under.retry_policy.deadline).max(kid_wait) + stale_wait

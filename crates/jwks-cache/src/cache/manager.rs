@@ -43,8 +43,11 @@ impl CacheManager {
     /// A cache that uses your client. Give it `redirect::Policy::none()`: an answer from another URL
     /// than the one asked is refused. Its TLS, addresses and decompression are yours; deadlines and
     /// sizes stay ours. The `reqwest` that this crate re-exports brings no TLS backend of its own: install
-    /// a default `rustls` crypto provider before you build a client from it. A registration that is not valid is refused at its first use, and one that sets
-    /// `pinned_spki`, `tls`, `proxy`, `connect_timeout` or `private_networks` at its first fetch: your client cannot be held to them.
+    /// a default `rustls` crypto provider before you build a client from it. A registration that is not valid is
+    /// refused at its first use, and one that sets `pinned_spki`, `tls`, `proxy`, `connect_timeout`,
+    /// `private_networks`, or `headers` other than `Authorization`, at its first fetch: your client cannot be held to
+    /// them. Headers it would take along when it follows a redirect to another origin; set them as the client's
+    /// default headers if it follows none. `Authorization` and `bearer_token` go out: `reqwest` drops them there.
     #[must_use]
     pub fn with_client(registration: IdentityProviderRegistration, client: reqwest::Client) -> Self {
         Self::build(registration, Some(client))

@@ -112,9 +112,7 @@ impl Callers {
             identity: Arc::new(identity),
             reach: Arc::new(reach),
             machine: self.machine.clone(),
-            tls: OnceLock::new(),
-            pooled: OnceLock::new(),
-            fresh: OnceLock::new(),
+            clients: OnceLock::new(),
         });
         // A dead entry's identity goes with it.
         interned.callers.remove(&caller.identity);
@@ -141,15 +139,19 @@ impl fmt::Debug for Callers {
     }
 }
 
-/// The clients of one identity: the pooled one, and one that always opens a connection. They share what TLS
-/// remembers.
+/// The clients of one identity: the pooled one, and one that always opens a connection. They share what TLS was
+/// made of.
 pub(crate) struct Caller {
     pub(super) identity: Arc<Identity>,
     reach: Arc<Reach>,
     machine: Arc<Machine>,
-    tls: OnceLock<rustls::ClientConfig>,
-    pooled: OnceLock<Client>,
-    fresh: OnceLock<Client>,
+    clients: OnceLock<Clients>,
+}
+
+#[derive(Clone)]
+struct Clients {
+    pooled: Client,
+    fresh: Client,
 }
 
 impl Caller {
@@ -161,37 +163,36 @@ impl Caller {
         self.identity.proxy.iter().chain([url]).try_for_each(|url| self.reach.check_literal(url))
     }
 
-    /// The client that keeps connections. Built when it is first asked for; that may block.
+    /// The client that keeps connections. Built when there is none yet, which blocks: see [`Caller::is_built`].
     pub(crate) fn pooled(&self) -> Result<Client, String> {
+        Ok(self.clients()?.pooled)
+    }
+
+    /// The client that connects for each request. Built as the other one, together with it.
+    pub(crate) fn fresh(&self) -> Result<Client, String> {
+        Ok(self.clients()?.fresh)
+    }
+
+    /// Whether the clients are there.
+    pub(crate) fn is_built(&self) -> bool {
+        self.clients.get().is_some()
+    }
+
+    fn clients(&self) -> Result<Clients, String> {
+        if let Some(clients) = self.clients.get() {
+            return Ok(clients.clone());
+        }
+        let tls = tls::config(&self.identity, &self.machine)?;
         // A connection that is kept is not looked at again.
         let idle = if self.identity.pins.only_report() { 0 } else { IDLE_PER_HOST };
-        self.client(&self.pooled, idle)
+        let clients = Clients { pooled: self.build(&tls, idle)?, fresh: self.build(&tls, 0)? };
+        Ok(self.clients.get_or_init(|| clients).clone())
     }
 
-    /// The client that connects for each request.
-    pub(crate) fn fresh(&self) -> Result<Client, String> {
-        self.client(&self.fresh, 0)
-    }
-
-    fn client(&self, cell: &OnceLock<Client>, idle_per_host: usize) -> Result<Client, String> {
-        if let Some(client) = cell.get() {
-            return Ok(client.clone());
-        }
-        let client = self.build(idle_per_host)?;
-        Ok(cell.get_or_init(|| client).clone())
-    }
-
-    fn build(&self, idle_per_host: usize) -> Result<Client, String> {
+    fn build(&self, tls: &rustls::ClientConfig, idle_per_host: usize) -> Result<Client, String> {
         let of = &*self.identity;
-        let tls = match self.tls.get() {
-            Some(tls) => tls.clone(),
-            None => {
-                let tls = tls::config(of, &self.machine)?;
-                self.tls.get_or_init(|| tls).clone()
-            }
-        };
         let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls)
+            .tls_backend_preconfigured(tls.clone())
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .no_proxy()

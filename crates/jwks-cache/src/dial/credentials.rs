@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use http::{HeaderMap, HeaderValue, header};
-use jwks_cache_core::address::PrivateNetworks;
+use tokio::sync::{Mutex as Turns, OwnedMutexGuard};
 
 use super::caller::{Caller, Callers};
 use super::identity::{ClientPem, Identity};
@@ -29,6 +29,7 @@ pub(crate) struct Dial {
     settings: Arc<Transport>,
     pins: Pins,
     held: Mutex<Held>,
+    turn: Arc<Turns<()>>,
 }
 
 /// What the last exchange used.
@@ -68,7 +69,7 @@ pub(crate) struct Unready {
 
 impl Dial {
     pub(crate) fn new(settings: Arc<Transport>, pins: Pins) -> Self {
-        Self { settings, pins, held: Mutex::default() }
+        Self { settings, pins, ..Self::default() }
     }
 
     /// The settings of its own that a registration has over these; these themselves if it has none.
@@ -95,19 +96,33 @@ impl Dial {
         self.settings.check_proxy()
     }
 
-    pub(crate) fn has_pins(&self) -> bool {
+    fn has_pins(&self) -> bool {
         !self.pins.is_empty()
     }
 
-    /// The first setting that is a matter of the client's, and so of no use with one that was handed in.
+    /// The first setting that is a matter of the client's, and so of no use with one that was handed in. Such a one
+    /// may follow redirects, and takes along what it does not know to be secret: all headers but `Authorization`.
     pub(crate) fn for_our_client_only(&self) -> Option<&'static str> {
-        let Transport { tls, proxy, connect_timeout, private_networks, .. } = &*self.settings;
+        let Transport { tls, proxy, connect_timeout, private_networks, headers, .. } = &*self.settings;
+        let stays_home = |name: &String| name.eq_ignore_ascii_case(header::AUTHORIZATION.as_str());
         let set = [
             ("pinned_spki", self.has_pins()),
             ("tls", *tls != super::TlsSettings::default()),
             ("proxy", proxy.is_some()),
             ("connect_timeout", connect_timeout.is_some()),
-            ("private_networks", *private_networks != PrivateNetworks::Allow),
+            ("private_networks", !private_networks.is_open()),
+            ("headers", !headers.keys().all(stays_home)),
+        ];
+        set.into_iter().find_map(|(name, set)| set.then_some(name))
+    }
+
+    /// The first setting that goes into requests, and so is of no use with a fetcher that was handed in.
+    pub(crate) fn for_our_requests_only(&self) -> Option<&'static str> {
+        let Transport { headers, bearer_token, user_agent, .. } = &*self.settings;
+        let set = [
+            ("headers", !headers.is_empty()),
+            ("bearer_token", bearer_token.is_some()),
+            ("user_agent", user_agent.is_some()),
         ];
         set.into_iter().find_map(|(name, set)| set.then_some(name))
     }
@@ -132,10 +147,17 @@ impl Dial {
         }
         // Whoever holds it is building what is wanted here, and that takes a while.
         let held = self.held.try_lock().ok()?;
-        self.present(&held).ok().flatten()
+        let present = self.present(&held).ok().flatten()?;
+        (present.home.is_built() && present.away.is_built()).then_some(present)
     }
 
-    /// Reads what has to be read, and builds what is not there yet. It blocks.
+    /// Waits until nobody else is at [`Dial::ready`] or [`Dial::headers`] with files: those waiting there would each
+    /// keep a thread.
+    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
+        self.turn.clone().lock_owned().await
+    }
+
+    /// Reads what has to be read, and builds what is not there yet. It blocks: see [`Dial::turn`].
     ///
     /// # Errors
     /// [`Unready`] for a file that has never been good, or a client that cannot be built.
@@ -154,7 +176,9 @@ impl Dial {
             if let (Some(own), Some(shared)) = (&mut held.ca.good, &home.identity.ca) {
                 own.clone_from(shared);
             }
-            home.pooled().map_err(|reason| Unready { setting: "tls", reason })?;
+        }
+        for caller in held.home.iter().chain(&held.away) {
+            caller.pooled().map_err(|reason| Unready { setting: "tls", reason })?;
         }
         self.present(held)?.ok_or_else(|| Unready { setting: "tls", reason: "no client".to_owned() })
     }
@@ -201,7 +225,7 @@ impl Dial {
             pins: self.pins.clone(),
             proxy: self.settings.proxy.clone(),
             connect_timeout: self.settings.connect_timeout(),
-            private_networks: Arc::new(self.settings.private_networks.clone()),
+            private_networks: self.settings.private_networks.clone(),
         }
     }
 

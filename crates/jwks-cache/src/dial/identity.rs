@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jwks_cache_core::address::PrivateNetworks;
 use url::Url;
 
 use super::pins::Pins;
+use super::places::Places;
 use super::settings::TlsVersion;
 
 /// Everything that makes one client different from another. What is sent per request (headers, tokens, the user
@@ -21,7 +21,7 @@ pub(crate) struct Identity {
     pub(super) pins: Pins,
     pub(super) proxy: Option<Url>,
     pub(super) connect_timeout: Duration,
-    pub(super) private_networks: Arc<PrivateNetworks>,
+    pub(super) private_networks: Places,
 }
 
 /// A client certificate and its key in PEM, found sound and belonging together.

@@ -1,7 +1,7 @@
 //! Which certificates vouch for a server: the path from its own to a trusted root, as it was verified.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,14 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::time::Instant;
 use url::Url;
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use super::settings::{TlsSettings, Transport};
 use super::tls;
 use super::{Callers, Dial, Notes, Pins};
+use crate::clock::{later, socket_now};
 use crate::error::{Error, Result};
 use crate::security::SpkiFingerprint;
 use crate::sync::{Mutex, lock};
@@ -32,7 +34,7 @@ pub struct PathCertificate {
 
 /// Builds paths to a set of roots.
 pub(super) struct Paths {
-    pub(super) roots: RootCertStore,
+    pub(super) roots: Arc<RootCertStore>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -124,10 +126,12 @@ fn name(subject: &[u8]) -> String {
 ///
 /// # Errors
 /// [`Error::Validation`] for settings that break a rule or files that cannot be used, [`Error::Security`] for a URL
-/// that is not https, [`Error::Cache`] when no server that is believed answers within `time`.
+/// that is not https, [`Error::Cache`] when no server that is believed has shaken hands within `time`, counted over all
+/// steps.
 ///
 /// # Cancel safety
-/// Dropping the future leaves a thread that ends within `time`.
+/// Dropping the future, as the end of `time` does, leaves a thread. It ends within `time`, or when the system gives up
+/// resolving the host, if that takes longer.
 pub async fn certificate_path(url: &Url, tls: &TlsSettings, time: Duration) -> Result<Vec<PathCertificate>> {
     crate::security::enforce_https(url)?;
     let settings = Transport { tls: tls.clone(), ..Transport::default() };
@@ -136,11 +140,14 @@ pub async fn certificate_path(url: &Url, tls: &TlsSettings, time: Duration) -> R
         return Err(Error::validation("url", "must have a host"));
     };
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let looked = tokio::task::spawn_blocking(move || look(settings, &host, port, time)).await;
+    let until = later(socket_now(), time);
+    let late = Error::Cache(format!("{host}:{port} did not shake hands in time"));
+    let looking = tokio::task::spawn_blocking(move || look(settings, &host, port, until));
+    let Ok(looked) = tokio::time::timeout_at(until, looking).await else { return Err(late) };
     looked.unwrap_or_else(|error| Err(Error::Cache(format!("the runtime is going away: {error}"))))
 }
 
-fn look(settings: Transport, host: &str, port: u16, time: Duration) -> Result<Vec<PathCertificate>> {
+fn look(settings: Transport, host: &str, port: u16, until: Instant) -> Result<Vec<PathCertificate>> {
     let callers = Callers::default();
     let dial = Dial::new(Arc::new(settings), Pins::default());
     let ready = dial.ready(&callers, &Notes::default());
@@ -157,16 +164,45 @@ fn look(settings: Transport, host: &str, port: u16, time: Duration) -> Result<Ve
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let addresses =
         (host, port).to_socket_addrs().map_err(|error| unreachable("cannot be resolved", error))?;
-    let connected = addresses
-        .into_iter()
-        .find_map(|address| TcpStream::connect_timeout(&address, time).map_err(|error| last = error).ok());
-    let mut stream = connected.ok_or_else(|| unreachable("cannot be connected to", last))?;
-    let timed = stream.set_read_timeout(Some(time)).and_then(|()| stream.set_write_timeout(Some(time)));
-    timed.map_err(|error| unreachable("cannot be waited for", error))?;
+    let connect = |address| TcpStream::connect_timeout(&address, remaining(until)?);
+    let connected =
+        addresses.into_iter().find_map(|address| connect(address).map_err(|error| last = error).ok());
+    let stream = connected.ok_or_else(|| unreachable("cannot be connected to", last))?;
+    let mut stream = Timed { stream, until };
     while session.is_handshaking() {
         session.complete_io(&mut stream).map_err(|error| unreachable("is not believed", error))?;
     }
     Ok(std::mem::take(&mut *lock(&recorder.path)))
+}
+
+/// What is left until then.
+fn remaining(until: Instant) -> io::Result<Duration> {
+    let left = until.saturating_duration_since(socket_now());
+    if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// A stream whose reads and writes end at one moment, however many there are.
+struct Timed {
+    stream: TcpStream,
+    until: Instant,
+}
+
+impl Read for Timed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(remaining(self.until)?))?;
+        self.stream.read(into)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(remaining(self.until)?))?;
+        self.stream.write(from)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// Verifies as another verifier does, and keeps the path.

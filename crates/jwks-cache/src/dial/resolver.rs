@@ -1,17 +1,22 @@
 //! How host names become addresses, and that none but allowed ones are dialled. It does not know what is
 //! asked there, and holds no connection.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use jwks_cache_core::address::{AddressClass, PrivateNetworks};
+use jwks_cache_core::address::AddressClass;
 use reqwest::dns::{Addrs, Name, Resolve};
+use tokio::sync::{Semaphore, watch};
 use url::{Host, Url};
+
+use super::places::Places;
+use crate::sync::{Mutex, lock};
 
 /// A boxed future, as [`Resolver::resolve`] returns it.
 pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send + 'a>>;
@@ -30,25 +35,91 @@ pub trait Resolver: fmt::Debug + Send + Sync + 'static {
 }
 
 /// The system's resolver, as `getaddrinfo` asks it: its cache, hosts file and search list count.
+///
+/// Nothing ends `getaddrinfo` early: with a nameserver that is silent it keeps a thread for as long as the system tries,
+/// even when nobody waits any more. So a host is looked up once at a time for whoever asks, and at most 64 hosts are at
+/// once in the whole process; the next ones wait, for as long as the connect timeout lets them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemResolver;
 
 impl Resolver for SystemResolver {
     fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a> {
-        let host = host.to_owned();
-        Box::pin(async move {
-            // It blocks, and nothing ends it early: when nobody waits any more, its thread runs on for as
-            // long as the system tries.
-            let found = tokio::task::spawn_blocking(move || (host.as_str(), 0).to_socket_addrs());
-            Ok(found.await.map_err(io::Error::other)??.map(|found| found.ip()).collect())
-        })
+        static LOOKUPS: LazyLock<Arc<Lookups>> = LazyLock::new(|| Arc::new(Lookups::new(64)));
+        Box::pin(
+            LOOKUPS.find(host, |host| Ok((host, 0).to_socket_addrs()?.map(|found| found.ip()).collect())),
+        )
+    }
+}
+
+/// What a lookup brought, for all who wait for it.
+type Brought = Option<Result<Vec<IpAddr>, (io::ErrorKind, String)>>;
+
+/// Lookups that block: one for each host, and so many at once.
+struct Lookups {
+    under_way: Mutex<HashMap<String, watch::Receiver<Brought>>>,
+    threads: Arc<Semaphore>,
+}
+
+/// A lookup that others can join until it is dropped.
+struct Lookup {
+    of: Arc<Lookups>,
+    host: String,
+    tell: watch::Sender<Brought>,
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        lock(&self.of.under_way).remove(&self.host);
+    }
+}
+
+impl Lookups {
+    fn new(threads: usize) -> Self {
+        Self { under_way: Mutex::default(), threads: Arc::new(Semaphore::new(threads)) }
+    }
+
+    async fn find(
+        self: &Arc<Self>,
+        host: &str,
+        ask: fn(&str) -> io::Result<Vec<IpAddr>>,
+    ) -> io::Result<Vec<IpAddr>> {
+        loop {
+            let (mut told, own) = self.join_or_begin(host);
+            if let Some(lookup) = own {
+                let thread = self.threads.clone().acquire_owned().await.map_err(io::Error::other)?;
+                let asking = tokio::task::spawn_blocking(move || {
+                    // Both are free when the thread is, not when nobody waits any more.
+                    let (_thread, lookup) = (thread, lookup);
+                    let found = ask(&lookup.host).map_err(|error| (error.kind(), error.to_string()));
+                    lookup.tell.send_replace(Some(found));
+                });
+                asking.await.map_err(io::Error::other)?;
+            }
+            if let Ok(brought) = told.wait_for(Option::is_some).await
+                && let Some(found) = brought.clone()
+            {
+                return found.map_err(|(kind, why)| io::Error::new(kind, why));
+            }
+            // Whoever began it went away before it had a thread.
+        }
+    }
+
+    /// What is under way for `host`; or a lookup of one's own.
+    fn join_or_begin(self: &Arc<Self>, host: &str) -> (watch::Receiver<Brought>, Option<Lookup>) {
+        let mut under_way = lock(&self.under_way);
+        if let Some(told) = under_way.get(host) {
+            return (told.clone(), None);
+        }
+        let (tell, told) = watch::channel(None);
+        under_way.insert(host.to_owned(), told.clone());
+        (told, Some(Lookup { of: self.clone(), host: host.to_owned(), tell }))
     }
 }
 
 /// What a client may dial: asked by it for every name, so that the address checked is the address dialled.
 #[derive(Clone, Debug)]
 pub(crate) struct Reach {
-    pub(crate) policy: Arc<PrivateNetworks>,
+    pub(crate) policy: Places,
     pub(crate) resolver: Arc<dyn Resolver>,
 }
 
@@ -116,6 +187,8 @@ impl StdError for RefusedAddress {}
 
 #[cfg(test)]
 mod tests {
+    use jwks_cache_core::address::PrivateNetworks;
+
     use super::*;
 
     /// Answers each lookup with the next list, the last one for ever.
@@ -158,6 +231,50 @@ mod tests {
         let names = reach(policy, &[&["10.0.0.1", "169.254.169.254"]]);
         assert_eq!(dialled(&names, "keys.internal").await.unwrap(), ["10.0.0.1"]);
         assert!(dialled(&names, "other.internal").await.is_err());
+    }
+
+    #[tokio::test]
+    #[expect(clippy::await_holding_lock, reason = "other threads alone wait for it")]
+    async fn lookups_of_a_host_share_one_thread_and_all_together_have_few() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        use std::sync::{Mutex, MutexGuard};
+        // A nameserver that is silent while this is locked.
+        static SILENT: Mutex<()> = Mutex::new(());
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        fn ask(_: &str) -> io::Result<Vec<IpAddr>> {
+            ASKED.fetch_add(1, SeqCst);
+            let _answer: MutexGuard<'_, ()> = SILENT.lock().unwrap();
+            Ok(vec![IpAddr::from([192, 0, 2, 1])])
+        }
+        let lookups = Arc::new(Lookups::new(2));
+        let begin = |host: &'static str| {
+            let lookups = lookups.clone();
+            tokio::spawn(async move { lookups.find(host, ask).await })
+        };
+        let silent = SILENT.lock().unwrap();
+        let given_up: Vec<_> = ["a", "a", "a", "b", "b", "c"].map(begin).into();
+        while ASKED.load(SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        // Who gives up frees no thread: it runs on.
+        for one in given_up {
+            one.abort();
+            assert!(one.await.unwrap_err().is_cancelled());
+        }
+        let waiting: Vec<_> = ["a", "b", "c", "c", "d"].map(begin).into();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((ASKED.load(SeqCst), lookups.threads.available_permits()), (2, 0));
+        drop(silent);
+        for one in waiting {
+            assert_eq!(one.await.unwrap().unwrap().len(), 1);
+        }
+        assert_eq!(ASKED.load(SeqCst), 4);
+        // A thread tells before it ends.
+        while !lookups.under_way.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

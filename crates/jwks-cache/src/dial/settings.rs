@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use jwks_cache_core::address::PrivateNetworks;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use url::Url;
 
-use super::tls;
+use super::places::Places;
+use super::{tls, unquoted};
 use crate::error::{Error, Result, redacted};
 
 /// What connecting may take when nothing else is set: a round trip around the world, with one loss.
@@ -88,7 +88,7 @@ impl Serialize for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::from)
+        unquoted::read::<String, D>(deserializer, "a secret must be a text").map(Self::from)
     }
 }
 
@@ -97,7 +97,10 @@ impl<'de> Deserialize<'de> for Secret {
 /// A file is read at the first fetch and looked at again at each one, so what is renewed in place is used from the
 /// next fetch on. A new file that cannot be used leaves the old content in force, with a warning and an event.
 /// Files are regular files of at most 1 MiB; a link to one will do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Whoever writes a registration names the file, and the URL that it may be sent to: a registry whose tenants write
+/// theirs refuses files by [`RegistryBuilder::local_files`](crate::RegistryBuilder::local_files).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Material {
     /// The path of a file.
@@ -130,8 +133,7 @@ impl Material {
 /// tls.ca = Some(Material::file("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"));
 /// tls.replace_roots = true;
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TlsSettings {
     /// CA certificates in PEM that are trusted besides the machine's. Default none.
@@ -145,7 +147,7 @@ pub struct TlsSettings {
 }
 
 /// A certificate with its key, in PEM (RFC 7468). Both may be in one file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClientCertificate {
     /// Our certificate, followed by its intermediates.
     pub chain: Material,
@@ -174,18 +176,17 @@ pub(crate) struct Transport {
     pub(crate) user_agent: Option<String>,
     pub(crate) proxy: Option<Url>,
     pub(crate) connect_timeout: Option<Duration>,
-    pub(crate) private_networks: PrivateNetworks,
+    pub(crate) private_networks: Places,
 }
 
 impl Transport {
-    /// These settings, and `defaults` where they are not set.
+    /// These settings, and `defaults` where they are not set. What the defaults refuse stays refused: neither the
+    /// machine's roots nor addresses are let in again.
     pub(crate) fn over(self, defaults: &Self) -> Self {
-        let of = |setting: &TlsSettings| (setting.ca.clone(), setting.replace_roots);
-        let (ca, replace_roots) = if self.tls.ca.is_some() { of(&self.tls) } else { of(&defaults.tls) };
         let own_authorization = self.names(&header::AUTHORIZATION);
         let tls = TlsSettings {
-            ca,
-            replace_roots,
+            ca: self.tls.ca.or_else(|| defaults.tls.ca.clone()),
+            replace_roots: self.tls.replace_roots || defaults.tls.replace_roots,
             client_certificate: self
                 .tls
                 .client_certificate
@@ -201,10 +202,7 @@ impl Transport {
             user_agent: self.user_agent.or_else(|| defaults.user_agent.clone()),
             proxy: self.proxy.or_else(|| defaults.proxy.clone()),
             connect_timeout: self.connect_timeout.or(defaults.connect_timeout),
-            private_networks: match self.private_networks {
-                PrivateNetworks::Allow => defaults.private_networks.clone(),
-                own => own,
-            },
+            private_networks: self.private_networks.and(&defaults.private_networks),
         }
     }
 
@@ -276,7 +274,7 @@ impl Transport {
         if proxy.scheme() != "http" || proxy.host_str().is_none() || !bare {
             return Err(Error::validation("proxy", "must be host and port, as in http://proxy.example:3128"));
         }
-        if self.private_networks != PrivateNetworks::Allow {
+        if !self.private_networks.is_open() {
             return Err(Error::validation(
                 "proxy",
                 "resolves names itself, so private_networks cannot be kept; remove it, or set private_networks to Allow \

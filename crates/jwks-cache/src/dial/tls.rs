@@ -20,7 +20,7 @@ use super::settings::TlsVersion;
 #[derive(Default)]
 pub(super) struct Machine {
     verifier: OnceLock<Arc<Verifier>>,
-    roots: OnceLock<RootCertStore>,
+    roots: OnceLock<Arc<RootCertStore>>,
 }
 
 impl Machine {
@@ -34,19 +34,19 @@ impl Machine {
         Ok(self.verifier.get_or_init(|| Arc::new(verifier)).clone())
     }
 
-    /// The roots that paths are built to when pins are checked.
-    fn roots(&self) -> RootCertStore {
-        let load = || {
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            roots
-        };
-        self.roots.get_or_init(load).clone()
+    /// The roots that paths are built to when pins are checked. Where there are none, they may come yet.
+    fn roots(&self) -> Arc<RootCertStore> {
+        if let Some(roots) = self.roots.get() {
+            return roots.clone();
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let roots = Arc::new(roots);
+        if roots.is_empty() { roots } else { self.roots.get_or_init(|| roots).clone() }
     }
 }
 
-/// The configuration of an identity. It has a session store of its own, so no session outlives the checks that it
-/// was established under.
+/// The configuration of an identity.
 pub(super) fn config(of: &Identity, machine: &Machine) -> Result<ClientConfig, String> {
     if of.pins.is_empty() {
         return config_with(of, verifier(of, machine)?);
@@ -60,8 +60,12 @@ pub(super) fn believed(
     of: &Identity,
     machine: &Machine,
 ) -> Result<(Arc<dyn ServerCertVerifier>, Paths), String> {
-    let base = if of.replace_roots { RootCertStore::empty() } else { machine.roots() };
-    let roots = store(base, &extra_roots(of)?)?;
+    let extra = extra_roots(of)?;
+    let roots = match (of.replace_roots, extra.is_empty()) {
+        (true, _) => Arc::new(store(RootCertStore::empty(), &extra)?),
+        (false, true) => machine.roots(),
+        (false, false) => Arc::new(store((*machine.roots()).clone(), &extra)?),
+    };
     let algorithms = provider().signature_verification_algorithms;
     Ok((verifier(of, machine)?, Paths { roots, algorithms }))
 }
@@ -106,10 +110,9 @@ pub(super) fn config_with(
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    if of.pins.only_report() {
-        // A resumed session shows no certificate.
-        config.resumption = Resumption::disabled();
-    }
+    // A resumed session shows no certificate, and each resumption brings a ticket for the next: nothing would be
+    // looked at again. Exchanges are minutes apart, so little is gained by them.
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

@@ -15,9 +15,7 @@ use url::Url;
 use super::body::Body;
 use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, Sent, redirect};
 use crate::clock::Clock;
-use crate::dial::{
-    Caller, Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready,
-};
+use crate::dial::{Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready};
 
 /// How much of an error's body is shown, and how long it is waited for.
 const EXCERPT_BYTES: usize = 256;
@@ -82,7 +80,7 @@ impl HttpFetch {
             let body = match status {
                 StatusCode::OK => read(response, &headers, request.max_response_bytes).await?,
                 StatusCode::NOT_MODIFIED if request.is_conditional() => Vec::new(),
-                _ => return Err(unexpected(response, timing).await),
+                _ => return Err(unexpected(response, timing, &secrets(&ready, request)).await),
             };
             return Ok(Fetched { status, headers, body, timing, requests: request.sent.get() });
         }
@@ -97,8 +95,13 @@ impl HttpFetch {
                 if let Some(present) = dial.at_hand() {
                     return Ok(Ready::Ours(present));
                 }
+                let turn = dial.turn().await;
+                // Whoever had the turn before may have left everything there.
+                if let Some(present) = dial.at_hand() {
+                    return Ok(Ready::Ours(present));
+                }
                 let (dial, notes, callers) = (dial.clone(), notes.clone(), callers.clone());
-                blocking(move || dial.ready(&callers, &notes)).await.map(Ready::Ours)
+                blocking(turn, move || dial.ready(&callers, &notes)).await.map(Ready::Ours)
             }
             Whose::Given(client) => {
                 if let Some(setting) = dial.for_our_client_only() {
@@ -110,16 +113,24 @@ impl HttpFetch {
                 if let Some(sent) = dial.headers_at_hand() {
                     return Ok(Ready::Given(client.clone(), sent));
                 }
+                let turn = dial.turn().await;
                 let (dial, notes) = (dial.clone(), notes.clone());
-                blocking(move || dial.headers(&notes)).await.map(|sent| Ready::Given(client.clone(), sent))
+                let sent = blocking(turn, move || dial.headers(&notes)).await?;
+                Ok(Ready::Given(client.clone(), sent))
             }
         }
     }
 }
 
+/// Works where that may block. Nobody else's turn begins before it is done, even if nobody waits for it any more.
 async fn blocking<T: Send + 'static>(
+    turn: impl Send + 'static,
     work: impl FnOnce() -> std::result::Result<T, Unready> + Send + 'static,
 ) -> std::result::Result<T, NotFetched> {
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
     let done = tokio::task::spawn_blocking(work).await;
     let done = done.map_err(|error| NotFetched::new("client", "the runtime is going away").because(error))?;
     done.map_err(|Unready { setting, reason }| NotFetched::new("client", format!("{setting}: {reason}")))
@@ -136,7 +147,7 @@ async fn send(
         Ready::Ours(present) => {
             let caller = if at_home { &present.home } else { &present.away };
             caller.check_literals(url).map_err(refused_address)?;
-            (client_of(caller, Caller::pooled)?, Some(caller), &present.sent)
+            (caller.pooled().map_err(not_built)?, Some(caller), &present.sent)
         }
         Ready::Given(client, sent) => (client.clone(), None, sent),
     };
@@ -145,7 +156,7 @@ async fn send(
         && reused
         && is_lost(error)
     {
-        let fresh = client_of(caller, Caller::fresh)?;
+        let fresh = caller.fresh().map_err(not_built)?;
         (answer, _) = leave(request, ask(&fresh, sent, at_home, request, url)).await;
     }
     answer.map_err(transport)
@@ -167,7 +178,8 @@ async fn leave(request: &FetchRequest, asking: reqwest::RequestBuilder) -> (reqw
         }
     }
     request.sent.one_more();
-    let mut leaving = Leaving { sent: &request.sent, exchange: Exchange::new(&request.notes), left: None };
+    let exchange = Exchange::new(&request.notes);
+    let mut leaving = Leaving { sent: &request.sent, exchange, left: None };
     let answer = leaving.exchange.watch(asking.send()).await;
     leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
     (answer, !leaving.exchange.opened_a_connection())
@@ -178,12 +190,8 @@ fn refused_address(refused: RefusedAddress) -> NotFetched {
     NotFetched { reason: NotFetched::ADDRESS, ..NotFetched::refused(refused.to_string()) }.because(refused)
 }
 
-fn client_of(
-    caller: &Caller,
-    which: fn(&Caller) -> std::result::Result<Client, String>,
-) -> std::result::Result<Client, NotFetched> {
-    which(caller)
-        .map_err(|reason| NotFetched::new("client", format!("the HTTP client could not be built: {reason}")))
+fn not_built(reason: String) -> NotFetched {
+    NotFetched::new("client", format!("the HTTP client could not be built: {reason}"))
 }
 
 impl Fetch for HttpFetch {
@@ -257,8 +265,20 @@ async fn read(
     body.finish()
 }
 
+/// What a page may repeat of what was sent, and nobody is to read: headers, without the scheme of their credentials
+/// (RFC 9110 §11.4), and the URL's query.
+fn secrets<'a>(ready: &'a Ready, request: &'a FetchRequest) -> Vec<&'a [u8]> {
+    let (Ready::Ours(Present { sent, .. }) | Ready::Given(_, sent)) = ready;
+    let headers = sent.secret.iter().map(|(name, value)| {
+        let value = value.as_bytes().trim_ascii();
+        let scheme = value.iter().position(|byte| *byte == b' ').filter(|_| name == header::AUTHORIZATION);
+        value.get(scheme.unwrap_or(0)..).unwrap_or(value).trim_ascii()
+    });
+    headers.chain(request.url.query().map(str::as_bytes)).filter(|secret| !secret.is_empty()).collect()
+}
+
 /// An answer that is neither 200 nor a 304 we asked for.
-async fn unexpected(mut response: Response, timing: Timing) -> NotFetched {
+async fn unexpected(mut response: Response, timing: Timing, secrets: &[&[u8]]) -> NotFetched {
     let status = response.status();
     let retry_after = retry_after(response.headers(), timing.received_wall);
     let mut start = Vec::new();
@@ -281,18 +301,19 @@ async fn unexpected(mut response: Response, timing: Timing) -> NotFetched {
     };
     NotFetched {
         status: Some(status),
-        excerpt: excerpt(&start),
+        excerpt: excerpt(&start, secrets),
         retryable: status.is_server_error() || matches!(status.as_u16(), 408 | 429),
         retry_after,
         ..NotFetched::new("status", message)
     }
 }
 
-/// The start of an error's body, escaped. One that looks like keys is not shown at all: it may hold private ones.
-fn excerpt(start: &[u8]) -> Option<String> {
+/// The start of an error's body, escaped. One that looks like keys is not shown at all: it may hold private ones. Nor is
+/// one that repeats what we sent, as pages of gateways do.
+fn excerpt(start: &[u8], secrets: &[&[u8]]) -> Option<String> {
     let start = &start[..start.len().min(EXCERPT_BYTES)];
     let text = String::from_utf8_lossy(start);
-    if text.is_empty() || looks_like_keys(&text) {
+    if text.is_empty() || looks_like_keys(&text) || secrets.iter().any(|secret| repeats(start, secret)) {
         return None;
     }
     let mut shown = String::new();
@@ -303,6 +324,14 @@ fn excerpt(start: &[u8]) -> Option<String> {
         shown.push(c);
     }
     Some(shown)
+}
+
+/// Whether `page` shows `secret` or a telling part of it: it may be cut anywhere, and escaped or put in another case.
+fn repeats(page: &[u8], secret: &[u8]) -> bool {
+    const TELLING: usize = 4;
+    let length = secret.len().min(TELLING);
+    length > 0
+        && secret.windows(length).any(|part| page.windows(length).any(|seen| seen.eq_ignore_ascii_case(part)))
 }
 
 /// Whether `text` holds a member that keys have (JSON within JSON or HTML included), PEM, or a run as long
@@ -395,9 +424,9 @@ mod tests {
 
     #[test]
     fn an_excerpt_is_escaped_and_cut() {
-        assert_eq!(excerpt(b"down\r\nfor \x1b[1mnow").unwrap(), "down\\r\\nfor \\u{1b}[1mnow");
-        assert_eq!(excerpt(&[b'a', b' '].repeat(200)).unwrap().len(), EXCERPT_BYTES);
-        assert_eq!(excerpt(b""), None);
+        assert_eq!(excerpt(b"down\r\nfor \x1b[1mnow", &[]).unwrap(), "down\\r\\nfor \\u{1b}[1mnow");
+        assert_eq!(excerpt(&[b'a', b' '].repeat(200), &[]).unwrap().len(), EXCERPT_BYTES);
+        assert_eq!(excerpt(b"", &[]), None);
     }
 
     #[test]
@@ -411,12 +440,28 @@ mod tests {
             "-----BEGIN PRIVATE KEY-----",
             "d: 0123456789abcdefghijABCDEFGHIJ-_0123456789abcdef",
         ] {
-            assert_eq!(excerpt(body.as_bytes()), None, "{body}");
+            assert_eq!(excerpt(body.as_bytes(), &[]), None, "{body}");
         }
         for body in
             ["no keys today", r#"{"error":"invalid_request","id":"0f8fad5b-d9cb-469f-a165-70867728950e"}"#]
         {
-            assert!(excerpt(body.as_bytes()).is_some(), "{body}");
+            assert!(excerpt(body.as_bytes(), &[]).is_some(), "{body}");
         }
+    }
+
+    #[test]
+    fn an_excerpt_that_repeats_what_was_sent_is_not_shown() {
+        let shown = |page: &str, secret: &str| excerpt(page.as_bytes(), &[secret.as_bytes()]).is_some();
+        for page in [
+            "denied: token-1/x",
+            r"denied: token-1\/x",
+            "denied: TOKEN-1%2FX",
+            "denied: en-1 is what it ends with",
+            &format!("{:250}token-1/x", ""),
+        ] {
+            assert!(!shown(page, "token-1/x"), "{page}");
+        }
+        assert!(!shown("pin 7 is wrong", "7") && shown("pin 8 is wrong", "7"));
+        assert!(shown("denied: another", "token-1/x") && shown("denied", ""));
     }
 }

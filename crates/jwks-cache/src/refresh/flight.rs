@@ -127,7 +127,7 @@ impl Crew {
         deadline: Instant,
     ) -> Result<Outcome, NotFetched> {
         let engine = &self.provider.engine;
-        self.source.enforceable_by(&*engine.fetch)?;
+        self.source.enforceable_by(engine)?;
         let most = self.policy.retry.attempt_timeout;
         let time = most.min(deadline.saturating_duration_since(socket_now()));
         request.sent.reset();
