@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Instructions of one lookup on x86-64, two in a hundred above what was counted. Lower them when reads get
-/// cheaper; raise one only with a reason in the commit.
-const RESOLVE: u64 = 706;
-const KEY: u64 = 411;
-const WITH_KEY: u64 = 382;
+/// Instructions of one lookup on x86-64, three in a hundred above what was counted, for builds differ by two.
+/// Lower them when reads get cheaper; raise one only with a reason in the commit.
+const RESOLVE: u64 = 690;
+const KEY: u64 = 395;
+const WITH_KEY: u64 = 384;
 
 const LOOKUPS: u64 = 20_000;
 

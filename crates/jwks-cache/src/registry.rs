@@ -125,6 +125,7 @@ impl Hash for Name {
 }
 
 impl Hash for NameRef<'_> {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.0.as_bytes());
         state.write(self.1.as_bytes());

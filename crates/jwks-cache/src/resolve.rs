@@ -167,6 +167,7 @@ fn key_error(no_key: NoKey) -> KeyError {
 /// Answers from what is held: no lock, no wait, no allocation. `None` when the lookup has to wait.
 ///
 /// The answer is borrowed for as long as `then` runs.
+#[inline]
 pub(crate) fn at_hand<W: Want, R>(
     provider: &Arc<Provider>,
     want: &W,
