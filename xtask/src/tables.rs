@@ -30,7 +30,7 @@ pub(crate) enum Absent {
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
 pub(crate) const DEFAULT_GROUPS: &[&str] =
-    &["unit", "corpora", "model", "six-mutants", "idp", "sim", "concurrency", "fuzz-smoke"];
+    &["unit", "corpora", "model", "six-mutants", "idp", "cache-tests", "sim", "concurrency", "fuzz-smoke"];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -76,6 +76,14 @@ pub(crate) const GROUPS: &[Part] = &[
         // Uncaptured, as it prints how many tests apply and pass.
         commands: |_| {
             Ok(vec![words(&format!("cargo test -p {ACCEPTANCE} --test {CACHE_SUITE} -- --nocapture"))])
+        },
+    },
+    Part {
+        name: "bench-guard",
+        shows: "the instructions that a lookup costs, against ceilings; builds with optimisation",
+        needs: &[VALGRIND],
+        commands: |_| {
+            Ok(vec![words("cargo test -p xtask bench_guard:: -- --ignored --nocapture --test-threads=1")])
         },
     },
     Part {
@@ -198,6 +206,12 @@ const CARGO_MUTANTS: Need = Need {
     what: "cargo-mutants",
     is_there: |root| run::succeeds(root, &["cargo", "mutants", "--version"]),
     install: Some(&["cargo", "install", "cargo-mutants", "--locked"]),
+};
+
+const VALGRIND: Need = Need {
+    what: "valgrind",
+    is_there: |root| run::succeeds(root, &["valgrind", "--version"]),
+    install: Some(&["apt-get", "install", "--yes", "valgrind"]),
 };
 
 const NODE: Need = Need {

@@ -167,11 +167,12 @@ fn key_error(no_key: NoKey) -> KeyError {
 /// Answers from what is held: no lock, no wait, no allocation. `None` when the lookup has to wait.
 ///
 /// The answer is borrowed for as long as `then` runs.
+#[inline]
 pub(crate) fn at_hand<W: Want, R>(
     provider: &Arc<Provider>,
     want: &W,
     then: impl FnOnce(W::Borrowed<'_>) -> R,
-) -> Option<Result<R>> {
+) -> Option<std::result::Result<R, KeyError>> {
     let now = provider.engine.clock.coarse_now();
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
@@ -193,7 +194,8 @@ pub(crate) fn at_hand<W: Want, R>(
     }
     provider.slot.note_read();
     count(provider, picked.answer.is_ok(), if stale { Via::Stale } else { Via::Held });
-    Some(picked.answer.map(then).map_err(Error::from))
+    // No `Error` yet: that one is large, and would be moved with every answer.
+    Some(picked.answer.map(then))
 }
 
 /// Answers after waiting for what has to be waited for.
@@ -245,7 +247,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
     let mut waited = false;
     let patience = later(asked_at, view.policy.kid_miss_wait);
     // What the last wait brought, until the next.
-    let mut newest = Some(view.clone());
+    let mut newest = None;
     loop {
         let counters = &provider.counters;
         let flight = match provider.ask_for_kid(kid) {
@@ -284,7 +286,8 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
             Ok(Ended::ShutDown) | Err(_) => break,
         }
     }
-    let view = match newest.or_else(|| servable_now(provider)) {
+    // Another lookup's flight may have landed since this one looked, so what is held now answers.
+    let view = match newest.or_else(|| still_held(provider, &view)) {
         Some(view) => view,
         // Its keys ended during the wait: what is left of the deadline is for new ones.
         None => {
