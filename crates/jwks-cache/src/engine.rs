@@ -17,8 +17,12 @@ use crate::events::Events;
 use crate::fetch::{Fetch, HttpFetch};
 use crate::gate::Gate;
 use crate::schedule::Schedule;
+use crate::store::{KeyRing, SnapshotStore, Stack};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
+
+/// The namespace of stored keys where none is set.
+const NAMESPACE: &str = "jwks-cache";
 
 /// Shared by the providers of one registry, or owned by one cache on its own.
 pub(crate) struct Engine {
@@ -29,6 +33,7 @@ pub(crate) struct Engine {
     /// Whether it was handed in, and so knows nothing of what is dialled and sent along.
     pub(crate) fetch_is_given: bool,
     pub(crate) events: Events,
+    pub(crate) stores: Stack,
     /// The place of the last draw on a circle.
     draw: AtomicU64,
     sets: Mutex<Sets>,
@@ -46,6 +51,10 @@ pub(crate) struct EngineParts {
     pub(crate) resolver: Option<Arc<dyn Resolver>>,
     pub(crate) limits: Limits,
     pub(crate) seed: Option<u64>,
+    pub(crate) stores: Vec<Arc<dyn SnapshotStore>>,
+    pub(crate) ring: Option<KeyRing>,
+    /// `jwks-cache`, unless something else is said.
+    pub(crate) namespace: Option<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -75,6 +84,7 @@ impl Engine {
             fetch,
             fetch_is_given,
             events: Events::default(),
+            stores: Stack::new(parts.stores, parts.ring, parts.namespace.unwrap_or_else(|| NAMESPACE.into())),
             draw: AtomicU64::new(seeded_dice(parts.seed).u64(..)),
             sets: Mutex::default(),
             policy: Mutex::default(),

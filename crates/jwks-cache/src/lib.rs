@@ -11,6 +11,7 @@
 //! # Features
 //! - `metrics` (default): counters per provider, forwarded to the `metrics` facade once a second.
 //! - `prometheus` (default): a ready-made recorder, `install_default_exporter`.
+//! - `redis`: snapshots in Redis or Valkey: standalone, TLS, Sentinel, Cluster.
 //! - `jsonwebtoken-aws-lc-rs`, `jsonwebtoken-rust-crypto`: pass-through to jsonwebtoken's backends.
 
 mod builder;
@@ -35,6 +36,7 @@ pub mod security;
 mod slot;
 mod snapshot;
 mod status;
+pub mod store;
 mod sync;
 mod telemetry;
 
@@ -45,6 +47,8 @@ pub use jwks_cache_core::address::PrivateNetworks;
 pub use jwks_cache_core::freshness::Timing;
 pub use jwks_cache_core::key::{BadSignature, KeyRef, Thumbprint, VerificationKey};
 pub use jwks_cache_core::keyset::{KeyId, SetDiff};
+#[cfg(feature = "redis")]
+pub use redis;
 pub use reqwest;
 
 pub use builder::RegistryBuilder;
@@ -70,6 +74,9 @@ pub use registry::{ProviderHandle, Registry};
 pub use security::SpkiFingerprint;
 pub use snapshot::PersistentSnapshot;
 pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, StatusMetric};
+#[cfg(feature = "redis")]
+pub use store::RedisStore;
+pub use store::{FileStore, KeyRing, SnapshotStore};
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -2,19 +2,22 @@
 //! Only this room knows slot, fetch, telemetry and events together.
 
 mod flight;
+mod keeping;
 mod once;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Urgency;
-use jwks_cache_core::freshness::{StoredHeaders, Validators};
-use jwks_cache_core::keyset::{KeySet, Refusal};
+use jwks_cache_core::freshness::Validators;
+use jwks_cache_core::keyset::KeySet;
 use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
+use jwks_cache_core::snapshot::DenialLog;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -26,8 +29,9 @@ use crate::events::What;
 use crate::fetch::{FetchRequest, NotFetched};
 use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
-use crate::snapshot::PersistentSnapshot;
+use crate::snapshot::order_of;
 use crate::status::shown_kid;
+use crate::store::SnapshotKind;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::Counters;
 
@@ -65,6 +69,10 @@ struct Owner {
     last_error: Option<FetchError>,
     timer: Option<Moment>,
     closed: Option<Closed>,
+    /// What was denied and allowed here, when.
+    denied: DenialLog,
+    /// Snapshots from before were fetched under another trust, or from another source.
+    trusts_from: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug)]
@@ -141,6 +149,8 @@ impl Provider {
                 last_error: None,
                 timer: None,
                 closed: None,
+                denied: DenialLog::default(),
+                trusts_from: None,
             }),
         })
     }
@@ -281,6 +291,8 @@ impl Provider {
         } else {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
+            owner.trusts_from = Some(self.engine.clock.wall());
+            self.engine.stores.forget(&**self);
         }
         owner.missing.clear();
         owner.source = Arc::new(source);
@@ -290,6 +302,7 @@ impl Provider {
     }
 
     pub(crate) fn unregister(self: &Arc<Self>) {
+        self.engine.stores.forget(&**self);
         self.close(Closed::Unregistered, &Ended::Unregistered);
     }
 
@@ -324,27 +337,26 @@ impl Provider {
 
     /// Denies a kid or a thumbprint at once. `true` if that is new.
     pub(crate) fn deny(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(id, |lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
+        self.change_denials(id, true)
     }
 
     /// Lifts a denial at once. `true` if there was one.
     pub(crate) fn allow(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(id, |lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
+        self.change_denials(id, false)
     }
 
-    fn change_denials(
-        self: &Arc<Self>,
-        id: &str,
-        change: impl FnOnce(&mut Lifecycle) -> bool,
-        what: What,
-    ) -> bool {
+    fn change_denials(self: &Arc<Self>, id: &str, denied: bool) -> bool {
         let mut owner = lock(&self.owner);
-        let changed = change(&mut owner.lifecycle);
+        let changed = if denied { owner.lifecycle.deny(id) } else { owner.lifecycle.allow(id) };
+        if changed {
+            owner.denied.note(id, denied, order_of(self.engine.clock.wall()));
+        }
         self.publish(&mut owner);
         drop(owner);
         self.flush();
         if changed {
-            let denied = matches!(what, What::KeyDenied { .. });
+            self.keep(SnapshotKind::Denials);
+            self.keep(SnapshotKind::Keys);
             tracing::warn!(
                 tenant = &*self.tenant,
                 provider = &*self.id,
@@ -352,60 +364,11 @@ impl Provider {
                 denied,
                 "denials changed"
             );
+            let id = id.into();
+            let what = if denied { What::KeyDenied { id } } else { What::KeyAllowed { id } };
             self.engine.events.send(&self.tenant, &self.id, what);
         }
         changed
-    }
-
-    /// Takes a snapshot, judged like a fetched body.
-    ///
-    /// # Errors
-    /// [`Error::Validation`] naming the snapshot's field. Nothing held is lost.
-    pub(crate) fn restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
-        let restored = self.try_restore(snapshot);
-        if let Err(error) = &restored {
-            tracing::warn!(tenant = &*self.tenant, provider = &*self.id, %error, "snapshot refused");
-            let reason = error.to_string().into();
-            self.engine.events.send(&self.tenant, &self.id, What::SnapshotRefused { reason });
-        }
-        restored
-    }
-
-    fn try_restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
-        let mut guard = lock(&self.owner);
-        let owner = &mut *guard;
-        if owner.closed.is_some() {
-            return Err(self.not_registered());
-        }
-        snapshot.validate(&owner.source.registration)?;
-        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
-        let age = snapshot.age(wall)?;
-        let policy = owner.lifecycle.policy().clone();
-        let set = self
-            .engine
-            .judge(snapshot.jwks_json.as_bytes(), &policy.key_rules())
-            .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
-        // Not before `persisted_at`: that was validated.
-        let lifetime = (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default();
-        let expires_at = now - age + lifetime;
-        let headers = StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified);
-        if owner.lifecycle.held().is_some_and(|held| now - age <= held.received_at) {
-            return Ok(());
-        }
-        let held = owner.lifecycle.held().filter(|held| held.is_servable(now));
-        if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
-            return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
-        }
-        let mut dice = self.engine.dice();
-        if !owner.lifecycle.restore(set, headers, age, expires_at, snapshot.persisted_at, now, &mut dice) {
-            return Err(Error::validation("expires_at", "the snapshot is too old to be served"));
-        }
-        self.slot.became_fresh(&mut owner.publisher);
-        self.publish(owner);
-        self.rearm(owner);
-        drop(guard);
-        self.flush();
-        Ok(())
     }
 
     /// Tells the recorder where this provider stands, now and at each tick from now on.

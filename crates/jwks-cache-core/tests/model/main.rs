@@ -20,7 +20,7 @@ use http::header::{AGE, CACHE_CONTROL, ETAG};
 use jwks_cache_core::freshness::{StoredHeaders, Timing};
 use jwks_cache_core::key::Key;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
-use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Outcome};
+use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Outcome, Stored};
 use jwks_cache_core::policy::{JitterStrategy, Policy, RefreshMode, Retry};
 use jwks_cache_core::{Algorithm, AlgorithmSet, Moment};
 use proptest::prelude::*;
@@ -358,8 +358,17 @@ impl Life {
         }
         let (at, now, draw) = (self.now - age, self.now, self.draw);
         let headers = StoredHeaders::from_validators(Some("\"kept\""), None);
-        let wall = DateTime::UNIX_EPOCH;
-        let taken = self.it.restore(set, headers, age, at + lifetime, wall, now, &mut move || draw);
+        let snapshot = Stored {
+            set,
+            headers,
+            age,
+            transit: Duration::ZERO,
+            lifetime,
+            received_wall: DateTime::UNIX_EPOCH,
+            retiring: Vec::new(),
+            trusted: false,
+        };
+        let taken = self.it.restore(snapshot, now, &mut move || draw);
         let refresh_at = self.it.held().map_or(now, |held| held.refresh_at);
         let stored = Held {
             entries: kept,

@@ -20,6 +20,7 @@ use crate::error::FetchError;
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
 use crate::slot::{Ended, Flight};
+use crate::store::SnapshotKind;
 use crate::sync::lock;
 use crate::telemetry::FlightStatus;
 
@@ -259,6 +260,10 @@ impl Aboard {
         self.landed = true;
         provider.rearm(owner);
         drop(guard);
+        if matches!(change, Change::Adopted { .. } | Change::Renewed { .. }) {
+            // After those who wait were told: no store stands between them and their keys.
+            provider.keep(SnapshotKind::Keys);
+        }
         let span = Span::current();
         span.record("attempt", attempt);
         span.record("status", status.map(|status| status.as_u16()));

@@ -1,0 +1,361 @@
+//! What a provider keeps in stores, and what it takes from them. When it is written and how, the stores know.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{DateTime, TimeDelta, Utc};
+use jwks_cache_core::freshness::StoredHeaders;
+use jwks_cache_core::keyset::Refusal;
+use jwks_cache_core::lifecycle::{Stored, StoredKey};
+use jwks_cache_core::policy::Policy;
+use jwks_cache_core::published::Held;
+use jwks_cache_core::snapshot::{Belongs, Envelope, FORMAT, StoredRetiring, Word};
+
+use super::{Owner, Provider, Source};
+use crate::error::{Error, Result};
+use crate::events::What;
+use crate::snapshot::{PersistentSnapshot, Sealed, StoredDenials, StoredKeys, newest_order, order_of};
+use crate::store::{Deed, Kept, SnapshotEntry, SnapshotKey, SnapshotKind};
+use crate::sync::lock;
+
+/// What an encoded snapshot may have beside its documents.
+const AROUND: u64 = 64 * 1024;
+
+impl Source {
+    /// Kind and place of the source, as snapshots name it: by a digest, for a place may hold secrets.
+    pub(super) fn name(&self) -> String {
+        let place = format!("jwks_url {}", self.registration.jwks_url);
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, place.as_bytes()))
+    }
+}
+
+impl Provider {
+    /// Loads what the stores kept, and waits for it a moment.
+    pub(crate) async fn load(self: Arc<Self>) {
+        if self.engine.stores.is_empty() {
+            return;
+        }
+        let engine = self.engine.clone();
+        engine.stores.restore(self).await;
+    }
+
+    /// Has the stores keep what is held now.
+    pub(super) fn keep(self: &Arc<Self>, kind: SnapshotKind) {
+        self.engine.stores.mark(self, kind);
+    }
+
+    /// How long a change has waited to be stored; none without a store.
+    pub(crate) fn store_lag(&self) -> Option<Duration> {
+        let stores = &self.engine.stores;
+        (!stores.is_empty()).then(|| stores.lag(self))
+    }
+
+    /// What is held, to be stored. `None` when nothing is.
+    ///
+    /// # Errors
+    /// [`Error::Cache`] when a time is beyond the calendar.
+    pub(crate) fn persistent_snapshot(&self) -> Result<Option<PersistentSnapshot>> {
+        let view = self.slot.load_full();
+        view.published.held.as_ref().map(|held| self.snapshot_of(held)).transpose()
+    }
+
+    fn snapshot_of(&self, held: &Held) -> Result<PersistentSnapshot> {
+        let lifetime = TimeDelta::from_std(held.expires_at.since(held.received_at)).ok();
+        // Both on the wall of then: a clock that was set since gives no lifetime.
+        let expires_at = lifetime
+            .and_then(|lifetime| held.received_wall.checked_add_signed(lifetime))
+            .ok_or_else(|| Error::Cache("the expiry is beyond the calendar".into()))?;
+        Ok(PersistentSnapshot {
+            tenant_id: self.tenant.to_string(),
+            provider_id: self.id.to_string(),
+            jwks_json: held.set.text().to_string(),
+            etag: held.headers.etag().map(ToOwned::to_owned),
+            last_modified: held.headers.last_modified(),
+            expires_at,
+            persisted_at: held.received_wall,
+        })
+    }
+
+    fn belongs<'a>(&'a self, source: &'a str, kind: SnapshotKind) -> Belongs<'a> {
+        let namespace = &*self.engine.stores.namespace;
+        Belongs { namespace, tenant: &self.tenant, provider: &self.id, source, kind: kind.as_str() }
+    }
+
+    fn keys_entry(&self) -> Option<SnapshotEntry> {
+        let (held, source, denials, most) = {
+            let owner = lock(&self.owner);
+            let held = owner.lifecycle.held()?.clone();
+            (held, owner.source.name(), owner.denials(), owner.lifecycle.policy().max_response_bytes)
+        };
+        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
+        // At least 1 s: a store may know no less.
+        let keep_for = held.servable_until.since(now).max(Duration::from_secs(1));
+        let order = order_of_held(&held);
+        let mut room = most;
+        let mut retiring = StoredRetiring::of(&held);
+        retiring.retain(|old| {
+            let fits = room.checked_sub(old.jwk.len() as u64);
+            room = fits.unwrap_or(room);
+            fits.is_some()
+        });
+        let envelope = Envelope {
+            format: Some(FORMAT),
+            source: Some(source.clone()),
+            order: Some(order),
+            retiring,
+            denials,
+            mac: None,
+        };
+        let stored = StoredKeys { snapshot: self.snapshot_of(&held).ok()?, envelope };
+        let bytes = stored.seal(self.engine.stores.ring.as_ref(), &self.belongs(&source, SnapshotKind::Keys));
+        Some(SnapshotEntry {
+            bytes: bytes.ok()?,
+            order,
+            newest: newest_order(wall),
+            keep_for: Some(keep_for),
+        })
+    }
+
+    fn denials_entry(&self) -> Option<SnapshotEntry> {
+        let denials = lock(&self.owner).denials();
+        if denials.is_empty() {
+            return None;
+        }
+        let order = denials.order();
+        let stored = StoredDenials {
+            tenant_id: self.tenant.to_string(),
+            provider_id: self.id.to_string(),
+            format: FORMAT,
+            order,
+            denials,
+            mac: None,
+        };
+        let bytes = stored.seal(self.engine.stores.ring.as_ref(), &self.belongs("", SnapshotKind::Denials));
+        let newest = newest_order(self.engine.clock.wall());
+        Some(SnapshotEntry { bytes: bytes.ok()?, order, newest, keep_for: None })
+    }
+
+    fn take_keys(self: &Arc<Self>, bytes: &[u8]) -> Result<()> {
+        let mut stored: StoredKeys = serde_json::from_slice(bytes)?;
+        let source = lock(&self.owner).source.name();
+        if stored.envelope.source.as_ref().is_some_and(|other| *other != source) {
+            return Err(Error::validation("source", "the snapshot is of another source"));
+        }
+        let belongs = self.belongs(&source, SnapshotKind::Keys);
+        let authentic = stored.unseal(self.engine.stores.ring.as_ref(), &belongs)?;
+        let StoredKeys { snapshot, mut envelope } = stored;
+        // What is denied there is denied before a key of it is served.
+        self.merge_denials(std::mem::take(&mut envelope.denials));
+        self.try_restore(&snapshot, &envelope, authentic)
+    }
+
+    fn take_denials(self: &Arc<Self>, bytes: &[u8]) -> Result<()> {
+        let mut stored: StoredDenials = serde_json::from_slice(bytes)?;
+        if *stored.tenant_id != *self.tenant || *stored.provider_id != *self.id {
+            return Err(Error::validation("tenant_id", "the denials are another provider's"));
+        }
+        let ring = self.engine.stores.ring.as_ref();
+        stored.unseal(ring, &self.belongs("", SnapshotKind::Denials))?;
+        self.merge_denials(stored.denials);
+        Ok(())
+    }
+
+    fn merge_denials(self: &Arc<Self>, theirs: jwks_cache_core::snapshot::DenialLog) {
+        let newest = newest_order(self.engine.clock.wall());
+        let mut guard = lock(&self.owner);
+        let owner = &mut *guard;
+        let taken = owner.denied.merge(theirs, newest);
+        if taken.is_empty() {
+            return;
+        }
+        let mut changes = Vec::new();
+        for (id, word) in taken {
+            let id: Arc<str> = id.into();
+            let changed = apply(owner, &id, &word);
+            if changed {
+                changes.push(if word.denied { What::KeyDenied { id } } else { What::KeyAllowed { id } });
+            }
+        }
+        self.publish(owner);
+        drop(guard);
+        tracing::info!(
+            tenant = &*self.tenant,
+            provider = &*self.id,
+            changes = changes.len(),
+            "denials were loaded"
+        );
+        for what in changes {
+            self.engine.events.send(&self.tenant, &self.id, what);
+        }
+    }
+
+    /// Takes a snapshot from somebody's hands, judged like a fetched body.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] naming the snapshot's field. Nothing held is lost.
+    pub(crate) fn restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
+        let restored = self.try_restore(snapshot, &Envelope::default(), false);
+        if let Err(error) = &restored {
+            self.tell_refused(error);
+        }
+        restored
+    }
+
+    fn tell_refused(&self, error: &Error) {
+        tracing::warn!(tenant = &*self.tenant, provider = &*self.id, %error, "snapshot refused");
+        let reason = error.to_string().into();
+        self.engine.events.send(&self.tenant, &self.id, What::SnapshotRefused { reason });
+    }
+
+    fn try_restore(
+        self: &Arc<Self>,
+        snapshot: &PersistentSnapshot,
+        envelope: &Envelope,
+        authentic: bool,
+    ) -> Result<()> {
+        let mut guard = lock(&self.owner);
+        let owner = &mut *guard;
+        if owner.closed.is_some() {
+            return Err(self.not_registered());
+        }
+        snapshot.validate(&owner.source.registration)?;
+        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
+        let age = snapshot.age(wall)?;
+        let policy = owner.lifecycle.policy().clone();
+        if owner.trusts_from.is_some_and(|from| snapshot.persisted_at <= from) {
+            return Err(Error::validation(
+                "persisted_at",
+                "was fetched before the registration's trust changed",
+            ));
+        }
+        let set = self
+            .engine
+            .judge(snapshot.jwks_json.as_bytes(), &policy.key_rules())
+            .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
+        // A wall clock that was set moves all that came since; what began later by either clock stays.
+        let order = envelope.order.unwrap_or_else(|| order_of(snapshot.persisted_at));
+        let is_newer = |held: &Arc<Held>| now - age <= held.received_at || order <= order_of_held(held);
+        if owner.lifecycle.held().is_some_and(is_newer) {
+            return Ok(());
+        }
+        let held = owner.lifecycle.held().filter(|held| held.is_servable(now));
+        if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
+            return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
+        }
+        let stored = Stored {
+            set,
+            headers: StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified),
+            age,
+            transit: micros(order_of(snapshot.persisted_at).saturating_sub(order)),
+            // Not negative: that was validated.
+            lifetime: (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default(),
+            received_wall: snapshot.persisted_at,
+            retiring: retiring(envelope, snapshot.persisted_at, &policy),
+            trusted: authentic,
+        };
+        if !owner.lifecycle.restore(stored, now, &mut self.engine.dice()) {
+            return Err(Error::validation("expires_at", "the snapshot is too old to be served"));
+        }
+        self.slot.became_fresh(&mut owner.publisher);
+        self.publish(owner);
+        if let Some(running) = &owner.running {
+            // Who waits with nothing need not wait for the provider.
+            running.flight.keys_came();
+        }
+        self.rearm(owner);
+        drop(guard);
+        self.flush();
+        Ok(())
+    }
+}
+
+impl Kept for Provider {
+    fn key(&self, kind: SnapshotKind) -> SnapshotKey {
+        SnapshotKey { tenant: self.tenant.to_string(), provider: self.id.to_string(), kind }
+    }
+
+    fn entry(&self, kind: SnapshotKind) -> Option<SnapshotEntry> {
+        match kind {
+            SnapshotKind::Keys => self.keys_entry(),
+            SnapshotKind::Denials => self.denials_entry(),
+        }
+    }
+
+    /// The document escaped, the retiring keys, and what stands around.
+    fn most(&self) -> u64 {
+        let document = lock(&self.owner).lifecycle.policy().max_response_bytes;
+        document.saturating_mul(4).saturating_add(AROUND)
+    }
+
+    fn take(self: Arc<Self>, kind: SnapshotKind, bytes: &[u8]) -> Result<()> {
+        let taken = match kind {
+            SnapshotKind::Keys => self.take_keys(bytes),
+            SnapshotKind::Denials => self.take_denials(bytes),
+        };
+        match &taken {
+            // It was unregistered meanwhile: nothing is wrong with the snapshot.
+            Err(Error::NotRegistered { .. }) => return Ok(()),
+            Err(error) => self.tell_refused(error),
+            Ok(()) => {}
+        }
+        taken
+    }
+
+    fn count(&self, deed: Deed) {
+        let counters = &self.counters.stored;
+        let of = match deed {
+            Deed::Saved => &counters.saved,
+            Deed::Superseded => &counters.superseded,
+            Deed::Loaded => &counters.loaded,
+            Deed::Absent => &counters.absent,
+            Deed::Failed => &counters.failed,
+            Deed::Refused => &counters.refused,
+            Deed::SetAside => &counters.set_aside,
+        };
+        of.fetch_add(1, Relaxed);
+        self.counters.note();
+    }
+}
+
+impl Owner {
+    /// What is denied and was, with the materials seen.
+    fn denials(&self) -> jwks_cache_core::snapshot::DenialLog {
+        let denials = self.lifecycle.published().denials;
+        self.denied.with_materials(|id| denials.materials(id))
+    }
+}
+
+fn apply(owner: &mut Owner, id: &str, word: &Word) -> bool {
+    if word.denied {
+        owner.lifecycle.restore_denial(id, word.thumbprints())
+    } else {
+        owner.lifecycle.allow(id)
+    }
+}
+
+/// When the exchange began that brought it.
+fn order_of_held(held: &Held) -> u64 {
+    let transit = held.received_at.since(held.requested_at).as_micros();
+    order_of(held.received_wall).saturating_sub(u64::try_from(transit).unwrap_or(u64::MAX))
+}
+
+fn micros(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+fn retiring(envelope: &Envelope, persisted_at: DateTime<Utc>, policy: &Policy) -> Vec<StoredKey> {
+    let rules = policy.key_rules();
+    // What claims to be later than the last answer counts as then.
+    let before = |at: DateTime<Utc>| (persisted_at - at).to_std().unwrap_or_default();
+    let most = usize::try_from(rules.max_keys).unwrap_or(usize::MAX);
+    let stored = envelope.retiring.iter().take(most);
+    let judged = stored.filter_map(|old| {
+        let (left_before, held_before) = (before(old.left_at), before(old.last_held_at));
+        Some(StoredKey { key: old.judge(&rules)?, left_before, held_before })
+    });
+    judged.collect()
+}
