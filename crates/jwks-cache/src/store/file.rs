@@ -184,7 +184,7 @@ impl Inner {
         }
         let (writing, kept) = (self.path(name, WRITING), self.path(name, KEPT));
         let put = || {
-            self.disk.write(&writing, &[head(entry).as_bytes(), &entry.bytes].concat())?;
+            self.disk.write(&writing, &whole(entry))?;
             self.disk.sync_file(&writing)?;
             self.disk.rename(&writing, &kept)?;
             self.disk.sync_folder(&self.folder)
@@ -265,9 +265,14 @@ impl Inner {
     }
 }
 
-/// The line before what is kept.
-fn head(entry: &SnapshotEntry) -> String {
-    format!("{MAGIC} {:020} {} {}\n", entry.order, entry.bytes.len(), checksum(entry.order, &entry.bytes))
+/// The line before what is kept, without its break.
+fn head(order: u64, bytes: &[u8]) -> String {
+    format!("{MAGIC} {order:020} {} {}", bytes.len(), checksum(order, bytes))
+}
+
+/// The whole file.
+fn whole(entry: &SnapshotEntry) -> Vec<u8> {
+    [head(entry.order, &entry.bytes).as_bytes(), b"\n", &entry.bytes].concat()
 }
 
 /// Over all that the line says, too.
@@ -281,11 +286,409 @@ fn parse(file: &[u8]) -> Result<(u64, &[u8]), &'static str> {
     let (line, kept) = (file.get(..end).unwrap_or_default(), file.get(end + 1..).unwrap_or_default());
     let line = std::str::from_utf8(line).map_err(|_| "is foreign")?;
     let rest = line.strip_prefix(MAGIC).ok_or("is foreign, or of another version")?;
-    let words: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let [order, length, sum] = words[..] else { return Err("is torn") };
-    let (Ok(order), Ok(length)) = (order.parse(), length.parse::<usize>()) else { return Err("is torn") };
-    if kept.len() != length || checksum(order, kept) != sum {
+    let order = rest.split(' ').nth(1).and_then(|order| order.parse().ok()).ok_or("is torn")?;
+    // Nothing else can stand there.
+    if line != head(order, kept) {
         return Err("is torn");
     }
     Ok((order, kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::store::SnapshotKind;
+
+    /// A disk that loses in a crash whatever was not synced, in every way that one may.
+    #[derive(Clone, Debug, Default)]
+    struct LossyDisk(Arc<Mutex<State>>);
+
+    #[derive(Clone, Debug, Default)]
+    struct State {
+        /// What each file has, and what of it was synced.
+        files: Vec<(Vec<u8>, Vec<u8>)>,
+        names: Names,
+        synced: Names,
+        /// What was done to names and not synced, in this order.
+        owed: Vec<(PathBuf, Act)>,
+        steps: usize,
+        /// After so many steps nothing happens any more.
+        crash_after: Option<usize>,
+        syncs: usize,
+        /// This sync does nothing.
+        ignored: Option<usize>,
+    }
+
+    /// A file by its number, or a folder.
+    type Names = BTreeMap<PathBuf, Option<usize>>;
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Make(PathBuf, Option<usize>),
+        Rename(PathBuf, PathBuf),
+        Remove(PathBuf),
+    }
+
+    impl Act {
+        fn on(&self, names: &mut Names) {
+            match self {
+                Self::Make(path, what) => drop(names.insert(path.clone(), *what)),
+                Self::Rename(from, to) => {
+                    if let Some(what) = names.remove(from) {
+                        names.insert(to.clone(), what);
+                    }
+                }
+                Self::Remove(path) => drop(names.remove(path)),
+            }
+        }
+    }
+
+    impl State {
+        fn act(&mut self, act: Act) {
+            let (Act::Make(path, _) | Act::Rename(_, path) | Act::Remove(path)) = &act;
+            self.owed.push((path.parent().unwrap().to_owned(), act.clone()));
+            act.on(&mut self.names);
+        }
+
+        fn file(&self, path: &Path) -> io::Result<usize> {
+            self.names.get(path).copied().flatten().ok_or_else(|| io::ErrorKind::NotFound.into())
+        }
+
+        fn syncs(&mut self) -> bool {
+            self.syncs += 1;
+            self.ignored != Some(self.syncs - 1)
+        }
+
+        /// Everything that may be found after a crash now.
+        fn after_crashes(&self) -> Vec<LossyDisk> {
+            let mut found = Vec::new();
+            for done in 0..=self.owed.len() {
+                let mut names = self.synced.clone();
+                self.owed[..done].iter().for_each(|(_, act)| act.on(&mut names));
+                // A folder that was lost takes along what was in it.
+                let all = names.clone();
+                names.retain(|path, _| {
+                    path.parent().is_none_or(|above| above == Path::new("/") || all.contains_key(above))
+                });
+                for part in 0..3 {
+                    let left = |(has, synced): &(Vec<u8>, Vec<u8>)| {
+                        let has = match part {
+                            0 => synced.clone(),
+                            1 if has != synced => has[..has.len() / 2].to_vec(),
+                            _ => has.clone(),
+                        };
+                        (has.clone(), has)
+                    };
+                    let files = self.files.iter().map(left).collect();
+                    let state =
+                        State { files, names: names.clone(), synced: names.clone(), ..State::default() };
+                    found.push(LossyDisk(Arc::new(Mutex::new(state))));
+                }
+            }
+            found
+        }
+    }
+
+    impl LossyDisk {
+        fn step<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+            let mut state = lock(&self.0);
+            if state.crash_after.is_some_and(|after| state.steps >= after) {
+                return Err(io::Error::other("the machine is down"));
+            }
+            state.steps += 1;
+            act(&mut state)
+        }
+    }
+
+    impl Disk for LossyDisk {
+        fn make_folder(&self, folder: &Path) -> io::Result<()> {
+            self.step(|state| {
+                if !state.names.contains_key(folder) {
+                    state.act(Act::Make(folder.to_owned(), None));
+                }
+                Ok(())
+            })
+        }
+
+        fn read(&self, file: &Path, _: u64) -> io::Result<Vec<u8>> {
+            let state = lock(&self.0);
+            Ok(state.files[state.file(file)?].0.clone())
+        }
+
+        fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
+            self.step(|state| {
+                let number = state.files.len();
+                state.files.push((bytes.to_vec(), Vec::new()));
+                state.act(Act::Make(file.to_owned(), Some(number)));
+                Ok(())
+            })
+        }
+
+        fn sync_file(&self, file: &Path) -> io::Result<()> {
+            self.step(|state| {
+                let number = state.file(file)?;
+                if state.syncs() {
+                    state.files[number].1 = state.files[number].0.clone();
+                }
+                Ok(())
+            })
+        }
+
+        fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            self.step(|state| {
+                if state.syncs() {
+                    let State { owed, synced, .. } = state;
+                    owed.iter().filter(|(of, _)| of == folder).for_each(|(_, act)| act.on(synced));
+                    owed.retain(|(of, _)| of != folder);
+                }
+                Ok(())
+            })
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.step(|state| {
+                state.file(from)?;
+                state.act(Act::Rename(from.to_owned(), to.to_owned()));
+                Ok(())
+            })
+        }
+
+        fn remove(&self, file: &Path) -> io::Result<()> {
+            self.step(|state| {
+                state.file(file)?;
+                state.act(Act::Remove(file.to_owned()));
+                Ok(())
+            })
+        }
+
+        fn names(&self, _: &Path) -> io::Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn entry(order: u64) -> SnapshotEntry {
+        let bytes = format!("snapshot {order}").repeat(4).into_bytes();
+        SnapshotEntry { bytes, order, newest: 1_000, keep_for: None }
+    }
+
+    fn open(disk: LossyDisk) -> Result<FileStore, StoreError> {
+        FileStore::on(Box::new(disk), PathBuf::from("/store"), false)
+    }
+
+    /// A folder is made, two snapshots are saved, and one is removed. Crashes after `steps`; says how many of the disks
+    /// that may be found then have lost something or hold a part, of how many.
+    fn losses(steps: usize, ignored: Option<usize>) -> (usize, usize) {
+        let disk = LossyDisk::default();
+        (lock(&disk.0).crash_after, lock(&disk.0).ignored) = (Some(steps), ignored);
+        // The last that was acknowledged, and what may be there since.
+        let (mut sure, mut maybe) = (None, None);
+        if let Ok(store) = open(disk.clone()) {
+            let acts: [Option<u64>; 3] = [Some(1), Some(2), None];
+            for act in acts {
+                maybe = Some(act);
+                let done = match act {
+                    Some(order) => store.0.save("name", &entry(order)).map(drop),
+                    None => store.0.remove("name"),
+                };
+                if done.is_err() {
+                    break;
+                }
+                (sure, maybe) = (act, None);
+            }
+        }
+        let disks = lock(&disk.0).after_crashes();
+        let of = disks.len();
+        let lost = disks.into_iter().filter(|disk| {
+            let found = open(disk.clone()).unwrap().0.load("name", 1 << 20);
+            let is = |act: Option<u64>| matches!(&found, Ok(found) if *found == act.map(|order| entry(order).bytes));
+            !is(sure) && !maybe.is_some_and(is)
+        });
+        (lost.count(), of)
+    }
+
+    /// The steps and syncs of the whole story.
+    fn story() -> (usize, usize) {
+        let disk = LossyDisk::default();
+        let store = open(disk.clone()).unwrap();
+        for order in [1, 2] {
+            store.0.save("name", &entry(order)).unwrap();
+        }
+        store.0.remove("name").unwrap();
+        let state = lock(&disk.0);
+        (state.steps, state.syncs)
+    }
+
+    #[test]
+    fn a_crash_at_any_step_leaves_the_old_or_the_new_and_each_sync_is_needed_for_that() {
+        let (steps, syncs) = story();
+        let all = |ignored| {
+            (0..=steps).map(|step| losses(step, ignored)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+        };
+        let (lost, of) = all(None);
+        assert_eq!(lost, 0);
+        println!("{of} disks after crashes at {steps} steps: none lost anything; {syncs} syncs");
+        assert_eq!(syncs, 6);
+        for ignored in 0..syncs {
+            let (lost, of) = all(Some(ignored));
+            println!("without sync {ignored}: {lost} of {of} did");
+            assert!(lost > 0, "sync {ignored} can be left out unseen");
+        }
+    }
+
+    /// A store in a folder of its own.
+    fn in_folder(test: &str) -> (PathBuf, FileStore) {
+        let folder = std::env::temp_dir().join(format!("jwks-cache-file-{}-{test}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let store = FileStore::open(&folder).unwrap();
+        (folder, store)
+    }
+
+    fn files(folder: &Path, end: &str) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|of| of == end)).collect()
+    }
+
+    #[test]
+    fn whatever_bit_is_flipped_or_part_is_missing_the_file_is_set_aside() {
+        let (folder, store) = in_folder("torn");
+        let whole = whole(&entry(7));
+        let mut broken: Vec<Vec<u8>> = (0..whole.len()).map(|end| whole[..end].to_vec()).collect();
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            broken.push(flipped);
+        }
+        broken.push([&*whole, b"more"].concat());
+        broken.push(b"a file of somebody else\n".repeat(100));
+        for (n, bytes) in broken.iter().enumerate() {
+            let path = store.0.path("name", KEPT);
+            std::fs::write(&path, bytes).unwrap();
+            let error = store.0.load("name", 1 << 20).unwrap_err();
+            assert_eq!(error.kind(), StoreErrorKind::Corrupt, "{n}");
+            assert!(!path.exists() && files(&folder, SET_ASIDE).len() == 1, "{n}");
+            assert!(store.0.load("name", 1 << 20).unwrap().is_none(), "{n}");
+        }
+        assert!(store.0.save("name", &entry(8)).unwrap());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_set_aside_and_one_too_large_is_not_read() {
+        let (folder, store) = in_folder("unreadable");
+        std::fs::create_dir(store.0.path("name", KEPT)).unwrap();
+        assert_eq!(store.0.load("name", 1 << 20).unwrap_err().kind(), StoreErrorKind::Corrupt);
+        assert!(store.0.load("name", 1 << 20).unwrap().is_none());
+        store.0.save("name", &entry(1)).unwrap();
+        let size = entry(1).bytes.len() as u64;
+        assert!(store.0.load("name", size).unwrap().is_some());
+        assert_eq!(store.0.load("name", size - 1).unwrap_err().kind(), StoreErrorKind::TooLarge);
+        assert_eq!(store.0.load("name", 1).unwrap_err().kind(), StoreErrorKind::TooLarge);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn of_two_that_open_a_folder_one_writes_until_it_is_gone_and_both_load() {
+        let (folder, first) = in_folder("two");
+        first.0.save("name", &entry(1)).unwrap();
+        let second = FileStore::open(&folder).unwrap();
+        assert!(first.is_owner() && !second.is_owner());
+        assert_eq!(second.0.save("name", &entry(2)).unwrap_err().kind(), StoreErrorKind::InUse);
+        assert_eq!(second.0.remove("name").unwrap_err().kind(), StoreErrorKind::InUse);
+        assert_eq!(second.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
+        // What the first was writing when it died.
+        std::fs::write(second.0.path("other", WRITING), "half").unwrap();
+        drop(first);
+        assert!(second.0.save("name", &entry(2)).unwrap() && second.is_owner());
+        assert_eq!(files(&folder, WRITING).len(), 0);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn no_text_of_a_tenant_shapes_a_name() {
+        let (folder, store) = in_folder("names");
+        let texts = [
+            "",
+            ".",
+            "..",
+            "../../etc/passwd",
+            "a/b",
+            "a\\b",
+            "a:b",
+            "con",
+            "\0",
+            "é",
+            "A",
+            "a",
+            &"x".repeat(5_000),
+        ];
+        let mut names = std::collections::BTreeSet::new();
+        for tenant in texts {
+            for provider in texts {
+                for kind in [SnapshotKind::Keys, SnapshotKind::Denials] {
+                    let name = name(&SnapshotKey { tenant: tenant.into(), provider: provider.into(), kind });
+                    assert!(name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+                    names.insert(name);
+                }
+            }
+        }
+        assert_eq!(names.len(), texts.len() * texts.len() * 2, "no two share a file");
+        for name in names.iter().take(5) {
+            store.0.save(name, &entry(1)).unwrap();
+        }
+        assert_eq!(files(&folder, KEPT).len(), 5);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nobody_else_can_read_what_is_kept() {
+        use std::os::unix::fs::PermissionsExt;
+        let (folder, store) = in_folder("modes");
+        store.0.save("name", &entry(1)).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&folder), mode(&store.0.path("name", KEPT))), (0o700, 0o600));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_full_disk_refuses_and_keeps_what_was_there() {
+        #[derive(Debug)]
+        struct Full(LossyDisk);
+        impl Disk for Full {
+            fn make_folder(&self, folder: &Path) -> io::Result<()> {
+                self.0.make_folder(folder)
+            }
+            fn read(&self, file: &Path, most: u64) -> io::Result<Vec<u8>> {
+                self.0.read(file, most)
+            }
+            fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
+                self.0.write(file, &bytes[..bytes.len() / 3])?;
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn sync_file(&self, file: &Path) -> io::Result<()> {
+                self.0.sync_file(file)
+            }
+            fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+                self.0.sync_folder(folder)
+            }
+            fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+                self.0.rename(from, to)
+            }
+            fn remove(&self, file: &Path) -> io::Result<()> {
+                self.0.remove(file)
+            }
+            fn names(&self, folder: &Path) -> io::Result<Vec<String>> {
+                self.0.names(folder)
+            }
+        }
+        let disk = LossyDisk::default();
+        open(disk.clone()).unwrap().0.save("name", &entry(1)).unwrap();
+        let full = FileStore::on(Box::new(Full(disk.clone())), PathBuf::from("/store"), false).unwrap();
+        assert_eq!(full.0.save("name", &entry(2)).unwrap_err().kind(), StoreErrorKind::Refused);
+        assert_eq!(full.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
+        let left = lock(&disk.0).names.clone();
+        assert_eq!(left.len(), 2, "the folder and one file: no part takes room: {left:?}");
+    }
 }
