@@ -606,13 +606,14 @@ async fn ten_thousand_files_load_in_a_second() {
     donor.resolve(TENANT, "p0", None).await.unwrap();
     donor.shutdown().await;
     // One snapshot, for each of many under its own name.
+    drop(donor);
     let files = store();
+    until("the folder", || files.is_owner());
     let key = |n: usize| jwks_cache::store::SnapshotKey {
         tenant: TENANT.into(),
         provider: format!("p{n}"),
         kind: jwks_cache::store::SnapshotKind::Keys,
     };
-    drop(donor);
     let model = String::from_utf8(files.load(&key(0), 1 << 20).await.unwrap().unwrap()).unwrap();
     for n in 1..MANY {
         let bytes = model.replace("\"p0\"", &format!("\"p{n}\"")).into_bytes();

@@ -3,6 +3,7 @@
 //! A file is written beside its place, synced, and renamed into it; then its folder is synced. So a crash at any time
 //! leaves the file of before or the new one.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +48,8 @@ struct Inner {
     disk: Box<dyn Disk>,
     /// One writes at a time. Holds the lock file of the process that writes.
     writer: Mutex<Option<std::fs::File>>,
+    /// What is kept, as the process that writes knows it; none in others. Held for a moment only.
+    kept: Mutex<Option<HashSet<String>>>,
     /// The lock file is left alone where the disk is not the machine's.
     locks: bool,
     turns: Arc<Semaphore>,
@@ -74,7 +77,7 @@ impl FileStore {
         }
         disk.names(&folder).map_err(refused)?;
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        let inner = Inner { folder, disk, writer: Mutex::default(), locks, turns };
+        let inner = Inner { folder, disk, writer: Mutex::default(), kept: Mutex::default(), locks, turns };
         let mut writer = lock(&inner.writer);
         // Another process may have it; each save asks again.
         let _ = inner.own(&mut writer);
@@ -124,6 +127,10 @@ impl SnapshotStore for FileStore {
 
     fn load<'a>(&'a self, key: &'a SnapshotKey, most: u64) -> Storing<'a, Option<Vec<u8>>> {
         let name = name(key);
+        if lock(&self.0.kept).as_ref().is_some_and(|kept| !kept.contains(&name)) {
+            // Most providers have no denials, and many registrations begin with nothing: no thread is asked for that.
+            return Box::pin(std::future::ready(Ok(None)));
+        }
         Box::pin(self.blocking(move |inner| inner.load(&name, most)))
     }
 
@@ -187,6 +194,7 @@ impl Inner {
             self.disk.write(&writing, &whole(entry))?;
             self.disk.sync_file(&writing)?;
             self.disk.rename(&writing, &kept)?;
+            self.know(name);
             self.disk.sync_folder(&self.folder)
         };
         put().map_err(|error: io::Error| {
@@ -208,6 +216,13 @@ impl Inner {
                 Err(StoreError::new(StoreErrorKind::Refused, what).with_cause(error))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Notes that something is kept; a name too many costs a look.
+    fn know(&self, name: &str) {
+        if let Some(kept) = &mut *lock(&self.kept) {
+            kept.insert(name.to_owned());
         }
     }
 
@@ -249,19 +264,22 @@ impl Inner {
             let what = format!("another process writes to {}", self.folder.display());
             StoreError::new(StoreErrorKind::InUse, what).with_cause(error)
         })?;
-        self.sweep();
+        *lock(&self.kept) = self.sweep().ok();
         *writer = Some(file);
         Ok(())
     }
 
-    /// Removes what a process that died was writing.
-    fn sweep(&self) {
-        let ending = format!(".{WRITING}");
-        for name in self.disk.names(&self.folder).unwrap_or_default() {
-            if name.ends_with(&ending) {
-                let _ = self.disk.remove(&self.folder.join(name));
+    /// Removes what a process that died was writing. Says what is kept.
+    fn sweep(&self) -> io::Result<HashSet<String>> {
+        let mut kept = HashSet::new();
+        for file in self.disk.names(&self.folder)? {
+            match file.rsplit_once('.') {
+                Some((_, WRITING)) => drop(self.disk.remove(&self.folder.join(&file))),
+                Some((name, KEPT)) => drop(kept.insert(name.to_owned())),
+                _ => {}
             }
         }
+        Ok(kept)
     }
 }
 

@@ -323,23 +323,26 @@ impl Queue {
         kept: &Arc<dyn Kept>,
         kind: SnapshotKind,
     ) -> Result<Option<crate::Error>, StoreError> {
+        let loaded = self.ask(kept, kind).await;
+        give(kept, kind, loaded)
+    }
+
+    /// Both at once; denials are given first, so that no denied key is served in between. What failed.
+    pub(super) async fn load_both(&self, kept: &Arc<dyn Kept>) -> Vec<(SnapshotKind, StoreError)> {
+        const KINDS: [SnapshotKind; 2] = [SnapshotKind::Denials, SnapshotKind::Keys];
+        let [denials, keys] = KINDS.map(|kind| self.ask(kept, kind));
+        let (denials, keys) = tokio::join!(denials, keys);
+        let given =
+            KINDS.into_iter().zip([denials, keys]).map(|(kind, loaded)| (kind, give(kept, kind, loaded)));
+        given.filter_map(|(kind, given)| Some((kind, given.err()?))).collect()
+    }
+
+    async fn ask(&self, kept: &Arc<dyn Kept>, kind: SnapshotKind) -> Result<Option<Vec<u8>>, StoreError> {
         let key = kept.key(kind);
         if self.removes(&key) {
             return Ok(None);
         }
-        let loaded = self.call(self.store.load(&key, kept.most())).await;
-        let taken = match &loaded {
-            Ok(Some(bytes)) => Some(kept.clone().take(kind, bytes)),
-            Ok(None) | Err(_) => None,
-        };
-        kept.count(match (&loaded, &taken) {
-            (Ok(_), Some(Err(_))) => Deed::Refused,
-            (Ok(Some(_)), _) => Deed::Loaded,
-            (Ok(None), _) => Deed::Absent,
-            (Err(error), _) if error.concerns_content() => Deed::SetAside,
-            (Err(_), _) => Deed::Failed,
-        });
-        loaded.map(|_| taken.and_then(Result::err))
+        self.call(self.store.load(&key, kept.most())).await
     }
 
     /// A call of the store, no longer than it may take.
@@ -352,4 +355,24 @@ impl Queue {
         self.note(done.as_ref().err());
         done
     }
+}
+
+/// Gives what was loaded, and counts how it went.
+fn give(
+    kept: &Arc<dyn Kept>,
+    kind: SnapshotKind,
+    loaded: Result<Option<Vec<u8>>, StoreError>,
+) -> Result<Option<crate::Error>, StoreError> {
+    let taken = match &loaded {
+        Ok(Some(bytes)) => Some(kept.clone().take(kind, bytes)),
+        Ok(None) | Err(_) => None,
+    };
+    kept.count(match (&loaded, &taken) {
+        (Ok(_), Some(Err(_))) => Deed::Refused,
+        (Ok(Some(_)), _) => Deed::Loaded,
+        (Ok(None), _) => Deed::Absent,
+        (Err(error), _) if error.concerns_content() => Deed::SetAside,
+        (Err(_), _) => Deed::Failed,
+    });
+    loaded.map(|_| taken.and_then(Result::err))
 }

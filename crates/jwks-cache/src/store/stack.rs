@@ -1,7 +1,10 @@
 //! The stores of a registry together: what is written goes to each, and what each kept is offered to the provider,
 //! which takes the newest.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -83,25 +86,27 @@ impl Stack {
     pub(crate) async fn restore(&self, kept: Arc<dyn Kept>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let until = later(socket_now(), LOAD_WITHIN);
-        let mut waits = Vec::new();
+        let mut loads = Loads { runtime, waits: Vec::new() };
         for store in &self.stores {
             let queue = &store.queue;
             if queue.is_failing() {
                 KINDS.iter().for_each(|kind| queue.mark_load(kept.key(*kind), Arc::downgrade(&kept)));
                 continue;
             }
-            let waited_for = !queue.keeps_waiting();
             let load = load_or_owe(queue.clone(), store.loads.clone(), Arc::downgrade(&kept));
-            let task = runtime.spawn(load);
-            if waited_for {
-                waits.push((queue, task));
+            if queue.keeps_waiting() {
+                loads.runtime.spawn(load);
+            } else {
+                loads.waits.push((queue.clone(), Box::pin(load)));
             }
         }
         drop(kept);
-        for (queue, task) in waits {
-            if timeout_at(until, task).await.is_err() {
-                queue.was_slow(true);
-            }
+        let all = poll_fn(|cx| {
+            loads.waits.retain_mut(|(_, load)| load.as_mut().poll(cx).is_pending());
+            if loads.waits.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        if timeout_at(until, all).await.is_err() {
+            loads.waits.iter().for_each(|(queue, _)| queue.was_slow(true));
         }
     }
 
@@ -176,16 +181,28 @@ impl Stack {
     }
 }
 
+/// Loads that somebody waits for. Who stops waiting leaves them to the runtime.
+struct Loads {
+    runtime: Handle,
+    waits: Vec<(Arc<Queue>, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+}
+
+impl Drop for Loads {
+    fn drop(&mut self) {
+        for (_, load) in self.waits.drain(..) {
+            self.runtime.spawn(load);
+        }
+    }
+}
+
 /// Loads, and owes what could not be loaded.
 async fn load_or_owe(queue: Arc<Queue>, loads: Arc<Semaphore>, kept: Weak<dyn Kept>) {
     // It is never closed.
     let _turn = loads.acquire().await;
     let began = socket_now();
-    for kind in KINDS {
-        let Some(kept) = kept.upgrade() else { return };
-        if let Err(error) = queue.load(&kept, kind).await
-            && !error.concerns_content()
-        {
+    let Some(kept) = kept.upgrade() else { return };
+    for (kind, error) in queue.load_both(&kept).await {
+        if !error.concerns_content() {
             queue.mark_load(kept.key(kind), Arc::downgrade(&kept));
         }
     }
