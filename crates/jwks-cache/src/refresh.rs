@@ -292,7 +292,8 @@ impl Provider {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
             owner.trusts_from = Some(self.engine.clock.wall());
-            self.engine.stores.forget(&**self);
+            // Denials outlive that.
+            self.engine.stores.forget(&**self, SnapshotKind::Keys);
         }
         owner.missing.clear();
         owner.source = Arc::new(source);
@@ -302,7 +303,8 @@ impl Provider {
     }
 
     pub(crate) fn unregister(self: &Arc<Self>) {
-        self.engine.stores.forget(&**self);
+        self.engine.stores.forget(&**self, SnapshotKind::Keys);
+        self.engine.stores.forget(&**self, SnapshotKind::Denials);
         self.close(Closed::Unregistered, &Ended::Unregistered);
     }
 

@@ -802,18 +802,28 @@ async fn without_a_store_persisting_and_restoring_do_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_unregistered_is_removed_from_the_store_and_its_denials_stay() {
-    let (clock, store) = (ManualClock::new(), MemoryStore::new());
-    let stage = with_store(&clock, &store).with_keys(good()).await;
-    stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
-    settle().await;
-    stage.registry.unregister(TENANT, PROVIDER).await.unwrap();
-    settle().await;
-    let left: Vec<_> = store.everything().into_iter().map(|(key, _)| key.kind).collect();
-    assert_eq!(left, [SnapshotKind::Denials]);
-    stage.source.set(good());
-    stage.register(|_| {}).await;
-    assert_eq!(stage.kids().await, ["b"], "registered anew, it is denied still");
+async fn who_is_unregistered_is_forgotten_by_the_store_too_even_where_it_hangs_meanwhile() {
+    for hangs in [false, true] {
+        let (clock, store) = (ManualClock::new(), MemoryStore::new());
+        let stage = with_store(&clock, &store).with_keys(good()).await;
+        stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+        settle().await;
+        if hangs {
+            store.hang();
+        }
+        stage.registry.unregister(TENANT, PROVIDER).await.unwrap();
+        settle().await;
+        assert_eq!(store.everything().is_empty(), !hangs);
+        stage.source.set(Answer::Refused);
+        stage.register(|_| {}).await;
+        assert!(stage.kids().await.is_empty());
+        // What is written anew brings nothing of before.
+        stage.registry.deny_key(TENANT, PROVIDER, "b").await.unwrap();
+        store.work();
+        tokio::time::sleep(secs(10)).await;
+        stage.fetch(good()).await;
+        assert_eq!(stage.kids().await, ["a"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -88,6 +88,8 @@ type Turn = (SnapshotKey, Sort);
 struct Job {
     /// Whom to ask what to write, or to give what was loaded; nobody to remove.
     of: Option<Weak<dyn Kept>>,
+    /// What is kept was to be removed first: it counts for nothing.
+    anew: bool,
     since: Instant,
     /// Counts marks, so that one that comes during a write is not taken for written.
     mark: u64,
@@ -120,18 +122,21 @@ impl Queue {
             return;
         }
         match owed.jobs.get_mut(&turn) {
-            Some(job) => (job.of, job.mark) = (of, job.mark.wrapping_add(1)),
+            Some(job) => {
+                job.anew |= job.of.is_none();
+                (job.of, job.mark) = (of, job.mark.wrapping_add(1));
+            }
             None => {
                 owed.turns.push_back(turn.clone());
-                owed.jobs.insert(turn, Job { of, since: socket_now(), mark: 0 });
+                owed.jobs.insert(turn, Job { of, anew: false, since: socket_now(), mark: 0 });
             }
         }
         self.keep_running(owed);
     }
 
-    /// Whether something is to be removed, and so is not there any more for who loads.
+    /// Whether something is to be removed or written anew, and so is not there any more for who loads.
     fn removes(&self, key: &SnapshotKey) -> bool {
-        lock(&self.owed).jobs.get(&(key.clone(), Sort::Write)).is_some_and(|job| job.of.is_none())
+        lock(&self.owed).jobs.get(&(key.clone(), Sort::Write)).is_some_and(|job| job.anew || job.of.is_none())
     }
 
     /// How long a write has been owed.

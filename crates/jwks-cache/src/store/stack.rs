@@ -68,10 +68,10 @@ impl Stack {
         }
     }
 
-    /// Has the keys removed from each store soon. Denials stay: they hold until they are lifted.
-    pub(crate) fn forget(&self, kept: &dyn Kept) {
+    /// Has something removed from each store soon.
+    pub(crate) fn forget(&self, kept: &dyn Kept, kind: SnapshotKind) {
         for store in &self.stores {
-            store.queue.mark(kept.key(SnapshotKind::Keys), None);
+            store.queue.mark(kept.key(kind), None);
         }
     }
 
