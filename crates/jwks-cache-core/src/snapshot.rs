@@ -159,15 +159,18 @@ impl DenialLog {
         Self(self.0.iter().map(word).collect())
     }
 
-    /// Takes the words of `other` that are later than ours, and returns them. What claims to be later than
-    /// `newest` counts as said then.
+    /// Takes the words of `other` that are later than ours, and returns them; those that are ours too, too, for the
+    /// materials that were seen there. What claims to be later than `newest` counts as said then.
     pub fn merge(&mut self, other: Self, newest: u64) -> Vec<(String, Word)> {
         let mut taken = Vec::new();
         for (id, mut word) in other.0 {
             word.at = word.at.min(newest);
             let rank = |word: &Word| (word.at, word.denied);
-            if self.0.get(&id).is_none_or(|ours| rank(ours) < rank(&word)) {
+            let ours = self.0.get(&id).map(rank);
+            if ours.is_none_or(|ours| ours < rank(&word)) {
                 self.0.insert(id.clone(), Word { materials: BTreeSet::new(), ..word.clone() });
+                taken.push((id, word));
+            } else if ours == Some(rank(&word)) && !word.materials.is_empty() {
                 taken.push((id, word));
             }
         }

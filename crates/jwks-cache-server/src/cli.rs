@@ -29,6 +29,11 @@ pub(crate) enum Command {
 /// Exit code: 0 if every promise held, 1 if not.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
+    /// Show a restart instead: keys are stored in this folder, and when you run it again the provider is down from the
+    /// start
+    #[arg(long, value_name = "DIR", conflicts_with = "fast")]
+    pub(crate) store: Option<PathBuf>,
+
     /// Run policy time 60 times as fast instead of 10: about 5 seconds in all
     #[arg(long)]
     pub(crate) fast: bool,

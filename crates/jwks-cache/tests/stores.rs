@@ -545,6 +545,23 @@ async fn a_denial_outlives_the_process_and_the_keys_and_can_be_lifted_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn material_that_came_under_a_denied_kid_later_is_denied_in_the_next_process_too() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let first = with_store(&clock, &store).with_keys(good()).await;
+    first.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    first.fetch(keys(&[("a", 3), ("b", 2)], "max-age=300")).await;
+    drop(first);
+    // By the snapshot, and when that has expired by the denial's own record.
+    for wait in [0, 100 * HOUR] {
+        clock.advance(secs(wait));
+        let second = with_store(&clock, &store);
+        second.register(|_| {}).await;
+        second.fetch(keys(&[("renamed", 3), ("again", 1), ("b", 2)], "max-age=300")).await;
+        assert_eq!(second.kids().await, ["b"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_denial_is_forged_or_transplanted_into_no_store_with_a_ring() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
     drop(with_ring(&clock, &store, &[1]).with_keys(good()).await);

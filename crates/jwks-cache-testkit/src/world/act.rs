@@ -420,39 +420,28 @@ impl Stage {
         scene.clock.step_wall(TimeDelta::seconds(seconds));
     }
 
-    /// The store takes another mood.
+    /// The store takes another mood, for a while.
     async fn change_store(&self) {
-        let scene = &mut *self.world.lock();
-        let passed = scene.clock.passed();
-        let calm = match scene.chance.below(8) {
-            0 => {
-                self.store.hang();
-                false
-            }
-            1 => {
-                self.store.slow_down(scene.chance.millis(1, 600));
-                false
-            }
-            2 => {
-                self.store.fail(StoreErrorKind::Unavailable);
-                false
-            }
-            3 => {
-                self.store.fail(StoreErrorKind::Refused);
-                false
-            }
-            4 => {
-                self.store.flush();
+        let lasts = {
+            let scene = &mut *self.world.lock();
+            match scene.chance.below(5) {
+                0 => self.store.hang(),
+                1 => self.store.slow_down(scene.chance.millis(1, 600)),
+                2 => self.store.fail(StoreErrorKind::Unavailable),
+                3 => self.store.fail(StoreErrorKind::Refused),
                 // What it lost comes back with the next refresh of each.
-                false
+                _ => self.store.flush(),
             }
-            _ => {
-                self.store.work();
-                true
-            }
+            scene.chance.millis(1, 120_000)
         };
-        let since = &mut *self.calm_since.lock().expect("nobody panics with it");
-        *since = if calm { since.or(Some(passed)) } else { None };
+        *self.calm_since.lock().expect("nobody panics with it") = None;
+        let stage = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            stage.store.work();
+            let passed = stage.world.lock().clock.passed();
+            *stage.calm_since.lock().expect("nobody panics with it") = Some(passed);
+        });
     }
 
     /// Another process starts with what the store has, while no provider can be reached.

@@ -259,10 +259,15 @@ impl Aboard {
         // From here on a panic leaves nobody waiting.
         self.landed = true;
         provider.rearm(owner);
+        let has_denials = !owner.denied.is_empty();
         drop(guard);
         if matches!(change, Change::Adopted { .. } | Change::Renewed { .. }) {
             // After those who wait were told: no store stands between them and their keys.
             provider.keep(SnapshotKind::Keys);
+            if matches!(&change, Change::Adopted { diff, .. } if !diff.is_empty()) && has_denials {
+                // More may stand under a denied kid than stood there when it was denied.
+                provider.keep(SnapshotKind::Denials);
+            }
         }
         let span = Span::current();
         span.record("attempt", attempt);
