@@ -249,10 +249,11 @@ async fn a_cluster_with_a_slot_moved() {
 // What may happen to one server while lookups go on.
 
 type Seen = Pin<Box<dyn Future<Output = String>>>;
+type Fault = fn() -> Seen;
 
 #[test]
 fn no_fault_of_redis_costs_a_lookup_or_brings_a_foreign_key() {
-    let rows: &[(&str, fn() -> Seen)] = &[
+    let rows: &[(&str, Fault)] = &[
         ("redis-down", || Box::pin(down())),
         ("redis-slow", || Box::pin(slow())),
         ("redis-partition", || Box::pin(partition())),

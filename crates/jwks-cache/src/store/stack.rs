@@ -181,10 +181,12 @@ impl Stack {
     }
 }
 
+type Loading = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// Loads that somebody waits for. Who stops waiting leaves them to the runtime.
 struct Loads {
     runtime: Handle,
-    waits: Vec<(Arc<Queue>, Pin<Box<dyn Future<Output = ()> + Send>>)>,
+    waits: Vec<(Arc<Queue>, Loading)>,
 }
 
 impl Drop for Loads {
