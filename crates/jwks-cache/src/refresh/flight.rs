@@ -259,16 +259,17 @@ impl Aboard {
         // From here on a panic leaves nobody waiting.
         self.landed = true;
         provider.rearm(owner);
-        let has_denials = !owner.denied.is_empty();
-        drop(guard);
         if matches!(change, Change::Adopted { .. } | Change::Renewed { .. }) {
-            // After those who wait were told: no store stands between them and their keys.
+            // After those who wait were told: no store stands between them and their keys. Before the lock is let go:
+            // a shutdown that one of them starts finds it marked.
             provider.keep(SnapshotKind::Keys);
-            if matches!(&change, Change::Adopted { diff, .. } if !diff.is_empty()) && has_denials {
+            if matches!(&change, Change::Adopted { diff, .. } if !diff.is_empty()) && !owner.denied.is_empty()
+            {
                 // More may stand under a denied kid than stood there when it was denied.
                 provider.keep(SnapshotKind::Denials);
             }
         }
+        drop(guard);
         let span = Span::current();
         span.record("attempt", attempt);
         span.record("status", status.map(|status| status.as_u16()));
