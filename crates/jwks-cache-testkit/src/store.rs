@@ -141,6 +141,11 @@ impl SnapshotStore for MemoryStore {
         "memory"
     }
 
+    /// 1 s: longer than a registration waits, so that what it does without waiting can be seen.
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
     fn load<'a>(&'a self, key: &'a SnapshotKey, most: u64) -> Storing<'a, Option<Vec<u8>>> {
         Box::pin(async move {
             self.called(|calls| calls.loads += 1).await?;

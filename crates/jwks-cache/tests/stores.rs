@@ -714,7 +714,7 @@ async fn keys_that_load_late_reach_those_who_wait_for_a_provider_that_hangs() {
     drop(with_store(&clock, &store).with_keys(good()).await);
     let second = with_store(&clock, &store);
     second.source.set(Answer::Hang);
-    store.slow_down(millis(200)); // for each of two calls
+    store.slow_down(millis(400));
     let (time, ()) = took(second.register(|_| {})).await;
     assert!(time <= millis(251), "{time:?}");
     let (time, kids) = took(second.kids()).await;
