@@ -7,6 +7,7 @@
 mod caller;
 mod credentials;
 mod identity;
+mod idle;
 mod notes;
 mod path;
 mod pins;

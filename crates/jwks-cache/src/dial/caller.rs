@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use reqwest::Client;
 use tower_layer::Layer;
@@ -16,15 +15,14 @@ use tower_service::Service;
 use url::Url;
 
 use super::identity::Identity;
+use super::idle::{self, Idle};
 use super::notes::{Note, Notes};
 use super::resolver::{Reach, RefusedAddress, Resolver, SystemResolver};
 use super::tls::{self, Machine};
+use crate::clock::socket_now;
 use crate::sync::{Mutex, lock};
 
 const USER_AGENT: &str = concat!("jwks-cache/", env!("CARGO_PKG_VERSION"));
-/// Idle connections are few and short-lived: refreshes are minutes apart.
-const IDLE_PER_HOST: usize = 4;
-const IDLE_FOR: Duration = Duration::from_secs(30);
 
 tokio::task_local! {
     /// The exchange that connects in this task.
@@ -71,6 +69,7 @@ pub(super) fn note(note: Note) {
 pub(crate) struct Callers {
     machine: Arc<Machine>,
     resolver: Arc<dyn Resolver>,
+    idle: Arc<Idle>,
     by_identity: Mutex<Interned>,
 }
 
@@ -84,7 +83,7 @@ struct Interned {
 impl Callers {
     /// Whose names `resolver` resolves.
     pub(crate) fn new(resolver: Arc<dyn Resolver>) -> Self {
-        Self { machine: Arc::default(), resolver, by_identity: Mutex::default() }
+        Self { machine: Arc::default(), resolver, idle: Arc::default(), by_identity: Mutex::default() }
     }
 
     /// Reads the machine's roots, so that no provider's time goes into that. It blocks.
@@ -112,6 +111,7 @@ impl Callers {
             identity: Arc::new(identity),
             reach: Arc::new(reach),
             machine: self.machine.clone(),
+            idle: self.idle.clone(),
             clients: OnceLock::new(),
         });
         // A dead entry's identity goes with it.
@@ -145,11 +145,12 @@ pub(crate) struct Caller {
     pub(super) identity: Arc<Identity>,
     reach: Arc<Reach>,
     machine: Arc<Machine>,
+    idle: Arc<Idle>,
     clients: OnceLock<Clients>,
 }
 
 #[derive(Clone)]
-struct Clients {
+pub(super) struct Clients {
     pooled: Client,
     fresh: Client,
 }
@@ -163,9 +164,12 @@ impl Caller {
         self.identity.proxy.iter().chain([url]).try_for_each(|url| self.reach.check_literal(url))
     }
 
-    /// The client that keeps connections. Built when there is none yet, which blocks: see [`Caller::is_built`].
-    pub(crate) fn pooled(&self) -> Result<Client, String> {
-        Ok(self.clients()?.pooled)
+    /// The client for a request to `url`, which keeps its connection if there is room for one more idle one. Built
+    /// when there is none yet, which blocks: see [`Caller::is_built`].
+    pub(crate) fn client(&self, url: &Url) -> Result<Client, String> {
+        let Clients { pooled, fresh } = self.clients()?;
+        let whose = std::ptr::from_ref(self).addr();
+        Ok(if self.idle.keeps(whose, url.origin(), socket_now()) { pooled } else { fresh })
     }
 
     /// The client that connects for each request. Built as the other one, together with it.
@@ -178,13 +182,14 @@ impl Caller {
         self.clients.get().is_some()
     }
 
-    fn clients(&self) -> Result<Clients, String> {
+    /// Both clients. Built when they are not there yet, which blocks.
+    pub(super) fn clients(&self) -> Result<Clients, String> {
         if let Some(clients) = self.clients.get() {
             return Ok(clients.clone());
         }
         let tls = tls::config(&self.identity, &self.machine)?;
         // A connection that is kept is not looked at again.
-        let idle = if self.identity.pins.only_report() { 0 } else { IDLE_PER_HOST };
+        let idle = if self.identity.pins.only_report() { 0 } else { idle::PER_ORIGIN };
         let clients = Clients { pooled: self.build(&tls, idle)?, fresh: self.build(&tls, 0)? };
         Ok(self.clients.get_or_init(|| clients).clone())
     }
@@ -204,7 +209,7 @@ impl Caller {
             .user_agent(USER_AGENT)
             .connect_timeout(of.connect_timeout)
             .pool_max_idle_per_host(idle_per_host)
-            .pool_idle_timeout(IDLE_FOR)
+            .pool_idle_timeout(idle::FOR)
             .dns_resolver(self.reach.clone())
             .connector_layer(NoteConnections);
         if let Some(proxy) = &of.proxy {

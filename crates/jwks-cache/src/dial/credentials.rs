@@ -178,7 +178,7 @@ impl Dial {
             }
         }
         for caller in held.home.iter().chain(&held.away) {
-            caller.pooled().map_err(|reason| Unready { setting: "tls", reason })?;
+            caller.clients().map_err(|reason| Unready { setting: "tls", reason })?;
         }
         self.present(held)?.ok_or_else(|| Unready { setting: "tls", reason: "no client".to_owned() })
     }

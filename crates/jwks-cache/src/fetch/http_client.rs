@@ -141,7 +141,7 @@ async fn send(
         Ready::Ours(present) => {
             let caller = if at_home { &present.home } else { &present.away };
             caller.check_literals(url).map_err(refused_address)?;
-            (caller.pooled().map_err(not_built)?, Some(caller), &present.sent)
+            (caller.client(url).map_err(not_built)?, Some(caller), &present.sent)
         }
         Ready::Given(client, sent) => (client.clone(), None, sent),
     };
