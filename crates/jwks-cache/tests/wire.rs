@@ -304,6 +304,26 @@ async fn a_redirect_to_another_host_is_dialled_only_when_a_list_holds_it() {
     }
 }
 
+#[tokio::test]
+async fn the_requests_of_a_flight_that_is_ended_are_counted() {
+    let stage = Stage::new();
+    stage.register(stage.registration()).await;
+    stage.origin.set(JWKS, Reply::hang());
+    let registry = stage.registry.clone();
+    let waiting = tokio::spawn(async move { registry.resolve(TENANT, PROVIDER, None).await });
+    stage.origin.wait_for_hits(JWKS, 1).await;
+    stage.origin.set(JWKS, Reply::json(set(&HELD)));
+    stage.register(stage.registration()).await;
+    soon(waiting).await.unwrap().unwrap();
+    let counted = async {
+        while stage.metric("upstream_requests_total").await < 2.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(counted).await;
+    assert_eq!((stage.origin.hits(JWKS), stage.metric("upstream_requests_total").await), (2, 2.0));
+}
+
 /// The bound of `dial::idle`.
 #[tokio::test]
 async fn however_many_providers_64_origins_keep_connections_and_the_others_close_theirs() {

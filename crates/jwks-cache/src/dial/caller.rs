@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
 use reqwest::Client;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -112,7 +115,8 @@ impl Callers {
             reach: Arc::new(reach),
             machine: self.machine.clone(),
             idle: self.idle.clone(),
-            clients: OnceLock::new(),
+            tls: OnceLock::new(),
+            clients: Mutex::default(),
         });
         // A dead entry's identity goes with it.
         interned.callers.remove(&caller.identity);
@@ -146,7 +150,8 @@ pub(crate) struct Caller {
     reach: Arc<Reach>,
     machine: Arc<Machine>,
     idle: Arc<Idle>,
-    clients: OnceLock<Clients>,
+    tls: OnceLock<rustls::ClientConfig>,
+    clients: Mutex<Option<Clients>>,
 }
 
 #[derive(Clone)]
@@ -164,6 +169,17 @@ impl Caller {
         self.identity.proxy.iter().chain([url]).try_for_each(|url| self.reach.check_literal(url))
     }
 
+    /// What the proxy knows us by, plain and as it is sent (RFC 7617 §2).
+    pub(crate) fn proxy_credentials(&self) -> Vec<Vec<u8>> {
+        let Some(proxy) = self.identity.proxy.as_ref() else { return Vec::new() };
+        let plain = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+        let password = proxy.password().map(plain).unwrap_or_default();
+        let mut both = plain(proxy.username());
+        both.push(b':');
+        both.extend_from_slice(&password);
+        if both.len() == 1 { Vec::new() } else { vec![STANDARD.encode(both).into_bytes(), password] }
+    }
+
     /// The client for a request to `url`, which keeps its connection if there is room for one more idle one. Built
     /// when there is none yet, which blocks: see [`Caller::is_built`].
     pub(crate) fn client(&self, url: &Url) -> Result<Client, String> {
@@ -179,19 +195,37 @@ impl Caller {
 
     /// Whether the clients are there.
     pub(crate) fn is_built(&self) -> bool {
-        self.clients.get().is_some()
+        lock(&self.clients).is_some()
+    }
+
+    /// Leaves the idle connections, and those that nobody waits at: over HTTP/2 a server can go on talking on one
+    /// whose requests were all given up. Exchanges that run are not disturbed.
+    pub(crate) fn leave_connections(&self) {
+        let mut clients = lock(&self.clients);
+        // It was built of the same before, so it is built again; if not, who asks next is told why.
+        *clients = self.tls.get().and_then(|tls| self.build_both(tls).ok());
     }
 
     /// Both clients. Built when they are not there yet, which blocks.
     pub(super) fn clients(&self) -> Result<Clients, String> {
-        if let Some(clients) = self.clients.get() {
+        if let Some(clients) = &*lock(&self.clients) {
             return Ok(clients.clone());
         }
-        let tls = tls::config(&self.identity, &self.machine)?;
+        let tls = match self.tls.get() {
+            Some(tls) => tls,
+            None => {
+                let tls = tls::config(&self.identity, &self.machine)?;
+                self.tls.get_or_init(|| tls)
+            }
+        };
+        let built = self.build_both(tls)?;
+        Ok(lock(&self.clients).get_or_insert(built).clone())
+    }
+
+    fn build_both(&self, tls: &rustls::ClientConfig) -> Result<Clients, String> {
         // A connection that is kept is not looked at again.
         let idle = if self.identity.pins.only_report() { 0 } else { idle::PER_ORIGIN };
-        let clients = Clients { pooled: self.build(&tls, idle)?, fresh: self.build(&tls, 0)? };
-        Ok(self.clients.get_or_init(|| clients).clone())
+        Ok(Clients { pooled: self.build(tls, idle)?, fresh: self.build(tls, 0)? })
     }
 
     fn build(&self, tls: &rustls::ClientConfig, idle_per_host: usize) -> Result<Client, String> {

@@ -52,6 +52,13 @@ pub(crate) struct Present {
     pub(crate) sent: SentHeaders,
 }
 
+impl Present {
+    /// Who asks the registered origin, or any other.
+    pub(crate) fn caller(&self, at_home: bool) -> &Arc<Caller> {
+        if at_home { &self.home } else { &self.away }
+    }
+}
+
 /// What each request carries besides what makes it one of ours.
 #[derive(Clone, Default)]
 pub(crate) struct SentHeaders {
