@@ -234,7 +234,7 @@ impl AddressClass {
             [(0xfc00..=0xfdff), ..] => Self::UniqueLocal,
             [(0xff00..=0xffff), ..] => Self::Multicast,
             // IETF protocols (benchmarks and hash identities among them), documentation.
-            [0x2001, ..0x200, ..] | [0x2001, 0xdb8, ..] | [0x3fff, ..0x1000, ..] => Self::Reserved,
+            [0x2001, (..0x200), ..] | [0x2001, 0xdb8, ..] | [0x3fff, (..0x1000), ..] => Self::Reserved,
             [(0x2000..=0x3fff), ..] => Self::Public,
             // Not given out as global unicast (RFC 4291 §2.4).
             _ => Self::Reserved,
