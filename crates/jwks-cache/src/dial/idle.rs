@@ -43,10 +43,11 @@ mod tests {
     use url::Url;
 
     use super::*;
+    use crate::clock::socket_now;
 
     #[test]
     fn so_many_origins_keep_connections_and_the_next_ones_when_theirs_are_gone() {
-        let (idle, start) = (Idle::default(), Instant::now());
+        let (idle, start) = (Idle::default(), socket_now());
         let origin = |n: usize| Url::parse(&format!("https://id-{n}.example.com")).unwrap().origin();
         assert!((0..ORIGINS).all(|n| idle.keeps(n % 2, origin(n), start)));
         assert!(!idle.keeps(0, origin(ORIGINS), start));
