@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
 
-use crate::freshness::{Bound, Freshness, Stated, StoredHeaders, Timing, Validators, assess};
+use crate::freshness::{Bound, Freshness, FreshnessRules, Stated, StoredHeaders, Timing, Validators, assess};
 use crate::key::{Key, Thumbprint};
 use crate::keyset::{KeySet, Refusal, SetDiff, diff};
 use crate::policy::{Policy, RefreshMode, doubled};
@@ -120,6 +120,11 @@ pub enum Change {
         /// Flights had been failing.
         recovered: bool,
     },
+    /// What came had begun before what is held, which was restored meanwhile and stays.
+    Superseded {
+        /// Flights had been failing.
+        recovered: bool,
+    },
     /// The document was refused and what is held stays; counts as a failure.
     Refused(Refusal),
     /// The flight failed and what is held stays.
@@ -141,6 +146,8 @@ pub struct Stored {
     pub transit: Duration,
     /// Its lifetime from then.
     pub lifetime: Duration,
+    /// The stale window that its answer leaves to the letter, where that was stored.
+    pub strict_window: Option<Duration>,
     /// When the provider last answered with it, on the wall.
     pub received_wall: DateTime<Utc>,
     /// The keys that retired beside it.
@@ -167,6 +174,8 @@ struct Document {
     timing: Timing,
     /// Its times, where the headers do not say.
     granted: Option<Freshness>,
+    /// Its stale window to the letter, where only the headers of before said it.
+    strict_window: Option<Duration>,
     retiring: Vec<Retiring>,
     /// Nothing was servable before: the first timer is drawn early, so that providers part.
     first: bool,
@@ -325,6 +334,14 @@ impl Lifecycle {
         };
         self.flight = None;
         match outcome {
+            // Not as it came, but as it began: what came is older than what is held.
+            Outcome::Document { timing, .. }
+                if self.held.as_ref().is_some_and(|held| held.requested_at > timing.requested_at) =>
+            {
+                let due = self.held.as_ref().map(|held| held.refresh_at);
+                self.wake_at = due.filter(|_| self.timer());
+                Change::Superseded { recovered: self.succeed() }
+            }
             Outcome::Document { set, headers, timing } => {
                 let servable = self.held.as_ref().filter(|held| held.is_servable(now));
                 let usable_held = servable.is_some_and(|held| held.set.usable().next().is_some());
@@ -340,8 +357,19 @@ impl Lifecycle {
                 let retiring = self.retire(&set, timing.received_at);
                 self.learn_denied(&set);
                 let (trusted, restored) = (true, false);
+                let (granted, strict_window) = (None, None);
                 self.hold(
-                    Document { set, headers, timing, granted: None, retiring, first, trusted, restored },
+                    Document {
+                        set,
+                        headers,
+                        timing,
+                        granted,
+                        strict_window,
+                        retiring,
+                        first,
+                        trusted,
+                        restored,
+                    },
                     dice,
                 );
                 Change::Adopted { diff, suspicious, recovered: self.succeed() }
@@ -360,8 +388,19 @@ impl Lifecycle {
                 let retiring = retiring.cloned().collect();
                 let (set, headers) = (held.set.clone(), merged);
                 let (trusted, restored) = (true, false);
+                let (granted, strict_window) = (None, None);
                 self.hold(
-                    Document { set, headers, timing, granted: None, retiring, first, trusted, restored },
+                    Document {
+                        set,
+                        headers,
+                        timing,
+                        granted,
+                        strict_window,
+                        retiring,
+                        first,
+                        trusted,
+                        restored,
+                    },
                     dice,
                 );
                 Change::Renewed { recovered: self.succeed() }
@@ -375,14 +414,15 @@ impl Lifecycle {
 
     /// Takes a stored set. `false` when what is held is at least as new, or when it may no longer be served.
     pub fn restore(&mut self, stored: Stored, now: Moment, dice: &mut dyn Dice) -> bool {
-        let Stored { set, headers, age, transit, lifetime, received_wall, retiring, trusted } = stored;
+        let Stored { set, headers, age, transit, lifetime, strict_window, received_wall, retiring, trusted } =
+            stored;
         let received_at = now - age;
         let requested_at = received_at - transit;
         let trust_until = received_at + self.policy.trust_age();
         let (longest, window) = if set.is_empty() {
             (self.policy.min_ttl, Duration::ZERO)
         } else {
-            (self.policy.max_ttl, self.policy.stale_while_error)
+            (self.policy.max_ttl, self.restored_window(strict_window))
         };
         let expires_at = received_at + lifetime.min(longest);
         let servable_until = (expires_at + window).min(trust_until);
@@ -422,6 +462,7 @@ impl Lifecycle {
             servable_until,
             validators_trusted: trusted,
             restored: true,
+            strict_window,
             retiring: retires,
         }));
         self.restored_in_flight = true;
@@ -472,14 +513,21 @@ impl Lifecycle {
         // A restored set has no header that states its lifetime: it keeps the one it was stored with.
         let granted = restored.then(|| Freshness {
             lifetime: held.expires_at.since(held.received_at).min(self.policy.max_ttl),
-            stale_window: self.policy.stale_while_error,
+            stale_window: self.restored_window(held.strict_window),
             stated: held.stated,
             bound: Bound::None,
         });
+        let (strict_window, first) = (held.strict_window, false);
         self.hold(
-            Document { set, headers, timing, granted, retiring, first: false, trusted, restored },
+            Document { set, headers, timing, granted, strict_window, retiring, first, trusted, restored },
             dice,
         );
+    }
+
+    /// The stale window of what has no headers any more: to the letter, none where nobody knows better.
+    fn restored_window(&self, strict_window: Option<Duration>) -> Duration {
+        let operators = self.policy.stale_while_error;
+        if self.policy.http_strict { strict_window.unwrap_or_default().min(operators) } else { operators }
     }
 
     /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
@@ -590,7 +638,16 @@ impl Lifecycle {
     }
 
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
-        let Document { set, headers, timing, granted, retiring, first, trusted, restored } = document;
+        let Document { set, headers, timing, granted, strict_window, retiring, first, trusted, restored } =
+            document;
+        let rules = self.policy.freshness_rules();
+        let strict_window = match granted {
+            Some(_) => strict_window,
+            None => {
+                let to_the_letter = FreshnessRules { http_strict: true, ..rules };
+                Some(assess(&headers, &timing, &to_the_letter).stale_window)
+            }
+        };
         let granted = if set.is_empty() {
             let least = self.policy.min_ttl;
             Freshness {
@@ -600,7 +657,7 @@ impl Lifecycle {
                 bound: Bound::MinTtl,
             }
         } else {
-            granted.unwrap_or_else(|| assess(&headers, &timing, &self.policy.freshness_rules()))
+            granted.unwrap_or_else(|| assess(&headers, &timing, &rules))
         };
         let received_at = timing.received_at;
         let expires_at = received_at + granted.lifetime;
@@ -632,6 +689,7 @@ impl Lifecycle {
             servable_until,
             validators_trusted: trusted,
             restored,
+            strict_window,
             retiring,
         }));
     }
@@ -717,7 +775,8 @@ mod tests {
     /// A snapshot that anybody can have written.
     fn stored(set: Arc<KeySet>, headers: StoredHeaders, age: Duration, lifetime: Duration) -> Stored {
         let (transit, received_wall) = (Duration::ZERO, DateTime::default());
-        Stored { set, headers, age, transit, lifetime, received_wall, retiring: Vec::new(), trusted: false }
+        let (strict_window, retiring, trusted) = (None, Vec::new(), false);
+        Stored { set, headers, age, transit, lifetime, strict_window, received_wall, retiring, trusted }
     }
 
     /// One provider's life, with a clock and dice that the test holds.
@@ -1220,6 +1279,26 @@ mod tests {
         let outcome = life.not_modified(&[("cache-control", "max-age=86400")]);
         assert!(matches!(life.land(number, outcome), Change::Failed));
         assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
+    }
+
+    #[test]
+    fn what_began_earlier_replaces_nothing_that_was_restored_meanwhile() {
+        // how long before the landing the restored one had begun; whether it stays
+        for (ago, stays) in [(9, true), (10, false), (11, false)] {
+            let mut life = Life::holding("max-age=300", |policy| policy.refresh_mode = RefreshMode::Always);
+            life.pass(20).fail(Person);
+            let number = life.pass(60).start(Person).number;
+            let outcome = life.document(&doc(&[("old", 8)]), "max-age=900");
+            life.pass(10);
+            let newer = doc(&[("new", 9)]);
+            let stored = stored(newer.clone(), StoredHeaders::default(), secs(ago), secs(100));
+            assert!(life.it.restore(stored, life.now, &mut || 1.0));
+            let change = life.land(number, outcome);
+            assert_eq!(matches!(change, Change::Superseded { recovered: true }), stays, "{ago}: {change:?}");
+            assert_eq!(Arc::ptr_eq(&life.held().set, &newer), stays, "{ago}");
+            assert!(life.it.wake_at().is_some(), "the timer goes on");
+            assert_eq!(life.it.failures(), 0);
+        }
     }
 
     #[test]

@@ -22,6 +22,13 @@ pub const FORMAT: u32 = 1;
 /// The fewest bytes of a secret: as many as the code has (RFC 2104 §3).
 pub const LEAST_SECRET_BYTES: usize = 32;
 
+/// The most bytes that the ids of one log take, as JSON; what stood under them may take as many again.
+const MOST_OF_IDS: usize = 1 << 20;
+
+/// What a word takes beside its id, as JSON; and a material.
+const WORD: usize = 64;
+const MATERIAL: usize = 48;
+
 /// How many lifted denials are remembered, so that an older record does not bring one back.
 const LIFTED_KEPT: usize = 256;
 
@@ -38,6 +45,9 @@ pub struct Envelope {
     /// When the exchange that brought it began, in microseconds since 1970: the order of fetches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<u64>,
+    /// The stale window that `http_strict` leaves, in seconds: the headers that say so are not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict_window: Option<u64>,
     /// The keys that left the document and are still honoured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retiring: Vec<StoredRetiring>,
@@ -143,30 +153,54 @@ impl DenialLog {
         self.forget_long_lifted();
     }
 
-    /// The same log with what stands under each denied id.
+    /// The most bytes that a log takes, as JSON.
+    pub const MOST_BYTES: u64 = 2 * MOST_OF_IDS as u64;
+
+    /// Whether there is room for a word about `id`.
+    #[must_use]
+    pub fn has_room(&self, id: &str) -> bool {
+        self.0.contains_key(id) || self.room() >= of_word(id)
+    }
+
+    fn room(&self) -> usize {
+        MOST_OF_IDS.saturating_sub(self.0.keys().map(|id| of_word(id)).sum())
+    }
+
+    /// The same log with what stands under each denied id, as far as there is room.
     #[must_use]
     pub fn with_materials<'a, M>(&self, materials: impl Fn(&str) -> M) -> Self
     where
         M: Iterator<Item = &'a Thumbprint>,
     {
+        let mut room = MOST_OF_IDS / MATERIAL;
         let word = |(id, word): (&String, &Word)| {
             let mut word = word.clone();
             if word.denied {
-                word.materials.extend(materials(id).map(ToString::to_string));
+                word.materials.extend(materials(id).take(room).map(ToString::to_string));
+                room = room.saturating_sub(word.materials.len());
             }
             (id.clone(), word)
         };
         Self(self.0.iter().map(word).collect())
     }
 
-    /// Takes the words of `other` that are later than ours, and returns them; those that are ours too, too, for the
-    /// materials that were seen there. What claims to be later than `newest` counts as said then.
+    /// Takes the words of `other` that are later than ours, as far as there is room, and returns them; those that are
+    /// ours too, too, for the materials that were seen there. A denial that claims to be later than `newest` counts as
+    /// said then. A lift that does counts for nothing: it would undo denials that were said after it.
     pub fn merge(&mut self, other: Self, newest: u64) -> Vec<(String, Word)> {
         let mut taken = Vec::new();
+        let mut room = self.room();
         for (id, mut word) in other.0 {
+            if !word.denied && word.at > newest {
+                continue;
+            }
             word.at = word.at.min(newest);
             let rank = |word: &Word| (word.at, word.denied);
             let ours = self.0.get(&id).map(rank);
+            if ours.is_none() {
+                let Some(left) = room.checked_sub(of_word(&id)) else { continue };
+                room = left;
+            }
             if ours.is_none_or(|ours| ours < rank(&word)) {
                 self.0.insert(id.clone(), Word { materials: BTreeSet::new(), ..word.clone() });
                 taken.push((id, word));
@@ -186,6 +220,16 @@ impl DenialLog {
             self.0.retain(|_, word| word.denied || word.at >= oldest);
         }
     }
+}
+
+/// What a word about `id` takes, as JSON: a control character takes the most.
+fn of_word(id: &str) -> usize {
+    let escaped = |byte: u8| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    id.bytes().map(escaped).sum::<usize>() + WORD
 }
 
 /// What a snapshot belongs to; its code holds for nothing else.
@@ -331,6 +375,10 @@ mod tests {
             (Some((6, false)), (5, true), 10, false, false),
             (Some((6, false)), (u64::MAX, true), 6, true, true),
             (Some((7, false)), (u64::MAX, true), 6, false, false), // from the future counts as now
+            (Some((4, true)), (u64::MAX, false), 10, false, true), // and there none is lifted
+            (Some((4, true)), (11, false), 10, false, true),
+            (Some((4, true)), (10, false), 10, true, false),
+            (None, (11, false), 10, false, false),
         ];
         for (ours, theirs, newest, taken, denied) in table {
             let log = |said: Option<(u64, bool)>| {
@@ -339,7 +387,8 @@ mod tests {
             };
             let mut merged = log(ours);
             let new = merged.merge(log(Some(theirs)), newest);
-            assert_eq!((new.len() == 1, merged.0["a"].denied), (taken, denied), "{ours:?} {theirs:?}");
+            let is_denied = merged.0.get("a").is_some_and(|word| word.denied);
+            assert_eq!((new.len() == 1, is_denied), (taken, denied), "{ours:?} {theirs:?}");
         }
     }
 
@@ -362,6 +411,32 @@ mod tests {
         let denied = log.0.values().filter(|word| word.denied).count();
         assert_eq!((denied, log.0.len()), (1_000, 1_000 + LIFTED_KEPT));
         assert!(log.0.contains_key("lifted 999") && !log.0.contains_key("lifted 0"));
+    }
+
+    #[test]
+    fn a_log_grows_to_its_bound_and_no_further_whatever_is_said_or_merged() {
+        let materials: Vec<Thumbprint> = {
+            let jwk = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+            let set = KeySet::judge(jwk.as_bytes(), &KeyRules::default()).unwrap();
+            vec![set.keys()[0].thumbprint()]
+        };
+        for id in [|n: usize| format!("{n:0>43}"), |n| format!("{n}\u{1}\"\\é").repeat(20)] {
+            let (mut said, mut n, mut left) = (DenialLog::default(), 0, MOST_OF_IDS);
+            while let Some(rest) = left.checked_sub(of_word(&id(n))) {
+                said.0.insert(id(n), Word { at: u64::MAX, denied: true, materials: BTreeSet::new() });
+                (n, left) = (n + 1, rest);
+            }
+            assert!(!said.has_room(&id(n)), "none about one more");
+            assert!(said.has_room(&id(0)), "another word about one of them");
+            let full = said.with_materials(|_| materials.iter());
+            let bytes = serde_json::to_string(&full).unwrap().len() as u64;
+            assert!((1 << 19..=DenialLog::MOST_BYTES).contains(&bytes), "{n} ids take {bytes}");
+
+            let other = DenialLog((n..3 * n).map(|n| (id(n), said.0[&id(0)].clone())).collect());
+            assert!(said.merge(other, u64::MAX).is_empty() && said.0.len() == n);
+            let mut one = DenialLog::default();
+            assert_eq!(one.merge(said, u64::MAX).len(), n, "a full one fits into an empty one");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 /// store.hang(); // from now on it answers nobody
 /// ```
 #[derive(Clone, Debug)]
-pub struct MemoryStore(Arc<Inner>);
+pub struct MemoryStore(Arc<Inner>, &'static str);
 
 #[derive(Debug)]
 struct Inner {
@@ -46,6 +46,7 @@ enum Mood {
     Works,
     Slow(Duration),
     Fails(StoreErrorKind),
+    RefusesWrites,
     Hangs,
 }
 
@@ -54,7 +55,13 @@ impl MemoryStore {
     #[must_use]
     pub fn new() -> Self {
         let (mood, calls) = (watch::Sender::new(Mood::Works), watch::Sender::new(Calls::default()));
-        Self(Arc::new(Inner { kept: Mutex::default(), mood, calls }))
+        Self(Arc::new(Inner { kept: Mutex::default(), mood, calls }), "jwks-cache")
+    }
+
+    /// The same store under another namespace, as one who writes there without a right to would have it.
+    #[must_use]
+    pub fn namespace(&self, namespace: &'static str) -> Self {
+        Self(self.0.clone(), namespace)
     }
 
     /// Answers again, whom it kept waiting too.
@@ -70,6 +77,11 @@ impl MemoryStore {
     /// Fails each call in this way.
     pub fn fail(&self, kind: StoreErrorKind) {
         self.0.mood.send_replace(Mood::Fails(kind));
+    }
+
+    /// Loads, and refuses each save and removal, as a full or read-only store does.
+    pub fn refuse_writes(&self) {
+        self.0.mood.send_replace(Mood::RefusesWrites);
     }
 
     /// Answers nobody.
@@ -116,13 +128,16 @@ impl MemoryStore {
     }
 
     /// Counts a call and does what it is told to do with it.
-    async fn called(&self, count: impl FnOnce(&mut Calls)) -> Result<(), StoreError> {
+    async fn called(&self, writes: bool, count: impl FnOnce(&mut Calls)) -> Result<(), StoreError> {
         self.0.calls.send_modify(count);
         let mut mood = self.0.mood.subscribe();
         // It hangs until that changes.
         let now = mood.wait_for(|mood| !matches!(mood, Mood::Hangs)).await.map(|mood| *mood);
         match now {
             Ok(Mood::Slow(span)) => tokio::time::sleep(span).await,
+            Ok(Mood::RefusesWrites) if writes => {
+                return Err(StoreError::new(StoreErrorKind::Refused, "told to refuse writes"));
+            }
             Ok(Mood::Fails(kind)) => return Err(StoreError::new(kind, "told to fail")),
             _ => {}
         }
@@ -146,9 +161,13 @@ impl SnapshotStore for MemoryStore {
         Duration::from_secs(1)
     }
 
+    fn namespace(&self) -> &str {
+        self.1
+    }
+
     fn load<'a>(&'a self, key: &'a SnapshotKey, most: u64) -> Storing<'a, Option<Vec<u8>>> {
         Box::pin(async move {
-            self.called(|calls| calls.loads += 1).await?;
+            self.called(false, |calls| calls.loads += 1).await?;
             match self.look(key) {
                 Some(bytes) if bytes.len() as u64 > most => {
                     Err(StoreError::new(StoreErrorKind::TooLarge, format!("more than {most} bytes")))
@@ -160,9 +179,9 @@ impl SnapshotStore for MemoryStore {
 
     fn save<'a>(&'a self, key: &'a SnapshotKey, entry: &'a SnapshotEntry) -> Storing<'a, bool> {
         Box::pin(async move {
-            self.called(|calls| calls.saves += 1).await?;
+            self.called(true, |calls| calls.saves += 1).await?;
             let mut kept = self.kept();
-            if kept.get(key).is_some_and(|(order, _)| !entry.replaces(*order)) {
+            if kept.get(key).is_some_and(|(order, bytes)| !entry.replaces(bytes, *order)) {
                 return Ok(false);
             }
             kept.insert(key.clone(), (entry.order, entry.bytes.clone()));
@@ -172,7 +191,7 @@ impl SnapshotStore for MemoryStore {
 
     fn remove<'a>(&'a self, key: &'a SnapshotKey) -> Storing<'a, ()> {
         Box::pin(async move {
-            self.called(|calls| calls.removes += 1).await?;
+            self.called(true, |calls| calls.removes += 1).await?;
             self.kept().remove(key);
             Ok(())
         })
@@ -206,7 +225,13 @@ pub async fn store_conformance(store: Arc<dyn SnapshotStore>) {
     let entry = |order: u64, mark: &str| {
         let value = serde_json::json!({"order": order, "mark": mark, "text": text});
         let keep_for = Some(Duration::from_secs(600));
-        SnapshotEntry { bytes: value.to_string().into_bytes(), order, newest: 1_000, keep_for }
+        SnapshotEntry {
+            bytes: value.to_string().into_bytes(),
+            order,
+            newest: 1_000,
+            keep_for,
+            instead_of: None,
+        }
     };
     let load = async |key: &SnapshotKey| store.load(key, MOST).await.expect("loading works");
     let save =
@@ -258,6 +283,17 @@ pub async fn store_conformance(store: Arc<dyn SnapshotStore>) {
 
     let for_ever = SnapshotEntry { keep_for: None, ..entry(21, "for ever") };
     assert!(save(name, &for_ever).await && load(name).await == Some(for_ever.bytes));
+
+    // what it is instead of, whether it is kept
+    let kept = entry(21, "for ever").bytes;
+    for (instead_of, is_kept) in [(vec![], false), (entry(20, "now").bytes, false), (kept, true)] {
+        let next = SnapshotEntry { instead_of: Some(instead_of), ..entry(15, "instead") };
+        assert_eq!(save(name, &next).await, is_kept, "only what it was put together from is replaced");
+    }
+    assert_eq!(load(name).await, Some(entry(15, "instead").bytes));
+    store.remove(name).await.expect("removing works");
+    let next = SnapshotEntry { instead_of: Some(entry(15, "instead").bytes), ..entry(15, "again") };
+    assert!(save(name, &next).await, "what is gone stands in nobody's way");
 
     // At once: whatever comes last, the newest stays.
     let saves: Vec<_> = (100..116_u64)

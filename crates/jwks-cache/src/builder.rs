@@ -23,6 +23,8 @@ pub struct RegistryBuilder {
     parts: EngineParts,
     #[cfg(feature = "redis")]
     redis: Vec<redis::Client>,
+    #[cfg(feature = "redis")]
+    redis_namespace: Option<String>,
 }
 
 impl RegistryBuilder {
@@ -203,13 +205,13 @@ impl RegistryBuilder {
         self
     }
 
-    /// The first part of every key in Redis, in whatever order this and the client are set; and what signed snapshots
-    /// are bound to. Default `jwks-cache`. 1–64 of ASCII letters, digits and `-_.:/`: no braces, which would decide
+    /// The first part of every key in the Redis of [`with_redis_client`](Self::with_redis_client), in whatever order the
+    /// two are set; and what snapshots that are signed there are bound to. Default `jwks-cache`. 1–64 of ASCII letters, digits and `-_.:/`: no braces, which would decide
     /// where a cluster puts all keys; [`Registry::register`] refuses another as `redis_namespace`.
     #[cfg(feature = "redis")]
     #[must_use]
     pub fn redis_namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.parts.namespace = Some(namespace.into().into());
+        self.redis_namespace = Some(namespace.into());
         self
     }
 
@@ -225,8 +227,8 @@ impl RegistryBuilder {
     pub fn build(mut self) -> Registry {
         #[cfg(feature = "redis")]
         {
-            use crate::store::RedisStore;
-            let namespace = self.parts.namespace.as_deref().unwrap_or(RedisStore::DEFAULT_NAMESPACE);
+            use crate::store::{NAMESPACE, RedisStore};
+            let namespace = self.redis_namespace.as_deref().unwrap_or(NAMESPACE);
             self.settings.namespace_is_sound = RedisStore::is_namespace(namespace);
             for client in std::mem::take(&mut self.redis) {
                 self.parts.stores.push(Arc::new(RedisStore::new(client).namespace(namespace)));

@@ -21,9 +21,6 @@ use crate::store::{KeyRing, SnapshotStore, Stack};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
 
-/// The namespace of stored keys where none is set.
-const NAMESPACE: &str = "jwks-cache";
-
 /// Shared by the providers of one registry, or owned by one cache on its own.
 pub(crate) struct Engine {
     pub(crate) clock: Arc<dyn Clock>,
@@ -53,8 +50,6 @@ pub(crate) struct EngineParts {
     pub(crate) seed: Option<u64>,
     pub(crate) stores: Vec<Arc<dyn SnapshotStore>>,
     pub(crate) ring: Option<KeyRing>,
-    /// `jwks-cache`, unless something else is said.
-    pub(crate) namespace: Option<Arc<str>>,
 }
 
 #[derive(Default)]
@@ -97,7 +92,7 @@ impl Engine {
             fetch,
             given,
             events: Events::default(),
-            stores: Stack::new(parts.stores, parts.ring, parts.namespace.unwrap_or_else(|| NAMESPACE.into())),
+            stores: Stack::new(parts.stores, parts.ring),
             draw: AtomicU64::new(seeded_dice(parts.seed).u64(..)),
             sets: Mutex::default(),
             policy: Mutex::default(),

@@ -303,9 +303,10 @@ impl Provider {
     }
 
     pub(crate) fn unregister(self: &Arc<Self>) {
+        // First: from now on there is nothing to be kept, and no flight lands.
+        self.close(Closed::Unregistered, &Ended::Unregistered);
         self.engine.stores.forget(&**self, SnapshotKind::Keys);
         self.engine.stores.forget(&**self, SnapshotKind::Denials);
-        self.close(Closed::Unregistered, &Ended::Unregistered);
     }
 
     pub(crate) fn shut_down(self: &Arc<Self>) {
@@ -338,8 +339,15 @@ impl Provider {
     }
 
     /// Denies a kid or a thumbprint at once. `true` if that is new.
-    pub(crate) fn deny(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(id, true)
+    ///
+    /// # Errors
+    /// [`Error::Validation`] when so many are denied that stores could not keep one more.
+    pub(crate) fn deny(self: &Arc<Self>, id: &str) -> Result<bool> {
+        if !lock(&self.owner).denied.has_room(id) {
+            let full = "1 MiB of ids is denied or was; allow those that the provider no longer publishes";
+            return Err(Error::validation("id", full));
+        }
+        Ok(self.change_denials(id, true))
     }
 
     /// Lifts a denial at once. `true` if there was one.

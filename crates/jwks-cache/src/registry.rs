@@ -374,9 +374,10 @@ impl Registry {
     /// kid denies the material under it too, whatever kid it comes back under. Returns whether that is new.
     ///
     /// # Errors
-    /// [`Error::NotRegistered`].
+    /// [`Error::NotRegistered`]; [`Error::Validation`] for `id` when so many are denied (1 MiB of ids, some 9,000
+    /// thumbprints) that stores could not keep one more.
     pub async fn deny_key(&self, tenant_id: &str, provider_id: &str, id: &str) -> Result<bool> {
-        Ok(self.find(tenant_id, provider_id)?.deny(id))
+        self.find(tenant_id, provider_id)?.deny(id)
     }
 
     /// Lifts a denial. Returns whether there was one.
@@ -394,7 +395,7 @@ impl Registry {
     }
 
     /// Ends all flights and timers. Those who wait are told; held keys are still served while they last. What the stores
-    /// do not have yet is written, within 10 s; a store that fails is not waited for.
+    /// do not have yet is written, within 10 s; a store that fails at all of it is not waited for.
     ///
     /// # Cancel safety
     /// What is not written by then may be lost.

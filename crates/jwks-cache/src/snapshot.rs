@@ -38,12 +38,7 @@ impl PersistentSnapshot {
     /// # Errors
     /// [`Error::Validation`] naming the snapshot's field.
     pub fn validate(&self, registration: &IdentityProviderRegistration) -> Result<()> {
-        if self.tenant_id != registration.tenant_id {
-            return Err(Error::validation("tenant_id", "the snapshot belongs to another tenant"));
-        }
-        if self.provider_id != registration.provider_id {
-            return Err(Error::validation("provider_id", "the snapshot belongs to another provider"));
-        }
+        self.is_named(&registration.tenant_id, &registration.provider_id)?;
         if self.jwks_json.len() as u64 > registration.max_response_bytes {
             let most = registration.max_response_bytes;
             return Err(Error::validation("jwks_json", format!("has more than {most} bytes")));
@@ -53,6 +48,16 @@ impl PersistentSnapshot {
         }
         if self.expires_at < self.persisted_at {
             return Err(Error::validation("expires_at", "must not be before persisted_at"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_named(&self, tenant: &str, provider: &str) -> Result<()> {
+        if self.tenant_id != tenant {
+            return Err(Error::validation("tenant_id", "the snapshot belongs to another tenant"));
+        }
+        if self.provider_id != provider {
+            return Err(Error::validation("provider_id", "the snapshot belongs to another provider"));
         }
         Ok(())
     }

@@ -25,13 +25,19 @@ pub use redis_store::RedisStore;
 pub(crate) use queue::{Deed, Kept};
 pub(crate) use stack::Stack;
 
+/// The namespace where none is set.
+pub(crate) const NAMESPACE: &str = "jwks-cache";
+
+/// More than this in a store is no snapshot of ours: it is replaced without a look into it.
+const MOST_COMPARED: u64 = 16 << 20;
+
 /// What a [`SnapshotStore`] returns.
 pub type Storing<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
 /// Keeps snapshots outside of the process. The testkit's `store_conformance` shows whether one keeps these duties:
 ///
 /// - What was saved last under a key is what is loaded, byte for byte; nothing under another key changes.
-/// - An entry that is older than what is kept ([`SnapshotEntry::replaces`]) changes nothing, even if two are saved at
+/// - An entry that does not replace what is kept ([`SnapshotEntry::replaces`]) changes nothing, even if two are saved at
 ///   once: comparing and replacing is one step.
 /// - A load reads no more than `most` bytes, and says [`StoreErrorKind::TooLarge`] if there are more.
 /// - A crash at any time leaves what was kept before or what was saved, never a part of it.
@@ -47,10 +53,16 @@ pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
         Duration::from_millis(250)
     }
 
+    /// What tells it apart from other stores that the same [`KeyRing`] signs for: what was signed for one is refused in
+    /// another. Default `jwks-cache`.
+    fn namespace(&self) -> &str {
+        NAMESPACE
+    }
+
     /// What is kept under `key`; `None` when nothing is.
     fn load<'a>(&'a self, key: &'a SnapshotKey, most: u64) -> Storing<'a, Option<Vec<u8>>>;
 
-    /// Keeps `entry` under `key` unless something newer is there. Returns whether it did.
+    /// Keeps `entry` under `key` unless something is there that it does not replace. Returns whether it did.
     fn save<'a>(&'a self, key: &'a SnapshotKey, entry: &'a SnapshotEntry) -> Storing<'a, bool>;
 
     /// Forgets what is kept under `key`. Nothing there is no failure.
@@ -100,13 +112,20 @@ pub struct SnapshotEntry {
     pub newest: u64,
     /// How long it can be of use; `None` for ever.
     pub keep_for: Option<Duration>,
+    /// What it was put together from, empty for nothing: it replaces that and nothing else. `None` where the order
+    /// decides.
+    pub instead_of: Option<Vec<u8>>,
 }
 
 impl SnapshotEntry {
-    /// Whether it replaces what is kept with this order; of two with the same, the later call counts.
+    /// Whether it replaces these bytes, which are kept with this order; of two with the same, the later call counts.
+    /// Where nothing is kept, or nothing of use, each entry is.
     #[must_use]
-    pub const fn replaces(&self, kept: u64) -> bool {
-        kept <= self.order || kept > self.newest
+    pub fn replaces(&self, kept: &[u8], order: u64) -> bool {
+        match &self.instead_of {
+            Some(of) => of == kept,
+            None => order <= self.order || order > self.newest,
+        }
     }
 }
 

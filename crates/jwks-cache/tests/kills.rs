@@ -32,7 +32,7 @@ fn entry(order: u64) -> SnapshotEntry {
     let line = format!("snapshot {order}\n");
     let mut bytes = line.repeat(BYTES / line.len() + 1).into_bytes();
     bytes.truncate(BYTES);
-    SnapshotEntry { bytes, order, newest: u64::MAX, keep_for: None }
+    SnapshotEntry { bytes, order, newest: u64::MAX, keep_for: None, instead_of: None }
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

@@ -5,10 +5,11 @@
 mod stage;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use jwks_cache::store::{SnapshotKey, SnapshotKind, StoreErrorKind};
+use jwks_cache::store::{
+    SnapshotEntry, SnapshotKey, SnapshotKind, SnapshotStore, StoreError, StoreErrorKind, Storing,
+};
 use jwks_cache::{
     Clock, Error, FileStore, IdentityProviderRegistration, KeyRing, PersistentSnapshot, RefreshMode,
     Registry, RegistryBuilder, What,
@@ -302,6 +303,78 @@ async fn keys_fetched_under_looser_trust_are_not_brought_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_to_be_removed_is_removed_though_nothing_new_is_written() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store).with_keys(good()).await;
+    stage.source.set(Answer::Refused);
+    store.fail(StoreErrorKind::Unavailable);
+    stage.register(|it| it.allowed_domains = vec!["idp.test".into()]).await;
+    settle().await;
+    // It is to be written again, and there is nothing to write.
+    stage.registry.deny_key(TENANT, PROVIDER, "b").await.unwrap();
+    store.work();
+    tokio::time::sleep(secs(10)).await;
+    assert!(store.look(&name(SnapshotKind::Keys)).is_none());
+    let next = with_store(&clock, &store);
+    next.register(|_| {}).await;
+    assert!(next.kids().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_unregistered_while_all_is_persisted_is_not_written_back() {
+    // How long saving takes that began before, and whose turn it was: its own, or that of others.
+    for (saving, unregistered) in [(millis(300), "p00"), (millis(100), "p19")] {
+        let (clock, store) = (ManualClock::new(), MemoryStore::new());
+        let stage = with_store(&clock, &store);
+        stage.source.set(good());
+        let ids: Vec<String> = (0..20).map(|n| format!("p{n:02}")).collect();
+        for id in &ids {
+            stage.registry.register(registration(TENANT, id, "idp.test")).await.unwrap();
+        }
+        stage.registry.warm_up(secs(60)).await;
+        settle().await;
+        store.slow_down(saving);
+        let registry = stage.registry.clone();
+        let all = tokio::spawn(async move { registry.persist_all().await });
+        tokio::time::sleep(millis(50)).await;
+        store.slow_down(millis(10));
+        stage.registry.unregister(TENANT, unregistered).await.unwrap();
+        all.await.unwrap().unwrap();
+        tokio::time::sleep(secs(1)).await;
+        let left: Vec<_> = store.everything().into_iter().map(|(key, _)| key.provider).collect();
+        assert_eq!(left.len(), 19, "{left:?}");
+        assert!(!left.iter().any(|id| id == unregistered), "{left:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_the_letter_no_restart_gives_a_stale_window() {
+    // what was said, whether it was obeyed to the letter when it was stored, and whether it is stale at the next process
+    for (said, strict_before, served) in [
+        ("max-age=300, must-revalidate", true, false),
+        ("max-age=300, must-revalidate", false, false),
+        ("max-age=300", true, true),
+        ("max-age=300", false, true),
+    ] {
+        let (clock, store) = (ManualClock::new(), MemoryStore::new());
+        let first = with_store(&clock, &store);
+        first.register(|it| it.http_strict = strict_before).await;
+        first.fetch(keys(&[("a", 1)], said)).await;
+        drop(first);
+        clock.advance(secs(310));
+        let second = with_store(&clock, &store);
+        second.register(|it| it.http_strict = true).await;
+        assert_eq!(!second.kids().await.is_empty(), served, "{said}, strict before: {strict_before}");
+        // Under settings that change meanwhile, too.
+        let third = with_store(&clock, &store);
+        third.register(|_| {}).await;
+        assert_eq!(third.kids().await, ["a"]);
+        third.register(|it| it.http_strict = true).await;
+        assert_eq!(!third.kids().await.is_empty(), served, "{said}, strict before: {strict_before}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn clocks_ten_years_apart_trust_nothing_expired_and_break_nothing() {
     let decade = TimeDelta::days(3_653);
     // when it was saved, when it is loaded, whether it may be served
@@ -460,14 +533,10 @@ async fn with_a_ring_only_what_one_of_its_secrets_signed_for_this_provider_is_ta
     check(&[1], &evil("another-member", json!(1)), |_| {}, true).await;
 }
 
-#[cfg(feature = "redis")]
 #[tokio::test(start_paused = true)]
 async fn a_signed_snapshot_of_another_namespace_is_refused() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
-    let in_namespace = |namespace: &'static str| {
-        let store = Arc::new(store.clone());
-        process(&clock, |it| it.with_store(store).snapshot_keys(ring(&[1])).redis_namespace(namespace))
-    };
+    let in_namespace = |namespace: &'static str| with_ring(&clock, &store.namespace(namespace), &[1]);
     drop(in_namespace("blue").with_keys(good()).await);
     for (namespace, taken) in [("green", false), ("blue", true)] {
         let stage = in_namespace(namespace);
@@ -616,6 +685,107 @@ async fn a_denial_made_before_the_store_answers_loses_none_that_it_kept() {
     assert!(third.kids().await.is_empty());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_a_clock_that_was_ahead_lifted_undoes_no_later_denial() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let wall = clock.wall();
+    let ahead = with_store(&clock, &store).with_keys(good()).await;
+    ahead.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    clock.set_wall(wall + TimeDelta::days(1));
+    ahead.registry.allow_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    drop(ahead);
+    clock.set_wall(wall);
+    let stored = store.everything();
+    let put_back = || stored.iter().for_each(|(key, bytes)| store.put(key, bytes.clone()));
+    for loads_before_it_denies in [true, false] {
+        let stage = with_store(&clock, &store);
+        store.flush();
+        if loads_before_it_denies {
+            put_back();
+        }
+        stage.register(|_| {}).await;
+        stage.fetch(good()).await;
+        put_back();
+        stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+        settle().await;
+        assert_eq!(stage.kids().await, ["b"]);
+        put_back();
+        stage.registry.restore_from_persistence().await.unwrap();
+        stage.registry.persist_all().await.unwrap();
+        assert_eq!(stage.kids().await, ["b"]);
+    }
+    let third = with_store(&clock, &store);
+    third.register(|_| {}).await;
+    third.fetch(good()).await;
+    assert_eq!(third.kids().await, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn denials_that_a_store_loses_are_written_again_within_one_refresh() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store).with_keys(good()).await;
+    stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    store.flush();
+    stage.fetch(good()).await;
+    assert!(store.look(&name(SnapshotKind::Denials)).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn denials_made_at_once_are_both_kept() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let one = with_store(&clock, &store).with_keys(good()).await;
+    let two = with_store(&clock, &store).with_keys(good()).await;
+    for round in 0..3 {
+        // Both have loaded before one has saved.
+        store.slow_down(millis(100));
+        for (stage, id) in [(&one, format!("one {round}")), (&two, format!("two {round}"))] {
+            stage.registry.deny_key(TENANT, PROVIDER, &id).await.unwrap();
+        }
+        tokio::time::sleep(secs(3)).await;
+        let kept = store.look(&name(SnapshotKind::Denials)).unwrap();
+        let kept = String::from_utf8(kept).unwrap();
+        assert!(kept.contains(&format!("one {round}")) && kept.contains(&format!("two {round}")), "{kept}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn denials_of_a_provider_that_allows_small_documents_come_back_too() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let small = |it: &mut IdentityProviderRegistration| it.max_response_bytes = 16 << 10;
+    let first = with_store(&clock, &store);
+    first.register(small).await;
+    first.fetch(good()).await;
+    for n in 0..3_000 {
+        first.registry.deny_key(TENANT, PROVIDER, &format!("{n:0>43}")).await.unwrap();
+    }
+    first.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    first.registry.shutdown().await;
+    let second = with_store(&clock, &store);
+    let mut told = second.registry.subscribe();
+    second.register(small).await;
+    assert_eq!((refused(&mut told), second.kids().await), (vec![], vec!["b".to_owned()]));
+    second.fetch(good()).await;
+    assert_eq!(second.kids().await, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn denials_in_a_snapshot_of_another_name_count_for_nothing() {
+    for member in ["tenant_id", "provider_id"] {
+        let (clock, store) = (ManualClock::new(), MemoryStore::new());
+        drop(with_store(&clock, &store).with_keys(good()).await);
+        change(&store, |it| {
+            it[member] = json!("other");
+            it["denials"] = json!({"a": {"at": 1, "denied": true}});
+        });
+        let stage = with_store(&clock, &store);
+        stage.register(|_| {}).await;
+        stage.fetch(good()).await;
+        assert_eq!(stage.kids().await, ["a", "b"], "{member}");
+    }
+}
+
 // What a store can cost.
 
 #[tokio::test(start_paused = true)]
@@ -732,6 +902,100 @@ async fn what_could_not_be_loaded_is_loaded_when_the_store_works_again() {
     store.work();
     tokio::time::sleep(secs(6)).await;
     assert_eq!(second.kids().await, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_writes_still_gives_its_keys_at_once() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    drop(with_store(&clock, &store).with_keys(good()).await);
+    let second = with_store(&clock, &store);
+    second.source.set(good());
+    store.refuse_writes();
+    for n in 0..20 {
+        second.registry.register(registration(TENANT, &format!("p{n}"), "idp.test")).await.unwrap();
+    }
+    second.registry.warm_up(secs(60)).await;
+    tokio::time::sleep(secs(60)).await;
+    second.source.set(Answer::Hang);
+    second.register(|_| {}).await;
+    let (time, kids) = took(second.kids()).await;
+    assert!(kids == ["a", "b"] && time <= millis(1), "{kids:?} after {time:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_used_is_not_loaded_again_and_again() {
+    for kind in [StoreErrorKind::Corrupt, StoreErrorKind::TooLarge] {
+        let (clock, store) = (ManualClock::new(), MemoryStore::new());
+        let stage = with_store(&clock, &store);
+        store.fail(StoreErrorKind::Unavailable);
+        // Its load is owed from now on.
+        stage.register(|_| {}).await;
+        let mut told = stage.registry.subscribe();
+        store.fail(kind);
+        let before = store.calls().loads;
+        tokio::time::advance(secs(6)).await;
+        settle().await;
+        assert_eq!(store.calls().loads - before, 2, "{kind:?}: keys and denials once each");
+        assert_eq!(refused(&mut told).len(), 2, "{kind:?}");
+    }
+}
+
+/// A store of which one part fails: what belongs to `down`.
+#[derive(Debug)]
+struct Shards {
+    all: MemoryStore,
+    down: &'static str,
+}
+
+impl Shards {
+    fn up(&self, key: &SnapshotKey) -> Result<(), StoreError> {
+        let failed = || StoreError::new(StoreErrorKind::Unavailable, "its part is down");
+        (key.provider != self.down).then_some(()).ok_or_else(failed)
+    }
+}
+
+impl SnapshotStore for Shards {
+    fn name(&self) -> &'static str {
+        "shards"
+    }
+
+    fn load<'a>(&'a self, key: &'a SnapshotKey, most: u64) -> Storing<'a, Option<Vec<u8>>> {
+        Box::pin(async move {
+            self.up(key)?;
+            self.all.load(key, most).await
+        })
+    }
+
+    fn save<'a>(&'a self, key: &'a SnapshotKey, entry: &'a SnapshotEntry) -> Storing<'a, bool> {
+        Box::pin(async move {
+            self.up(key)?;
+            self.all.save(key, entry).await
+        })
+    }
+
+    fn remove<'a>(&'a self, key: &'a SnapshotKey) -> Storing<'a, ()> {
+        Box::pin(async move {
+            self.up(key)?;
+            self.all.remove(key).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_writes_what_is_owed_to_the_parts_that_work() {
+    let (clock, all) = (ManualClock::new(), MemoryStore::new());
+    let stage = process(&clock, |it| it.with_store(Arc::new(Shards { all: all.clone(), down: "p0" })));
+    stage.source.set(good());
+    for n in 0..5 {
+        stage.registry.register(registration(TENANT, &format!("p{n}"), "idp.test")).await.unwrap();
+    }
+    all.fail(StoreErrorKind::Unavailable);
+    stage.registry.warm_up(secs(60)).await;
+    settle().await;
+    all.work();
+    let (time, ()) = took(stage.registry.shutdown()).await;
+    assert_eq!(all.everything().len(), 4);
+    assert!(time <= secs(3), "what failed again is not waited for: {time:?}");
 }
 
 #[test]
@@ -869,5 +1133,4 @@ async fn a_snapshot_that_has_grown_too_large_is_not_read() {
 #[test]
 fn a_short_secret_is_no_ring() {
     assert!(KeyRing::new(["too short"]).is_err());
-    let _ = Duration::ZERO;
 }

@@ -618,7 +618,13 @@ async fn ten_thousand_files_load_in_a_second() {
     let model = String::from_utf8(files.load(&key(0), 1 << 20).await.unwrap().unwrap()).unwrap();
     for n in 1..MANY {
         let bytes = model.replace("\"p0\"", &format!("\"p{n}\"")).into_bytes();
-        let entry = jwks_cache::store::SnapshotEntry { bytes, order: 1, newest: u64::MAX, keep_for: None };
+        let entry = jwks_cache::store::SnapshotEntry {
+            bytes,
+            order: 1,
+            newest: u64::MAX,
+            keep_for: None,
+            instead_of: None,
+        };
         assert!(files.save(&key(n), &entry).await.unwrap());
     }
     drop(files);

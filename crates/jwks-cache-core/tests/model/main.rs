@@ -364,6 +364,7 @@ impl Life {
             age,
             transit: Duration::ZERO,
             lifetime,
+            strict_window: None,
             received_wall: DateTime::UNIX_EPOCH,
             retiring: Vec::new(),
             trusted: false,

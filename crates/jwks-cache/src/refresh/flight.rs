@@ -248,7 +248,7 @@ impl Aboard {
                 return;
             }
             Change::Adopted { diff, .. } if !diff.is_empty() => owner.missing.clear(),
-            Change::Adopted { .. } | Change::Renewed { .. } => {}
+            Change::Adopted { .. } | Change::Renewed { .. } | Change::Superseded { .. } => {}
             Change::Refused(refusal) => {
                 let refused = NotFetched::new(refusal.reason(), refusal.to_string());
                 error = Some(self.crew.failure(NotFetched { status, ..refused }, attempt));
@@ -281,9 +281,8 @@ impl Aboard {
             // After those who wait were told: no store stands between them and their keys. Before the lock is let go:
             // a shutdown that one of them starts finds it marked.
             provider.keep(SnapshotKind::Keys);
-            if matches!(&change, Change::Adopted { diff, .. } if !diff.is_empty()) && !owner.denied.is_empty()
-            {
-                // More may stand under a denied kid than stood there when it was denied.
+            if !owner.denied.is_empty() {
+                // More may stand under a denied kid than did; and what the store lost comes back.
                 provider.keep(SnapshotKind::Denials);
             }
         }
@@ -328,7 +327,7 @@ impl Aboard {
                 }
                 *recovered
             }
-            Change::Renewed { recovered } => *recovered,
+            Change::Renewed { recovered } | Change::Superseded { recovered } => *recovered,
             _ => false,
         };
         if recovered {

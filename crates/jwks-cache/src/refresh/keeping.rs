@@ -13,14 +13,14 @@ use jwks_cache_core::keyset::Refusal;
 use jwks_cache_core::lifecycle::{Stored, StoredKey};
 use jwks_cache_core::policy::Policy;
 use jwks_cache_core::published::Held;
-use jwks_cache_core::snapshot::{Belongs, Envelope, FORMAT, StoredRetiring, Word};
+use jwks_cache_core::snapshot::{Belongs, DenialLog, Envelope, FORMAT, StoredRetiring, Word};
 
-use super::{Owner, Provider, Source};
+use super::{Closed, Owner, Provider, Source};
 use crate::error::{Error, Result};
 use crate::events::What;
 use crate::snapshot::{PersistentSnapshot, Sealed, StoredDenials, StoredKeys, newest_order, order_of};
-use crate::store::{Deed, Kept, SnapshotEntry, SnapshotKey, SnapshotKind};
-use crate::sync::lock;
+use crate::store::{Deed, Kept, SnapshotEntry, SnapshotKey, SnapshotKind, StoreError};
+use crate::sync::{MutexGuard, lock};
 
 /// What an encoded snapshot may have beside its documents.
 const AROUND: u64 = 64 * 1024;
@@ -80,14 +80,19 @@ impl Provider {
         })
     }
 
-    fn belongs<'a>(&'a self, source: &'a str, kind: SnapshotKind) -> Belongs<'a> {
-        let namespace = &*self.engine.stores.namespace;
+    fn belongs<'a>(&'a self, namespace: &'a str, source: &'a str, kind: SnapshotKind) -> Belongs<'a> {
         Belongs { namespace, tenant: &self.tenant, provider: &self.id, source, kind: kind.as_str() }
     }
 
-    fn keys_entry(&self) -> Option<SnapshotEntry> {
+    /// Who is unregistered has nothing to be kept any more.
+    fn registered(&self) -> Option<MutexGuard<'_, Owner>> {
+        let owner = lock(&self.owner);
+        (owner.closed != Some(Closed::Unregistered)).then_some(owner)
+    }
+
+    fn keys_entry(&self, namespace: &str) -> Option<SnapshotEntry> {
         let (held, source, denials, most) = {
-            let owner = lock(&self.owner);
+            let owner = self.registered()?;
             let held = owner.lifecycle.held()?.clone();
             (held, owner.source.name(), owner.denials(), owner.lifecycle.policy().max_response_bytes)
         };
@@ -106,22 +111,25 @@ impl Provider {
             format: Some(FORMAT),
             source: Some(source.clone()),
             order: Some(order),
+            strict_window: held.strict_window.map(|window| window.as_secs()),
             retiring,
             denials,
             mac: None,
         };
         let stored = StoredKeys { snapshot: self.snapshot_of(&held).ok()?, envelope };
-        let bytes = stored.seal(self.engine.stores.ring.as_ref(), &self.belongs(&source, SnapshotKind::Keys));
+        let bytes = stored
+            .seal(self.engine.stores.ring.as_ref(), &self.belongs(namespace, &source, SnapshotKind::Keys));
         Some(SnapshotEntry {
             bytes: bytes.ok()?,
             order,
             newest: newest_order(wall),
             keep_for: Some(keep_for),
+            instead_of: None,
         })
     }
 
-    fn denials_entry(&self) -> Option<SnapshotEntry> {
-        let denials = lock(&self.owner).denials();
+    fn denials_entry(&self, namespace: &str) -> Option<SnapshotEntry> {
+        let denials = self.registered()?.denials();
         if denials.is_empty() {
             return None;
         }
@@ -134,37 +142,39 @@ impl Provider {
             denials,
             mac: None,
         };
-        let bytes = stored.seal(self.engine.stores.ring.as_ref(), &self.belongs("", SnapshotKind::Denials));
+        let bytes = stored
+            .seal(self.engine.stores.ring.as_ref(), &self.belongs(namespace, "", SnapshotKind::Denials));
         let newest = newest_order(self.engine.clock.wall());
-        Some(SnapshotEntry { bytes: bytes.ok()?, order, newest, keep_for: None })
+        Some(SnapshotEntry { bytes: bytes.ok()?, order, newest, keep_for: None, instead_of: None })
     }
 
-    fn take_keys(self: &Arc<Self>, bytes: &[u8]) -> Result<()> {
+    fn take_keys(self: &Arc<Self>, namespace: &str, bytes: &[u8]) -> Result<()> {
         let mut stored: StoredKeys = serde_json::from_slice(bytes)?;
         let source = lock(&self.owner).source.name();
         if stored.envelope.source.as_ref().is_some_and(|other| *other != source) {
             return Err(Error::validation("source", "the snapshot is of another source"));
         }
-        let belongs = self.belongs(&source, SnapshotKind::Keys);
+        let belongs = self.belongs(namespace, &source, SnapshotKind::Keys);
         let authentic = stored.unseal(self.engine.stores.ring.as_ref(), &belongs)?;
         let StoredKeys { snapshot, mut envelope } = stored;
+        snapshot.is_named(&self.tenant, &self.id)?;
         // What is denied there is denied before a key of it is served.
         self.merge_denials(std::mem::take(&mut envelope.denials));
         self.try_restore(&snapshot, &envelope, authentic)
     }
 
-    fn take_denials(self: &Arc<Self>, bytes: &[u8]) -> Result<()> {
+    fn take_denials(self: &Arc<Self>, namespace: &str, bytes: &[u8]) -> Result<()> {
         let mut stored: StoredDenials = serde_json::from_slice(bytes)?;
         if *stored.tenant_id != *self.tenant || *stored.provider_id != *self.id {
             return Err(Error::validation("tenant_id", "the denials are another provider's"));
         }
         let ring = self.engine.stores.ring.as_ref();
-        stored.unseal(ring, &self.belongs("", SnapshotKind::Denials))?;
+        stored.unseal(ring, &self.belongs(namespace, "", SnapshotKind::Denials))?;
         self.merge_denials(stored.denials);
         Ok(())
     }
 
-    fn merge_denials(self: &Arc<Self>, theirs: jwks_cache_core::snapshot::DenialLog) {
+    fn merge_denials(self: &Arc<Self>, theirs: DenialLog) {
         let newest = newest_order(self.engine.clock.wall());
         let mut guard = lock(&self.owner);
         let owner = &mut *guard;
@@ -205,7 +215,7 @@ impl Provider {
         restored
     }
 
-    fn tell_refused(&self, error: &Error) {
+    fn tell_refused(&self, error: &dyn std::fmt::Display) {
         tracing::warn!(tenant = &*self.tenant, provider = &*self.id, %error, "snapshot refused");
         let reason = error.to_string().into();
         self.engine.events.send(&self.tenant, &self.id, What::SnapshotRefused { reason });
@@ -253,6 +263,7 @@ impl Provider {
             transit: micros(order_of(snapshot.persisted_at).saturating_sub(order)),
             // Not negative: that was validated.
             lifetime: (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default(),
+            strict_window: envelope.strict_window.map(Duration::from_secs),
             received_wall: snapshot.persisted_at,
             retiring: retiring(envelope, snapshot.persisted_at, &policy),
             trusted: authentic,
@@ -278,23 +289,36 @@ impl Kept for Provider {
         SnapshotKey { tenant: self.tenant.to_string(), provider: self.id.to_string(), kind }
     }
 
-    fn entry(&self, kind: SnapshotKind) -> Option<SnapshotEntry> {
+    fn keeps(&self, kind: SnapshotKind) -> bool {
+        self.registered().is_some_and(|owner| match kind {
+            SnapshotKind::Keys => owner.lifecycle.held().is_some(),
+            SnapshotKind::Denials => !owner.denied.is_empty(),
+        })
+    }
+
+    fn entry(&self, kind: SnapshotKind, namespace: &str) -> Option<SnapshotEntry> {
         match kind {
-            SnapshotKind::Keys => self.keys_entry(),
-            SnapshotKind::Denials => self.denials_entry(),
+            SnapshotKind::Keys => self.keys_entry(namespace),
+            SnapshotKind::Denials => self.denials_entry(namespace),
         }
     }
 
-    /// The document escaped, the retiring keys, and what stands around.
-    fn most(&self) -> u64 {
-        let document = lock(&self.owner).lifecycle.policy().max_response_bytes;
-        document.saturating_mul(4).saturating_add(AROUND)
+    fn most(&self, kind: SnapshotKind) -> u64 {
+        let around = AROUND + DenialLog::MOST_BYTES;
+        match kind {
+            // The document escaped, the retiring keys, and what stands around.
+            SnapshotKind::Keys => {
+                let document = lock(&self.owner).lifecycle.policy().max_response_bytes;
+                document.saturating_mul(4).saturating_add(around)
+            }
+            SnapshotKind::Denials => around,
+        }
     }
 
-    fn take(self: Arc<Self>, kind: SnapshotKind, bytes: &[u8]) -> Result<()> {
+    fn take(self: Arc<Self>, kind: SnapshotKind, namespace: &str, bytes: &[u8]) -> Result<()> {
         let taken = match kind {
-            SnapshotKind::Keys => self.take_keys(bytes),
-            SnapshotKind::Denials => self.take_denials(bytes),
+            SnapshotKind::Keys => self.take_keys(namespace, bytes),
+            SnapshotKind::Denials => self.take_denials(namespace, bytes),
         };
         match &taken {
             // It was unregistered meanwhile: nothing is wrong with the snapshot.
@@ -303,6 +327,10 @@ impl Kept for Provider {
             Ok(()) => {}
         }
         taken
+    }
+
+    fn tell_unusable(&self, error: &StoreError) {
+        self.tell_refused(error);
     }
 
     fn count(&self, deed: Deed) {
@@ -323,7 +351,7 @@ impl Kept for Provider {
 
 impl Owner {
     /// What is denied and was, with the materials seen.
-    fn denials(&self) -> jwks_cache_core::snapshot::DenialLog {
+    fn denials(&self) -> DenialLog {
         let denials = self.lifecycle.published().denials;
         self.denied.with_materials(|id| denials.materials(id))
     }

@@ -11,7 +11,7 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     fn make_folder(&self, folder: &Path) -> io::Result<()>;
     /// At most `most` bytes and one more.
     fn read(&self, file: &Path, most: u64) -> io::Result<Vec<u8>>;
-    /// Makes a file of these bytes, in place of one that is there.
+    /// Makes a file of these bytes. One that is there is removed first: it may be somebody's link to elsewhere.
     fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Has what is in a file survive a crash.
     fn sync_file(&self, file: &Path) -> io::Result<()>;
@@ -45,8 +45,12 @@ impl Disk for RealDisk {
     }
 
     fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
+        options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.open(file)?.write_all(bytes)

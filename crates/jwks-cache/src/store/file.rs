@@ -14,7 +14,9 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use super::disk::{Disk, RealDisk};
-use super::{SnapshotEntry, SnapshotKey, SnapshotStore, StoreError, StoreErrorKind, Storing};
+use super::{
+    MOST_COMPARED, NAMESPACE, SnapshotEntry, SnapshotKey, SnapshotStore, StoreError, StoreErrorKind, Storing,
+};
 use crate::sync::{Mutex, lock};
 
 /// The first words of a file of this version.
@@ -40,7 +42,7 @@ const AT_ONCE: usize = 16;
 /// [`StoreErrorKind::InUse`] until the first is gone. Files have names of their own making, are readable by their owner
 /// only, and carry version, order and checksum; one that is torn or foreign is renamed to `….set-aside`.
 #[derive(Clone, Debug)]
-pub struct FileStore(Arc<Inner>);
+pub struct FileStore(Arc<Inner>, Arc<str>);
 
 #[derive(Debug)]
 struct Inner {
@@ -70,10 +72,11 @@ impl FileStore {
             StoreError::new(StoreErrorKind::Refused, what).with_cause(error)
         };
         disk.make_folder(&folder).map_err(refused)?;
-        // The name of a new folder stands in the one above it.
-        if let Some(above) = folder.parent().filter(|above| !above.as_os_str().is_empty()) {
+        // The name of a new folder stands in the one above it, which may be new as well.
+        for above in folder.ancestors().skip(1) {
+            let here = if above.as_os_str().is_empty() { Path::new(".") } else { above };
             // That one may be somebody else's, and then it was there before.
-            let _ = disk.sync_folder(above);
+            let _ = disk.sync_folder(here);
         }
         disk.names(&folder).map_err(refused)?;
         let turns = Arc::new(Semaphore::new(AT_ONCE));
@@ -82,7 +85,15 @@ impl FileStore {
         // Another process may have it; each save asks again.
         let _ = inner.own(&mut writer);
         drop(writer);
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Arc::new(inner), NAMESPACE.into()))
+    }
+
+    /// What signed snapshots are bound to. Default `jwks-cache`; another tells apart folders whose snapshots the same
+    /// secrets sign.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.1 = namespace.into().into();
+        self
     }
 
     /// Where it keeps its files.
@@ -125,6 +136,10 @@ impl SnapshotStore for FileStore {
         Duration::from_secs(10)
     }
 
+    fn namespace(&self) -> &str {
+        &self.1
+    }
+
     fn load<'a>(&'a self, key: &'a SnapshotKey, most: u64) -> Storing<'a, Option<Vec<u8>>> {
         let name = name(key);
         if lock(&self.0.kept).as_ref().is_some_and(|kept| !kept.contains(&name)) {
@@ -157,36 +172,65 @@ fn hex(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Why a file was not loaded.
+enum Unusable {
+    /// It may be as good as ever.
+    Now(StoreError),
+    /// It will never be of use.
+    ForGood(&'static str, Option<io::Error>),
+}
+
 impl Inner {
     fn path(&self, name: &str, end: &str) -> PathBuf {
         self.folder.join(format!("{name}.{end}"))
     }
 
     fn load(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        match self.look(name, most) {
+            Ok(kept) => Ok(kept),
+            Err(Unusable::Now(error)) => Err(error),
+            Err(Unusable::ForGood(..)) => self.set_aside(name, most),
+        }
+    }
+
+    fn look(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, Unusable> {
         let path = self.path(name, KEPT);
+        let too_large = || {
+            let what = format!("{} has more than {most} bytes", path.display());
+            Unusable::Now(StoreError::new(StoreErrorKind::TooLarge, what))
+        };
         let bytes = match self.disk.read(&path, most.saturating_add(HEAD as u64)) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(self.set_aside(name, "cannot be read", Some(error))),
+            Err(error) => {
+                return match error.kind() {
+                    io::ErrorKind::NotFound => Ok(None),
+                    io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied => {
+                        Err(Unusable::ForGood("cannot be read", Some(error)))
+                    }
+                    // Too many open files, a disk that is away for a moment: the file may be as good as ever.
+                    _ => {
+                        let what = format!("{} cannot be read now", path.display());
+                        Err(Unusable::Now(
+                            StoreError::new(StoreErrorKind::Unavailable, what).with_cause(error),
+                        ))
+                    }
+                };
+            }
         };
         if bytes.len() as u64 > most.saturating_add(HEAD as u64) {
-            let what = format!("{} has more than {most} bytes", path.display());
-            return Err(StoreError::new(StoreErrorKind::TooLarge, what));
+            return Err(too_large());
         }
         match parse(&bytes) {
-            Ok((_, kept)) if kept.len() as u64 > most => {
-                let what = format!("{} has more than {most} bytes", path.display());
-                Err(StoreError::new(StoreErrorKind::TooLarge, what))
-            }
+            Ok((_, kept)) if kept.len() as u64 > most => Err(too_large()),
             Ok((_, kept)) => Ok(Some(kept.to_vec())),
-            Err(what) => Err(self.set_aside(name, what, None)),
+            Err(what) => Err(Unusable::ForGood(what, None)),
         }
     }
 
     fn save(&self, name: &str, entry: &SnapshotEntry) -> Result<bool, StoreError> {
         let mut writer = lock(&self.writer);
         self.own(&mut writer)?;
-        if self.order(name).is_some_and(|kept| !entry.replaces(kept)) {
+        if !self.replaces(name, entry) {
             return Ok(false);
         }
         let (writing, kept) = (self.path(name, WRITING), self.path(name, KEPT));
@@ -226,26 +270,32 @@ impl Inner {
         }
     }
 
-    /// The order of what is kept; none where that is nothing of use.
-    fn order(&self, name: &str) -> Option<u64> {
-        let bytes = self.disk.read(&self.path(name, KEPT), u64::MAX - 1).ok()?;
-        parse(&bytes).ok().map(|(order, _)| order)
+    /// Whether `entry` replaces what is kept; what is of no use, anything does.
+    fn replaces(&self, name: &str, entry: &SnapshotEntry) -> bool {
+        let bytes = self.disk.read(&self.path(name, KEPT), MOST_COMPARED).unwrap_or_default();
+        parse(&bytes).ok().is_none_or(|(order, kept)| entry.replaces(kept, order))
     }
 
     /// Takes out of the way what cannot be used, where it can be looked at.
-    fn set_aside(&self, name: &str, what: &str, cause: Option<io::Error>) -> StoreError {
-        let (kept, aside) = (self.path(name, KEPT), self.path(name, SET_ASIDE));
+    fn set_aside(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let mut writer = lock(&self.writer);
+        // A save may have put another there since; from here on none can.
+        let (what, cause) = match self.look(name, most) {
+            Ok(kept) => return Ok(kept),
+            Err(Unusable::Now(error)) => return Err(error),
+            Err(Unusable::ForGood(what, cause)) => (what, cause),
+        };
+        let (kept, aside) = (self.path(name, KEPT), self.path(name, SET_ASIDE));
         if self.own(&mut writer).is_ok() {
             // If it cannot be renamed, the next save replaces it.
             let _ = self.disk.rename(&kept, &aside);
         }
         tracing::warn!(file = %kept.display(), what, "a stored file was set aside");
         let error = StoreError::new(StoreErrorKind::Corrupt, format!("{} {what}", kept.display()));
-        match cause {
+        Err(match cause {
             Some(cause) => error.with_cause(cause),
             None => error,
-        }
+        })
     }
 
     /// Takes the lock of the one process that writes, unless it has it.
@@ -323,7 +373,7 @@ mod tests {
     #[derive(Clone, Debug, Default)]
     struct LossyDisk(Arc<Mutex<State>>);
 
-    #[derive(Clone, Debug, Default)]
+    #[derive(Debug, Default)]
     struct State {
         /// What each file has, and what of it was synced.
         files: Vec<(Vec<u8>, Vec<u8>)>,
@@ -337,6 +387,17 @@ mod tests {
         syncs: usize,
         /// This sync does nothing.
         ignored: Option<usize>,
+        /// What the next reads come to.
+        read_errors: Vec<io::ErrorKind>,
+        /// The next read sees a half.
+        reads_half: bool,
+        /// The most that was asked for in one read.
+        asked_most: u64,
+    }
+
+    /// Folders that are always there.
+    fn is_top(folder: &Path) -> bool {
+        folder == Path::new("/") || folder.as_os_str().is_empty()
     }
 
     /// A file by its number, or a folder.
@@ -388,7 +449,7 @@ mod tests {
                 // A folder that was lost takes along what was in it.
                 let all = names.clone();
                 names.retain(|path, _| {
-                    path.parent().is_none_or(|above| above == Path::new("/") || all.contains_key(above))
+                    path.ancestors().skip(1).all(|above| is_top(above) || all.contains_key(above))
                 });
                 for part in 0..3 {
                     let left = |(has, synced): &(Vec<u8>, Vec<u8>)| {
@@ -423,16 +484,27 @@ mod tests {
     impl Disk for LossyDisk {
         fn make_folder(&self, folder: &Path) -> io::Result<()> {
             self.step(|state| {
-                if !state.names.contains_key(folder) {
-                    state.act(Act::Make(folder.to_owned(), None));
+                let path: Vec<&Path> = folder.ancestors().collect();
+                for folder in path.into_iter().rev().filter(|folder| !is_top(folder)) {
+                    if !state.names.contains_key(folder) {
+                        state.act(Act::Make(folder.to_owned(), None));
+                    }
                 }
                 Ok(())
             })
         }
 
-        fn read(&self, file: &Path, _: u64) -> io::Result<Vec<u8>> {
-            let state = lock(&self.0);
-            Ok(state.files[state.file(file)?].0.clone())
+        fn read(&self, file: &Path, most: u64) -> io::Result<Vec<u8>> {
+            let mut state = lock(&self.0);
+            state.asked_most = state.asked_most.max(most);
+            if let Some(error) = state.read_errors.pop() {
+                return Err(error.into());
+            }
+            let mut bytes = state.files[state.file(file)?].0.clone();
+            if std::mem::take(&mut state.reads_half) {
+                bytes.truncate(bytes.len() / 2);
+            }
+            Ok(bytes)
         }
 
         fn write(&self, file: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -455,6 +527,8 @@ mod tests {
         }
 
         fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            // Where the process runs.
+            let folder = if folder == Path::new(".") { Path::new("") } else { folder };
             self.step(|state| {
                 if state.syncs() {
                     let State { owed, synced, .. } = state;
@@ -488,21 +562,25 @@ mod tests {
 
     fn entry(order: u64) -> SnapshotEntry {
         let bytes = format!("snapshot {order}").repeat(4).into_bytes();
-        SnapshotEntry { bytes, order, newest: 1_000, keep_for: None }
+        SnapshotEntry { bytes, order, newest: 1_000, keep_for: None, instead_of: None }
     }
 
     fn open(disk: LossyDisk) -> Result<FileStore, StoreError> {
-        FileStore::on(Box::new(disk), PathBuf::from("/store"), false)
+        open_in(disk, "/store")
+    }
+
+    fn open_in(disk: LossyDisk, folder: &str) -> Result<FileStore, StoreError> {
+        FileStore::on(Box::new(disk), PathBuf::from(folder), false)
     }
 
     /// A folder is made, two snapshots are saved, and one is removed. Crashes after `steps`; says how many of the disks
     /// that may be found then have lost something or hold a part, of how many.
-    fn losses(steps: usize, ignored: Option<usize>) -> (usize, usize) {
+    fn losses(folder: &str, steps: usize, ignored: Option<usize>) -> (usize, usize) {
         let disk = LossyDisk::default();
         (lock(&disk.0).crash_after, lock(&disk.0).ignored) = (Some(steps), ignored);
         // The last that was acknowledged, and what may be there since.
         let (mut sure, mut maybe) = (None, None);
-        if let Ok(store) = open(disk.clone()) {
+        if let Ok(store) = open_in(disk.clone(), folder) {
             let acts: [Option<u64>; 3] = [Some(1), Some(2), None];
             for act in acts {
                 maybe = Some(act);
@@ -519,7 +597,7 @@ mod tests {
         let disks = lock(&disk.0).after_crashes();
         let of = disks.len();
         let lost = disks.into_iter().filter(|disk| {
-            let found = open(disk.clone()).unwrap().0.load("name", 1 << 20);
+            let found = open_in(disk.clone(), folder).unwrap().0.load("name", 1 << 20);
             let is = |act: Option<u64>| matches!(&found, Ok(found) if *found == act.map(|order| entry(order).bytes));
             !is(sure) && !maybe.is_some_and(is)
         });
@@ -527,9 +605,9 @@ mod tests {
     }
 
     /// The steps and syncs of the whole story.
-    fn story() -> (usize, usize) {
+    fn story(folder: &str) -> (usize, usize) {
         let disk = LossyDisk::default();
-        let store = open(disk.clone()).unwrap();
+        let store = open_in(disk.clone(), folder).unwrap();
         for order in [1, 2] {
             store.0.save("name", &entry(order)).unwrap();
         }
@@ -540,19 +618,71 @@ mod tests {
 
     #[test]
     fn a_crash_at_any_step_leaves_the_old_or_the_new_and_each_sync_is_needed_for_that() {
-        let (steps, syncs) = story();
-        let all = |ignored| {
-            (0..=steps).map(|step| losses(step, ignored)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
-        };
-        let (lost, of) = all(None);
-        assert_eq!(lost, 0);
-        println!("{of} disks after crashes at {steps} steps: none lost anything; {syncs} syncs");
-        assert_eq!(syncs, 6);
-        for ignored in 0..syncs {
-            let (lost, of) = all(Some(ignored));
-            println!("without sync {ignored}: {lost} of {of} did");
-            assert!(lost > 0, "sync {ignored} can be left out unseen");
+        // the folder, and how many stand above it
+        for (folder, above) in [("/new/store", 2), ("keys", 1), ("new/keys", 2)] {
+            let (steps, syncs) = story(folder);
+            let all = |ignored| {
+                let one = |step| losses(folder, step, ignored);
+                (0..=steps).map(one).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+            };
+            let (lost, of) = all(None);
+            assert_eq!(lost, 0, "{folder}");
+            println!(
+                "{folder}: {of} disks after crashes at {steps} steps: none lost anything; {syncs} syncs"
+            );
+            assert_eq!(syncs, above + 5);
+            for ignored in 0..syncs {
+                let (lost, of) = all(Some(ignored));
+                println!("without sync {ignored}: {lost} of {of} did");
+                assert!(lost > 0, "{folder}: sync {ignored} can be left out unseen");
+            }
         }
+    }
+
+    #[test]
+    fn a_disk_that_cannot_read_for_a_moment_costs_no_file() {
+        for kind in [io::ErrorKind::Other, io::ErrorKind::TimedOut, io::ErrorKind::Interrupted] {
+            let disk = LossyDisk::default();
+            let store = open(disk.clone()).unwrap();
+            store.0.save("name", &entry(1)).unwrap();
+            lock(&disk.0).read_errors.push(kind);
+            assert_eq!(store.0.load("name", 1 << 20).unwrap_err().kind(), StoreErrorKind::Unavailable);
+            assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_saved_while_a_torn_file_is_looked_at_is_not_set_aside() {
+        let disk = LossyDisk::default();
+        let store = open(disk.clone()).unwrap();
+        store.0.save("name", &entry(1)).unwrap();
+        // The second look, when nobody else can save, finds it whole.
+        lock(&disk.0).reads_half = true;
+        assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
+        assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
+    }
+
+    #[test]
+    fn no_save_reads_all_of_a_file_that_somebody_made_huge() {
+        let disk = LossyDisk::default();
+        let store = open(disk.clone()).unwrap();
+        store.0.save("name", &entry(1)).unwrap();
+        store.0.save("name", &entry(2)).unwrap();
+        let most = lock(&disk.0).asked_most;
+        assert!((1..=MOST_COMPARED).contains(&most), "{most}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_written_through_a_link_that_somebody_put_there() {
+        let (folder, store) = in_folder("link");
+        let theirs = folder.join("theirs");
+        std::fs::write(&theirs, "untouched").unwrap();
+        std::os::unix::fs::symlink(&theirs, store.0.path("name", WRITING)).unwrap();
+        assert!(store.0.save("name", &entry(1)).unwrap());
+        assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "untouched");
+        assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     /// A store in a folder of its own.

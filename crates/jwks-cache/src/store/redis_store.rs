@@ -13,7 +13,10 @@ use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Scri
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use super::{SnapshotEntry, SnapshotKey, SnapshotKind, SnapshotStore, StoreError, StoreErrorKind, Storing};
+use super::{
+    MOST_COMPARED, NAMESPACE, SnapshotEntry, SnapshotKey, SnapshotKind, SnapshotStore, StoreError,
+    StoreErrorKind, Storing,
+};
 use crate::clock::{later, socket_now};
 
 /// The longest that one command may take.
@@ -28,8 +31,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const SAVE: &str = r"
 local size = redis.pcall('STRLEN', KEYS[1])
 if type(size) == 'number' and size > 0 and size <= tonumber(ARGV[5]) then
-    local ok, kept = pcall(cjson.decode, redis.call('GET', KEYS[1]))
-    if ok and type(kept) == 'table' and type(kept.order) == 'number'
+    local text = redis.call('GET', KEYS[1])
+    if ARGV[6] and text ~= ARGV[6] then
+        return 0
+    end
+    local ok, kept = pcall(cjson.decode, text)
+    if not ARGV[6] and ok and type(kept) == 'table' and type(kept.order) == 'number'
         and kept.order > tonumber(ARGV[2]) and kept.order <= tonumber(ARGV[3]) then
         return 0
     end
@@ -41,10 +48,7 @@ else
 end
 return 1";
 
-/// More than this is no snapshot of ours, and is not looked into.
-const MOST_COMPARED: u64 = 16 << 20;
-
-/// Snapshots in Redis or Valkey, under `{namespace}:{tenant}:{provider}`, and denials under the same with `:denials`.
+/// Snapshots in Redis or Valkey, under `{namespace}:{tenant}:{provider}`, and denials under the same with `#denials`.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -88,8 +92,6 @@ struct Link {
 }
 
 impl RedisStore {
-    pub(crate) const DEFAULT_NAMESPACE: &'static str = "jwks-cache";
-
     /// One server, with TLS and an ACL user where the client's URL says so.
     #[must_use]
     pub fn new(client: Client) -> Self {
@@ -109,11 +111,11 @@ impl RedisStore {
     }
 
     fn of(server: Server) -> Self {
-        let namespace = Self::DEFAULT_NAMESPACE.into();
+        let namespace = NAMESPACE.into();
         Self { server, namespace, link: Mutex::default(), save: Script::new(SAVE) }
     }
 
-    /// The first part of every key. Default `jwks-cache`; 1–64 of ASCII letters, digits and `-_.:/`. Under another, every
+    /// The first part of every key, and what signed snapshots are bound to. Default `jwks-cache`; 1–64 of ASCII letters, digits and `-_.:/`. Under another, every
     /// call is refused.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
@@ -134,7 +136,8 @@ impl RedisStore {
         let SnapshotKey { tenant, provider, kind } = key;
         Ok(match kind {
             SnapshotKind::Keys => format!("{}:{tenant}:{provider}", self.namespace),
-            SnapshotKind::Denials => format!("{}:{tenant}:{provider}:denials", self.namespace),
+            // What stands in no other part: with a colon, a namespace that has one could reach here.
+            SnapshotKind::Denials => format!("{}:{tenant}:{provider}#denials", self.namespace),
         })
     }
 
@@ -232,6 +235,10 @@ impl SnapshotStore for RedisStore {
         CONNECT + 2 * COMMAND
     }
 
+    fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     fn load<'a>(&'a self, key: &'a SnapshotKey, most: u64) -> Storing<'a, Option<Vec<u8>>> {
         Box::pin(async move {
             let key = self.key(key)?;
@@ -261,7 +268,9 @@ impl SnapshotStore for RedisStore {
                 .arg(entry.order)
                 .arg(entry.newest)
                 .arg(entry.keep_for.map_or_else(String::new, |time| millis(time).to_string()))
-                .arg(MOST_COMPARED);
+                .arg(MOST_COMPARED)
+                // No argument where there is nothing to say.
+                .arg(entry.instead_of.as_ref());
             self.on_connection(async |connection: &mut Connection| match connection {
                 Connection::Single(connection) => script.invoke_async(connection).await,
                 Connection::Cluster(connection) => script.invoke_async(connection).await,
@@ -289,6 +298,26 @@ impl fmt::Debug for RedisStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_names_share_a_key() {
+        let mut keys = std::collections::BTreeSet::new();
+        let mut names = 0;
+        for namespace in ["a", "a:b", "a:b:c", "a:b:c:d"] {
+            let client = Client::open("redis://localhost").unwrap();
+            let store = RedisStore::new(client).namespace(namespace);
+            for tenant in ["b", "c", "d"] {
+                for provider in ["b", "c", "d", "denials"] {
+                    for kind in [SnapshotKind::Keys, SnapshotKind::Denials] {
+                        let key = SnapshotKey { tenant: tenant.into(), provider: provider.into(), kind };
+                        keys.insert(store.key(&key).unwrap());
+                        names += 1;
+                    }
+                }
+            }
+        }
+        assert_eq!(keys.len(), names);
+    }
 
     #[test]
     fn a_namespace_decides_no_slot() {

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
-use super::queue::{Kept, Queue};
+use super::queue::{Deed, Kept, Queue};
 use super::{KeyRing, SnapshotKind, SnapshotStore};
 use crate::clock::{later, socket_now};
 use crate::error::{Error, Result};
@@ -35,7 +35,6 @@ const KINDS: [SnapshotKind; 2] = [SnapshotKind::Denials, SnapshotKind::Keys];
 pub(crate) struct Stack {
     stores: Vec<Store>,
     pub(crate) ring: Option<KeyRing>,
-    pub(crate) namespace: Arc<str>,
 }
 
 #[derive(Debug)]
@@ -45,13 +44,9 @@ struct Store {
 }
 
 impl Stack {
-    pub(crate) fn new(
-        stores: Vec<Arc<dyn SnapshotStore>>,
-        ring: Option<KeyRing>,
-        namespace: Arc<str>,
-    ) -> Self {
+    pub(crate) fn new(stores: Vec<Arc<dyn SnapshotStore>>, ring: Option<KeyRing>) -> Self {
         let store = |store| Store { queue: Queue::new(store), loads: Arc::new(Semaphore::new(AT_ONCE)) };
-        Self { stores: stores.into_iter().map(store).collect(), ring, namespace }
+        Self { stores: stores.into_iter().map(store).collect(), ring }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -61,17 +56,17 @@ impl Stack {
     /// Has `kept` written to each store soon. Never waits.
     pub(crate) fn mark<K: Kept + 'static>(&self, kept: &Arc<K>, kind: SnapshotKind) {
         for store in &self.stores {
-            let kept: Weak<K> = Arc::downgrade(kept);
-            if let Some(kept_now) = kept.upgrade() {
-                store.queue.mark(kept_now.key(kind), Some(kept));
-            }
+            let weak: Weak<K> = Arc::downgrade(kept);
+            store.queue.mark(kept.key(kind), weak);
         }
     }
 
-    /// Has something removed from each store soon.
+    /// Has something removed from each store soon. What is too much for a dead store counts as failed, and stays there.
     pub(crate) fn forget(&self, kept: &dyn Kept, kind: SnapshotKind) {
         for store in &self.stores {
-            store.queue.mark(kept.key(kind), None);
+            if !store.queue.mark_removal(kept.key(kind)) {
+                kept.count(Deed::Failed);
+            }
         }
     }
 
@@ -81,7 +76,7 @@ impl Stack {
         self.stores.iter().map(|store| store.queue.lag(&key)).max().unwrap_or_default()
     }
 
-    /// Loads what the stores kept of one provider. Waits for it a moment, and not at all for a store that fails: that
+    /// Loads what the stores kept of one provider. Waits for it a moment, and not at all for a store that is away: that
     /// one is asked when it works again.
     pub(crate) async fn restore(&self, kept: Arc<dyn Kept>) {
         let Ok(runtime) = Handle::try_current() else { return };
@@ -89,7 +84,7 @@ impl Stack {
         let mut loads = Loads { runtime, waits: Vec::new() };
         for store in &self.stores {
             let queue = &store.queue;
-            if queue.is_failing() {
+            if queue.is_away() {
                 KINDS.iter().for_each(|kind| queue.mark_load(kept.key(*kind), Arc::downgrade(&kept)));
                 continue;
             }
@@ -158,7 +153,7 @@ impl Stack {
         first.map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Writes what is owed, within a deadline; a store that fails once is given up.
+    /// Writes what is owed, within a deadline; a store that fails at all of it is given up.
     pub(crate) async fn drain(&self) {
         if self.is_empty() || Handle::try_current().is_err() {
             return;
