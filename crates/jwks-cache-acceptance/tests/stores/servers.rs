@@ -97,11 +97,16 @@ impl Server {
         .flat_map(|(name, value)| [name.to_owned(), value])
         .collect();
         let server = Self::launched("redis-server", arguments, port);
-        let url = format!("rediss://cache:secret@localhost:{port}");
-        let root = TlsCertificates { client_tls: None, root_cert: Some(authority.pem().into_bytes()) };
-        let client = Client::build_with_tls(url, root).unwrap();
+        let client = server.client_that_trusts(authority);
         until("TLS", || client.get_connection().is_ok());
         (server, client)
+    }
+
+    /// A client over TLS, as the user that is let in.
+    pub(crate) fn client_that_trusts(&self, authority: &Authority) -> Client {
+        let url = format!("rediss://cache:secret@localhost:{}", self.port);
+        let root = TlsCertificates { client_tls: None, root_cert: Some(authority.pem().into_bytes()) };
+        Client::build_with_tls(url, root).unwrap()
     }
 
     /// A sentinel that watches `master` with so many others.
