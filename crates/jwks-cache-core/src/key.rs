@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 
 use crate::keyset::{KeyRules, Reason};
@@ -472,6 +473,16 @@ impl VerificationKey {
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// The key for those who decode with `jsonwebtoken` themselves; none for algorithms that it does not know.
+    /// It needs no backend and never panics; their `decode` needs exactly one, or an installed one.
+    ///
+    /// It forgets which algorithm it is bound to: put this one alone into the `Validation`.
+    #[must_use]
+    pub fn decoding_key(&self) -> Option<DecodingKey> {
+        jsonwebtoken::Algorithm::from_str(self.algorithm.as_str()).ok()?;
+        DecodingKey::from_jwk(self.key.jwk()).ok()
     }
 
     /// As [`KeyRef::verify`].

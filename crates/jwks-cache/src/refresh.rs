@@ -122,7 +122,7 @@ impl Provider {
     pub(crate) fn new(engine: Arc<Engine>, source: Source) -> Arc<Self> {
         let policy = engine.policy(source.registration.policy());
         let lifecycle = Lifecycle::new(policy.clone());
-        let view = View::new(lifecycle.published(), policy, None, None, false);
+        let view = View::new(lifecycle.published(), policy, source.registration.clone(), None, None, false);
         let (slot, publisher) = Slot::new(view);
         Arc::new(Self {
             tenant: source.registration.tenant_id.as_str().into(),
@@ -422,6 +422,7 @@ impl Provider {
         let view = View::new(
             owner.lifecycle.published(),
             Arc::<Policy>::clone(owner.lifecycle.policy()),
+            owner.source.registration.clone(),
             owner.running.as_ref().map(|running| running.flight.clone()),
             owner.last_error.clone(),
             owner.closed == Some(Closed::Unregistered),

@@ -15,6 +15,7 @@ use crate::clock::{later, socket_now};
 use crate::engine::{Engine, EngineParts};
 use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
+use crate::issuers::Issuers;
 use crate::refresh::{Provider, Source};
 use crate::registration::{DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration};
 use crate::resolve::{self, OneKey, Want, WholeSet};
@@ -46,6 +47,7 @@ struct Inner {
     providers: HashMap<Name, Arc<Provider>, foldhash::fast::RandomState>,
     engine: Arc<Engine>,
     settings: Settings,
+    issuers: Issuers,
 }
 
 /// What the builder sets for all providers.
@@ -117,7 +119,12 @@ impl Registry {
     }
 
     pub(crate) fn from_parts(settings: Settings, parts: EngineParts) -> Self {
-        Self(Arc::new(Inner { providers: HashMap::default(), engine: Engine::new(parts), settings }))
+        Self(Arc::new(Inner {
+            providers: HashMap::default(),
+            engine: Engine::new(parts),
+            settings,
+            issuers: Issuers::default(),
+        }))
     }
 
     /// Registers a provider, or updates its registration. Starts no fetch: see [`Registry::warm_up`].
@@ -138,16 +145,20 @@ impl Registry {
     fn enlist(&self, registration: IdentityProviderRegistration) -> Result<()> {
         let source = self.0.settings.admit(registration)?;
         let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
+        // Held until the provider has its issuer, so that the two never part.
+        let mut index = self.0.issuers.open();
         let map = self.0.providers.pin();
+        let issuer = source.registration.issuer.clone();
         match map.get(&NameRef(&tenant, &id)) {
-            Some(provider) => provider.reconfigure(source),
+            Some(provider) => {
+                index.forget(provider);
+                index.enter(issuer, provider);
+                provider.reconfigure(source);
+            }
             None => {
-                let provider = Provider::new(self.0.engine.clone(), source.clone());
-                let name = Name::new(&tenant, &id);
-                // Of two who register the same new name at once, the second registers again.
-                if let Err(taken) = map.try_insert(name, provider) {
-                    taken.current.reconfigure(source);
-                }
+                let provider = Provider::new(self.0.engine.clone(), source);
+                index.enter(issuer, &provider);
+                map.insert(Name::new(&tenant, &id), provider);
             }
         }
         Ok(())
@@ -241,9 +252,11 @@ impl Registry {
     /// # Errors
     /// None at present.
     pub async fn unregister(&self, tenant_id: &str, provider_id: &str) -> Result<bool> {
+        let mut index = self.0.issuers.open();
         let map = self.0.providers.pin();
         let removed = map.remove(&NameRef(tenant_id, provider_id));
         if let Some(provider) = removed {
+            index.forget(provider);
             provider.unregister();
         }
         Ok(removed.is_some())
@@ -327,7 +340,12 @@ impl Registry {
         self.0.shut_down();
     }
 
-    fn find(&self, tenant: &str, id: &str) -> Result<Arc<Provider>> {
+    /// The only provider registered under `issuer`, in one tenant or in all.
+    pub(crate) fn of_issuer(&self, tenant: Option<&str>, issuer: &str) -> Option<Arc<Provider>> {
+        self.0.issuers.find(tenant, issuer)
+    }
+
+    pub(crate) fn find(&self, tenant: &str, id: &str) -> Result<Arc<Provider>> {
         let map = self.0.providers.pin();
         map.get(&NameRef(tenant, id)).cloned().ok_or_else(|| not_registered(tenant, id))
     }
@@ -397,6 +415,7 @@ impl Default for Inner {
             providers: HashMap::default(),
             engine: Engine::new(EngineParts::default()),
             settings: Settings::default(),
+            issuers: Issuers::default(),
         }
     }
 }
@@ -410,7 +429,7 @@ impl Drop for Inner {
 /// One provider of a registry.
 #[derive(Clone, Debug)]
 pub struct ProviderHandle {
-    provider: Arc<Provider>,
+    pub(crate) provider: Arc<Provider>,
     registry: Registry,
 }
 

@@ -16,6 +16,7 @@ use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::refresh::{Asked, KidAsked, Provider};
+use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, View};
 use crate::sync::lock;
 
@@ -119,6 +120,38 @@ impl Want for OneKey<'_> {
     }
 }
 
+/// The same, with the registration that its provider had at that moment: for who judges tokens by both.
+pub(crate) struct KeyAndTerms<'a>(pub(crate) OneKey<'a>);
+
+/// A key that may verify tokens, and what they must keep to.
+#[derive(Clone)]
+pub(crate) struct Trusted {
+    pub(crate) key: VerificationKey,
+    pub(crate) terms: Arc<IdentityProviderRegistration>,
+}
+
+impl Want for KeyAndTerms<'_> {
+    type Borrowed<'v> = (KeyRef<'v>, &'v Arc<IdentityProviderRegistration>);
+    type Answer = Trusted;
+
+    fn kid(&self) -> Option<&str> {
+        self.0.kid
+    }
+
+    fn is_denied(&self, view: &View) -> bool {
+        self.0.is_denied(view)
+    }
+
+    fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>> {
+        let Picked { answer, missing } = self.0.pick(view, now);
+        Picked { answer: answer.map(|key| (key, &view.registration)), missing }
+    }
+
+    fn keep((key, terms): Self::Borrowed<'_>) -> Trusted {
+        Trusted { key: key.to_shared(), terms: terms.clone() }
+    }
+}
+
 impl OneKey<'_> {
     /// A key that the document does not offer may be denied, retiring, or missing.
     #[cold]
@@ -194,6 +227,16 @@ pub(crate) fn at_hand<W: Want, R>(
     provider.slot.note_read();
     count(provider, picked.answer.is_ok(), if stale { Via::Stale } else { Via::Held });
     Some(picked.answer.map(then).map_err(Error::from))
+}
+
+/// What a lookup would find in what is held. It is not counted, and starts nothing.
+pub(crate) fn peek<W: Want>(provider: &Provider, want: &W) -> std::result::Result<W::Answer, KeyError> {
+    let now = provider.engine.now();
+    let view = provider.slot.load_full();
+    if view.published.standing(now) == Standing::Unusable && !want.is_denied(&view) {
+        return Err(KeyError::NotCached);
+    }
+    want.pick(&view, now).answer.map(W::keep)
 }
 
 /// Answers after waiting for what has to be waited for.

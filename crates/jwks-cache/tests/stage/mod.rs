@@ -10,6 +10,7 @@ pub(crate) mod record;
 pub(crate) mod scripted;
 pub(crate) mod served;
 pub(crate) mod socket;
+pub(crate) mod tokens;
 
 use std::future::Future;
 use std::pin::pin;

@@ -1,0 +1,158 @@
+//! The three parts of a compact JWS (RFC 7515 §7.1), and what their base64url stands for.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::fault::{Fault, Malformed, Part, Unsupported};
+
+/// A compact JWS, taken apart and not yet believed.
+#[derive(Clone, Copy)]
+pub struct Compact<'t> {
+    signing_input: &'t str,
+    header: &'t str,
+    payload: &'t str,
+    signature: &'t str,
+}
+
+impl<'t> Compact<'t> {
+    /// Takes `token` apart. Looks at most at `max_bytes`, and never beyond the fifth dot.
+    ///
+    /// # Errors
+    /// It is longer than `max_bytes`, or not three parts; a JWE, the JSON serialisation and a detached payload are
+    /// told by their shape.
+    pub fn split(token: &'t str, max_bytes: usize) -> Result<Self, Fault> {
+        if token.len() > max_bytes {
+            return Err(Malformed::TooLong.into());
+        }
+        if token.starts_with('{') {
+            return Err(Unsupported::JsonSerialization.into());
+        }
+        let mut dots = token.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(at, _)| at);
+        let (Some(first), Some(second)) = (dots.next(), dots.next()) else {
+            return Err(Malformed::NotThreeParts.into());
+        };
+        match dots.take(3).count() {
+            0 => {}
+            2 => return Err(Unsupported::Encrypted.into()),
+            _ => return Err(Malformed::NotThreeParts.into()),
+        }
+        let part = |from: usize, to: usize| token.get(from..to).unwrap_or_default();
+        let parts = Self {
+            signing_input: part(0, second),
+            header: part(0, first),
+            payload: part(first + 1, second),
+            signature: part(second + 1, token.len()),
+        };
+        if parts.payload.is_empty() {
+            return Err(Unsupported::Detached.into());
+        }
+        Ok(parts)
+    }
+
+    /// What the signature is over.
+    #[must_use]
+    pub const fn signing_input(&self) -> &'t str {
+        self.signing_input
+    }
+
+    /// The header, encoded.
+    #[must_use]
+    pub const fn header(&self) -> &'t str {
+        self.header
+    }
+
+    /// The payload, encoded.
+    #[must_use]
+    pub const fn payload(&self) -> &'t str {
+        self.payload
+    }
+
+    /// The signature, encoded.
+    #[must_use]
+    pub const fn signature(&self) -> &'t str {
+        self.signature
+    }
+}
+
+/// The bytes that base64url stands for; on the stack where `N` bytes have room for them.
+pub struct Decoded<const N: usize>(Place<N>);
+
+enum Place<const N: usize> {
+    Stack([u8; N], usize),
+    Heap(Vec<u8>),
+}
+
+impl<const N: usize> Decoded<N> {
+    /// Decodes the part of that name. Padding, other alphabets and bits beyond the last byte are refused
+    /// (RFC 7515 §2), so that a token has one spelling.
+    ///
+    /// # Errors
+    /// [`Malformed::NotBase64`].
+    pub fn read(encoded: &str, part: Part) -> Result<Self, Fault> {
+        let malformed = Fault::from(Malformed::NotBase64(part));
+        if base64::decoded_len_estimate(encoded.len()) > N {
+            let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed)?;
+            return Ok(Self(Place::Heap(bytes)));
+        }
+        let mut bytes = [0; N];
+        let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes).map_err(|_| malformed)?;
+        Ok(Self(Place::Stack(bytes, length)))
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Place::Stack(bytes, length) => bytes.get(..*length).unwrap_or_default(),
+            Place::Heap(bytes) => bytes,
+        }
+    }
+
+    /// The bytes as text.
+    ///
+    /// # Errors
+    /// [`Malformed::NotJson`], which is UTF-8 (RFC 8259 §8.1).
+    pub fn text(&self, part: Part) -> Result<&str, Fault> {
+        std::str::from_utf8(self.bytes()).map_err(|_| Malformed::NotJson(part).into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(token: &str) -> Result<[&str; 4], Fault> {
+        let it = Compact::split(token, 64)?;
+        Ok([it.signing_input(), it.header(), it.payload(), it.signature()])
+    }
+
+    #[test]
+    fn a_token_is_three_parts_and_what_else_it_may_be_is_told_by_its_shape() {
+        assert_eq!(split("a.b.c"), Ok(["a.b", "a", "b", "c"]));
+        assert_eq!(split("a.b."), Ok(["a.b", "a", "b", ""])); // its algorithm will be the complaint
+        assert_eq!(split(".b.c"), Ok([".b", "", "b", "c"]));
+        assert_eq!(split("ä.ö.ü"), Ok(["ä.ö", "ä", "ö", "ü"]));
+        for token in ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e.f", &".".repeat(60)] {
+            assert_eq!(split(token), Err(Malformed::NotThreeParts.into()), "{token}");
+        }
+        assert_eq!(split("a..c"), Err(Unsupported::Detached.into()));
+        assert_eq!(split("a.b.c.d.e"), Err(Unsupported::Encrypted.into()));
+        assert_eq!(split(r#"{"payload":"a.b"}"#), Err(Unsupported::JsonSerialization.into()));
+        assert_eq!(split(&"a".repeat(65)), Err(Malformed::TooLong.into()));
+    }
+
+    #[test]
+    fn only_one_spelling_of_bytes_is_taken_on_the_stack_or_not() {
+        fn check<const N: usize>() {
+            let read = |text: &str| Decoded::<N>::read(text, Part::Signature).map(|it| it.bytes().to_vec());
+            assert_eq!(read(""), Ok(vec![]));
+            assert_eq!(read("AQI"), Ok(vec![1, 2]));
+            assert_eq!(read("-_8"), Ok(vec![0xfb, 0xff]));
+            for other in ["AQI=", "AQJ", "+/8", "A", "AQ I", "AQI\n", "ÄÄÄÄ", "AQ.I"] {
+                assert_eq!(read(other), Err(Malformed::NotBase64(Part::Signature).into()), "{other}");
+            }
+        }
+        check::<0>();
+        check::<64>();
+    }
+}

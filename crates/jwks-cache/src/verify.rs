@@ -1,0 +1,390 @@
+//! Verifying tokens: from a header to typed claims, in the one order that is safe.
+//!
+//! ```text
+//! token ─▶ three parts ─▶ header ─▶ provider ─▶ key ─▶ signature ─▶ claims ─▶ Verified
+//! ```
+//!
+//! The provider is named by the caller, or found by the claimed issuer among those registered: nothing else of a
+//! token is believed before its signature is verified. A token never causes a request to anything that is not
+//! registered. This room does not know how keys are held or fetched.
+
+mod builder;
+mod cache;
+mod error;
+mod explain;
+mod verified;
+
+use std::sync::Arc;
+
+use jwks_cache_core::token::{ClaimRules, Claims, Compact, Decoded, Header, Times, key_issuer_fits};
+use jwks_cache_core::{Algorithm, AlgorithmSet};
+use serde::de::DeserializeOwned;
+
+use self::cache::{Digest, Entry, Tokens};
+use self::verified::Inner;
+use crate::error::KeyError;
+use crate::refresh::Provider;
+use crate::registry::Registry;
+use crate::resolve::{self, KeyAndTerms, OneKey, Trusted};
+
+pub use builder::VerifierBuilder;
+pub use error::{KeyDetail, Malformed, Part, Unfit, Unsupported, VerifyError, VerifyErrorKind};
+pub use explain::Explanation;
+pub use verified::{StandardClaims, Verified};
+
+/// Room for what is decoded, on the stack; what is longer goes to the heap.
+const HEADER: usize = 384;
+const PAYLOAD: usize = 1024;
+/// RSA of 4096 bits, and what decoding may need besides.
+const SIGNATURE: usize = 520;
+
+/// Verifies tokens by the keys of a registry. Cloning it is cheap.
+///
+/// It takes compact JWS signed by an asymmetric algorithm (RFC 8725 §3.1), whose key belongs to the provider that
+/// the token should come from. `crit`, unencoded and detached payloads, JSON serialisation and JWE are refused;
+/// `jku`, `jwk`, `x5u` and `x5c` are never looked at. The algorithm must be one that the key may verify: the header
+/// alone never chooses it.
+///
+/// ```no_run
+/// use jwks_cache::{IdentityProviderRegistration, Registry, StandardClaims, verify::VerifyErrorKind};
+///
+/// # async fn request(bearer: &str) -> jwks_cache::Result<()> {
+/// let registry = Registry::new();
+/// let mut registration = IdentityProviderRegistration::new("acme", "main", "https://id.example.com/jwks.json")?;
+/// registration.issuer = Some("https://id.example.com".into());
+/// registry.register(registration).await?;
+///
+/// // Once:
+/// let verifier = registry.verifier().audience("orders").build()?;
+/// // For each request:
+/// match verifier.verify::<StandardClaims>(bearer).await {
+///     Ok(token) => println!("{:?} of {}", token.sub, token.tenant_id()),
+///     Err(why) => {
+///         println!("{}: {why}", why.kind().status()); // for the client
+///         eprintln!("{}", why.detail()); // for the log
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Verifier(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    registry: Registry,
+    /// The only provider, if it was built for one.
+    provider: Option<Arc<Provider>>,
+    rules: Rules,
+    tokens: Option<Tokens>,
+}
+
+/// What tokens are held to.
+#[derive(Debug)]
+struct Rules {
+    claims: ClaimRules,
+    issuers: Vec<String>,
+    any_issuer: bool,
+    algorithms: AlgorithmSet,
+    types: Vec<String>,
+    max_bytes: usize,
+}
+
+/// Whose keys may verify.
+#[derive(Clone, Copy, Debug)]
+enum Scope<'a> {
+    /// The provider registered under the token's issuer.
+    Any,
+    /// The same within a tenant.
+    Tenant(&'a str),
+    /// This one.
+    Named(&'a str, &'a str),
+    /// This one.
+    Held(&'a Arc<Provider>),
+}
+
+impl Verifier {
+    /// Verifies a token of the one provider that its issuer (`iss`) is registered for: the field
+    /// [`issuer`](crate::IdentityProviderRegistration::issuer), byte for byte. However many are registered, this
+    /// costs the same. An issuer that several are registered for leads to none of them: name the tenant.
+    ///
+    /// A verifier that was built from a [`ProviderHandle`](crate::ProviderHandle) takes that provider's keys.
+    ///
+    /// # Errors
+    /// See [`VerifyError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing for other callers.
+    pub async fn verify<C>(&self, token: &str) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        self.own().verify(token).await
+    }
+
+    /// The same from keys at hand: never waits, and starts at most a refresh in the background.
+    ///
+    /// # Errors
+    /// [`VerifyError::NotCached`] where [`Verifier::verify`] would wait; otherwise as that.
+    pub fn verify_now<C>(&self, token: &str) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        self.own().verify_now(token)
+    }
+
+    /// Which key would verify a token, or why none would. Takes a token, its encoded header alone, or the header's
+    /// JSON. Starts nothing, waits for nothing, and says nothing about the signature.
+    #[must_use]
+    pub fn explain(&self, token: &str) -> Explanation {
+        self.own().explain(token)
+    }
+
+    /// The same rules, among a tenant's providers: the one that the token's issuer is registered for.
+    #[must_use]
+    pub fn in_tenant<'a>(&'a self, tenant_id: &'a str) -> Scoped<'a> {
+        Scoped { of: &self.0, scope: Scope::Tenant(tenant_id) }
+    }
+
+    /// The same rules, for one provider.
+    #[must_use]
+    pub fn of_provider<'a>(&'a self, tenant_id: &'a str, provider_id: &'a str) -> Scoped<'a> {
+        Scoped { of: &self.0, scope: Scope::Named(tenant_id, provider_id) }
+    }
+
+    fn own(&self) -> Scoped<'_> {
+        let scope = self.0.provider.as_ref().map_or(Scope::Any, Scope::Held);
+        Scoped { of: &self.0, scope }
+    }
+}
+
+/// A [`Verifier`] for tokens of one tenant or provider: made in passing, for each token.
+#[derive(Clone, Copy, Debug)]
+pub struct Scoped<'a> {
+    of: &'a Parts,
+    scope: Scope<'a>,
+}
+
+/// Why a token is not verified yet.
+enum Halt {
+    Refused(VerifyError),
+    /// The key is to be waited for.
+    Wait {
+        provider: Arc<Provider>,
+        kid: Option<String>,
+        algorithm: Algorithm,
+    },
+}
+
+impl<E: Into<VerifyError>> From<E> for Halt {
+    fn from(refused: E) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
+impl Scoped<'_> {
+    /// As [`Verifier::verify`].
+    ///
+    /// # Errors
+    /// As [`Verifier::verify`].
+    ///
+    /// # Cancel safety
+    /// As [`Verifier::verify`].
+    pub async fn verify<C>(&self, token: &str) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        let (provider, kid, algorithm) = match self.go(token, None) {
+            Ok(verified) => return Ok(verified),
+            Err(Halt::Refused(why)) => return Err(why),
+            Err(Halt::Wait { provider, kid, algorithm }) => (provider, kid, algorithm),
+        };
+        let kid = kid.as_deref();
+        let trusted = resolve::waited(&provider, &KeyAndTerms(OneKey { kid, algorithm }))
+            .await
+            .map_err(|error| VerifyError::of_lookup(error, &provider, kid))?;
+        // From the start: beside what was waited for, a second look at the text costs nothing.
+        self.go(token, Some((provider, trusted))).map_err(|halt| match halt {
+            Halt::Refused(why) => why,
+            Halt::Wait { .. } => VerifyError::NotCached,
+        })
+    }
+
+    /// As [`Verifier::verify_now`].
+    ///
+    /// # Errors
+    /// As [`Verifier::verify_now`].
+    pub fn verify_now<C>(&self, token: &str) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        self.go(token, None).map_err(|halt| match halt {
+            Halt::Refused(why) => why,
+            Halt::Wait { provider, .. } if provider.slot.load().closed => VerifyError::UnknownProvider,
+            Halt::Wait { .. } => VerifyError::NotCached,
+        })
+    }
+
+    /// As [`Verifier::explain`].
+    #[must_use]
+    pub fn explain(&self, token: &str) -> Explanation {
+        explain::explain(self, token)
+    }
+
+    /// Goes as far as keys at hand reach, or with the key that was waited for.
+    fn go<C>(&self, token: &str, waited_for: Option<(Arc<Provider>, Trusted)>) -> Result<Verified<C>, Halt>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        let Parts { rules, tokens, .. } = self.of;
+        let digest = tokens.as_ref().filter(|_| token.len() <= rules.max_bytes).map(|_| cache::digest(token));
+        if let (Some(tokens), Some(digest), None) = (tokens, &digest, &waited_for)
+            && let Some(verified) = self.recall(tokens, digest)
+        {
+            return verified.map_err(Halt::Refused);
+        }
+        let parts = Compact::split(token, rules.max_bytes)?;
+        let header = Decoded::<HEADER>::read(parts.header(), Part::Header)?;
+        let header = Header::read(header.text(Part::Header)?)?;
+        rules.check_header(&header)?;
+        let payload = Decoded::<PAYLOAD>::read(parts.payload(), Part::Claims)?;
+        let signature = Decoded::<SIGNATURE>::read(parts.signature(), Part::Signature)?;
+        let kid = header.kid.as_deref();
+        let algorithm = header.algorithm;
+
+        let mut claims = None;
+        let (provider, Trusted { key, terms }) = match waited_for {
+            Some(trusted) => trusted,
+            None => {
+                let provider = match self.scope {
+                    Scope::Held(provider) => provider.clone(),
+                    Scope::Named(tenant, id) => self.named(tenant, id)?,
+                    Scope::Tenant(_) | Scope::Any => {
+                        let read = claims.insert(Claims::read(payload.text(Part::Claims)?, &rules.claims)?);
+                        let issuer = read.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))?;
+                        self.issued_by(&issuer).ok_or(VerifyError::UnknownProvider)?
+                    }
+                };
+                let want = KeyAndTerms(OneKey { kid, algorithm });
+                match resolve::at_hand(&provider, &want, <KeyAndTerms<'_> as resolve::Want>::keep) {
+                    Some(Ok(trusted)) => (provider, trusted),
+                    Some(Err(error)) => return Err(VerifyError::of_lookup(error, &provider, kid).into()),
+                    None => return Err(Halt::Wait { provider, kid: kid.map(str::to_owned), algorithm }),
+                }
+            }
+        };
+
+        if key.verify(parts.signing_input().as_bytes(), signature.bytes()).is_err() {
+            provider.suspect_rotation();
+            return Err(VerifyError::BadSignature(KeyDetail::new(&provider, kid, KeyError::NoMatch)).into());
+        }
+
+        // From here on the token's text is its provider's.
+        let text = payload.text(Part::Claims)?;
+        let claims = match claims {
+            Some(claims) => claims,
+            None => Claims::read(text, &rules.claims)?,
+        };
+        let issuer = claims.issuer()?;
+        rules.check_issuer(issuer.as_deref(), &claims, terms.issuer.as_deref(), key.key().issuer())?;
+        claims.check(&rules.claims)?;
+        let times = claims.times()?;
+        rules.check_times(times, &provider)?;
+        let typed: C =
+            serde_json::from_str(text).map_err(|error| VerifyError::UnfitClaims(Unfit::new(&error)))?;
+        let verified = Verified::new(Inner {
+            claims: typed,
+            key,
+            tenant: provider.tenant.clone(),
+            provider: provider.id.clone(),
+            expires_at: times.exp,
+        });
+        if let (Some(tokens), Some(digest)) = (tokens, digest) {
+            let issuer = issuer.map(|issuer| issuer.into());
+            let entry = Entry::new(&verified, (provider, terms), kid.is_some(), issuer, times, text.len());
+            tokens.insert::<C>(digest, entry);
+        }
+        Ok(verified)
+    }
+
+    /// A token that was verified before, if all that made it so still holds: provider, registration, key, times.
+    fn recall<C>(&self, tokens: &Tokens, digest: &Digest) -> Option<Result<Verified<C>, VerifyError>>
+    where
+        C: Send + Sync + 'static,
+    {
+        let entry = tokens.get::<C>(digest)?;
+        let provider = match self.scope {
+            Scope::Held(provider) => provider.clone(),
+            Scope::Named(tenant, id) => self.named(tenant, id).ok()?,
+            Scope::Tenant(_) | Scope::Any => self.issued_by(entry.issuer.as_deref()?)?,
+        };
+        let verified = entry.verified::<C>()?;
+        let want =
+            OneKey { kid: verified.kid().filter(|_| entry.names_key), algorithm: verified.algorithm() };
+        let holds = Arc::ptr_eq(&provider, &entry.provider)
+            && matches!(
+                resolve::at_hand(&provider, &KeyAndTerms(want), |(key, terms)| {
+                    key.thumbprint() == verified.thumbprint() && Arc::ptr_eq(terms, &entry.terms)
+                }),
+                Some(Ok(true))
+            );
+        if !holds {
+            return None;
+        }
+        if let Err(why) = self.of.rules.check_times(entry.times, &provider) {
+            tokens.remove::<C>(digest);
+            return Some(Err(why));
+        }
+        Some(Ok(verified))
+    }
+
+    fn named(&self, tenant: &str, id: &str) -> Result<Arc<Provider>, VerifyError> {
+        self.of.registry.find(tenant, id).map_err(|_| VerifyError::UnknownProvider)
+    }
+
+    fn issued_by(&self, issuer: &str) -> Option<Arc<Provider>> {
+        let tenant = match self.scope {
+            Scope::Tenant(tenant) => Some(tenant),
+            _ => None,
+        };
+        self.of.registry.of_issuer(tenant, issuer)
+    }
+}
+
+impl Rules {
+    fn check_header(&self, header: &Header<'_>) -> Result<(), VerifyError> {
+        if !self.algorithms.contains(header.algorithm) {
+            return Err(VerifyError::Unsupported(Unsupported::Algorithm));
+        }
+        if !self.types.is_empty() && !header.is_of_type(&self.types) {
+            return Err(VerifyError::WrongType);
+        }
+        Ok(())
+    }
+
+    /// Byte for byte (RFC 8725 §3.8): the provider's issuer, one of the verifier's, and the key's own.
+    fn check_issuer(
+        &self,
+        issuer: Option<&str>,
+        claims: &Claims<'_>,
+        of_provider: Option<&str>,
+        of_key: Option<&str>,
+    ) -> Result<(), VerifyError> {
+        let nobody_asks = of_provider.is_none() && self.issuers.is_empty() && of_key.is_none();
+        let Some(issuer) = issuer else {
+            let fine = nobody_asks && self.any_issuer;
+            return if fine { Ok(()) } else { Err(VerifyError::MissingClaim("iss".into())) };
+        };
+        let is_ours = of_provider.is_none_or(|own| own == issuer)
+            && (self.issuers.is_empty() || self.issuers.iter().any(|one| one == issuer))
+            && (of_provider.is_some() || !self.issuers.is_empty() || self.any_issuer);
+        let is_the_keys =
+            || of_key.is_none_or(|own| key_issuer_fits(own, issuer, claims.entra_tenant().as_deref()));
+        if is_ours && is_the_keys() { Ok(()) } else { Err(VerifyError::WrongIssuer) }
+    }
+
+    fn check_times(&self, times: Times, provider: &Provider) -> Result<(), VerifyError> {
+        let now = provider.engine.clock.wall().timestamp_millis();
+        Ok(times.check(&self.claims, now)?)
+    }
+}

@@ -1,0 +1,108 @@
+//! Tokens that were verified before, by the digest of every byte of them. What is found here must still be judged:
+//! this room does not know times or keys.
+
+use std::any::{Any, TypeId};
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use jwks_cache_core::token::Times;
+use quick_cache::sync::Cache;
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+
+use super::verified::{Inner, Verified};
+use crate::refresh::Provider;
+use crate::registration::IdentityProviderRegistration;
+
+/// The SHA-256 of a whole token, signature included.
+pub(super) type Digest = [u8; 32];
+
+pub(super) fn digest(token: &str) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
+    out
+}
+
+/// The cache of one verifier: what another has verified was held to other rules.
+///
+/// Only tokens whose signature and claims were good are in it, so made-up ones push nothing out; and of those
+/// that are, the ones used again outlive those used once.
+pub(super) struct Tokens(Cache<(Digest, TypeId), Arc<Entry>, ByWeight>);
+
+/// A verified token, and what made it so: all of it must still hold.
+pub(super) struct Entry {
+    verified: Arc<dyn Any + Send + Sync>,
+    pub(super) provider: Arc<Provider>,
+    pub(super) terms: Arc<IdentityProviderRegistration>,
+    /// Whether its header names the key; then its key's kid is that name.
+    pub(super) names_key: bool,
+    pub(super) issuer: Option<Box<str>>,
+    pub(super) times: Times,
+    weight: u64,
+}
+
+impl Entry {
+    /// An entry for claims whose text is so long.
+    pub(super) fn new<C: Send + Sync + 'static>(
+        verified: &Verified<C>,
+        (provider, terms): (Arc<Provider>, Arc<IdentityProviderRegistration>),
+        names_key: bool,
+        issuer: Option<Box<str>>,
+        times: Times,
+        text: usize,
+    ) -> Self {
+        // Claims as a tree of values take some four times their text.
+        let claims = size_of::<Inner<C>>() + 4 * text;
+        let weight = (OVERHEAD + claims + issuer.as_deref().map_or(0, str::len)) as u64;
+        Self { verified: verified.inner().clone(), provider, terms, names_key, issuer, times, weight }
+    }
+
+    /// The token, if its claims are of that type, as the key it was found by says.
+    pub(super) fn verified<C: Send + Sync + 'static>(&self) -> Option<Verified<C>> {
+        self.verified.clone().downcast::<Inner<C>>().ok().map(Verified::shared)
+    }
+}
+
+/// What an entry takes besides claims: itself, its digest, its place in the table.
+const OVERHEAD: usize = size_of::<Entry>() + 160;
+
+#[derive(Clone)]
+struct ByWeight;
+
+impl Weighter<(Digest, TypeId), Arc<Entry>> for ByWeight {
+    fn weight(&self, _: &(Digest, TypeId), entry: &Arc<Entry>) -> u64 {
+        entry.weight
+    }
+}
+
+impl Tokens {
+    pub(super) fn new(bytes: usize) -> Self {
+        /// Most tokens.
+        const USUAL: usize = 2048;
+        let items = (bytes / USUAL).max(1);
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(items)
+            .weight_capacity(bytes as u64)
+            .build()
+            .expect("both capacities are given");
+        Self(Cache::with_options(options, ByWeight, DefaultHashBuilder::default(), Default::default()))
+    }
+
+    pub(super) fn get<C: 'static>(&self, token: &Digest) -> Option<Arc<Entry>> {
+        self.0.get(&(*token, TypeId::of::<C>()))
+    }
+
+    pub(super) fn insert<C: 'static>(&self, token: Digest, entry: Entry) {
+        self.0.insert((token, TypeId::of::<C>()), Arc::new(entry));
+    }
+
+    pub(super) fn remove<C: 'static>(&self, token: &Digest) {
+        self.0.remove(&(*token, TypeId::of::<C>()));
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("tokens", &self.0.len()).field("bytes", &self.0.weight()).finish()
+    }
+}
