@@ -259,6 +259,9 @@ impl Scoped<'_> {
                 let provider = match self.scope {
                     Scope::Held(provider) => provider.clone(),
                     Scope::Named(tenant, id) => self.named(tenant, id)?,
+                    Scope::Tenant(_) | Scope::Any if parts.payload().is_empty() => {
+                        return Err(VerifyError::Unsupported(Unsupported::Detached).into());
+                    }
                     Scope::Tenant(_) | Scope::Any => {
                         let read = claims.insert(Claims::read(payload.text(Part::Claims)?, &rules.claims)?);
                         let issuer = read.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))?;
@@ -275,6 +278,10 @@ impl Scoped<'_> {
         };
 
         if key.verify(parts.signing_input().as_bytes(), signature.bytes()).is_err() {
+            if parts.payload().is_empty() {
+                // The signature is over something else, as the sender knows: no reason to doubt the key.
+                return Err(VerifyError::Unsupported(Unsupported::Detached).into());
+            }
             provider.suspect_rotation();
             return Err(VerifyError::BadSignature(KeyDetail::new(&provider, kid, KeyError::NoMatch)).into());
         }

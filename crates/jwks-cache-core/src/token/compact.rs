@@ -18,7 +18,7 @@ impl<'t> Compact<'t> {
     /// Takes `token` apart. Looks at most at `max_bytes`, and never beyond the fifth dot.
     ///
     /// # Errors
-    /// It is longer than `max_bytes`, or not three parts; a JWE, the JSON serialisation and a detached payload are
+    /// It is longer than `max_bytes`, or not three parts; a JWE and the JSON serialisation are
     /// told by their shape.
     pub fn split(token: &'t str, max_bytes: usize) -> Result<Self, Fault> {
         if token.len() > max_bytes {
@@ -37,16 +37,12 @@ impl<'t> Compact<'t> {
             _ => return Err(Malformed::NotThreeParts.into()),
         }
         let part = |from: usize, to: usize| token.get(from..to).unwrap_or_default();
-        let parts = Self {
+        Ok(Self {
             signing_input: part(0, second),
             header: part(0, first),
             payload: part(first + 1, second),
             signature: part(second + 1, token.len()),
-        };
-        if parts.payload.is_empty() {
-            return Err(Unsupported::Detached.into());
-        }
-        Ok(parts)
+        })
     }
 
     /// What the signature is over.
@@ -135,7 +131,7 @@ mod tests {
         for token in ["", "a", "a.b", "a.b.c.d", "a.b.c.d.e.f", &".".repeat(60)] {
             assert_eq!(split(token), Err(Malformed::NotThreeParts.into()), "{token}");
         }
-        assert_eq!(split("a..c"), Err(Unsupported::Detached.into()));
+        assert_eq!(split("a..c"), Ok(["a.", "a", "", "c"])); // signed as it is, or detached
         assert_eq!(split("a.b.c.d.e"), Err(Unsupported::Encrypted.into()));
         assert_eq!(split(r#"{"payload":"a.b"}"#), Err(Unsupported::JsonSerialization.into()));
         assert_eq!(split(&"a".repeat(65)), Err(Malformed::TooLong.into()));
