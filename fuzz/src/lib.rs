@@ -1,5 +1,7 @@
 //! What holds of every key set that was judged, whatever document it came from.
 
+pub mod issuer;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -64,6 +64,7 @@ struct Seen {
 pub(super) fn run(_cap: Duration) -> Table {
     // Two backends are switched on here, as they are in many builds; jsonwebtoken wants one installed.
     let _ = jsonwebtoken_10::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
+    let _ = jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER.install_default();
     let runtime = runtime();
     let _inside = runtime.enter();
     let columns = ["RS256", "of bare", "allocations", "1,000 tenants", "ES256", "Ed25519"];
@@ -93,8 +94,17 @@ pub(super) fn run(_cap: Duration) -> Table {
         ];
         match seen.name {
             OURS => {
-                let met = seen.times <= 1.10 && thousand <= 1.10 && es <= 1.03 && ed <= 1.05 && seen.allocations <= 8.0;
-                table.judge(seen.name, cells, "≤ 1.10 both, ES256 ≤ 1.03, Ed25519 ≤ 1.05, ≤ 8 allocations", met);
+                let met = seen.times <= 1.10
+                    && thousand <= 1.10
+                    && es <= 1.03
+                    && ed <= 1.05
+                    && seen.allocations <= 8.0;
+                table.judge(
+                    seen.name,
+                    cells,
+                    "≤ 1.10 both, ES256 ≤ 1.03, Ed25519 ≤ 1.05, ≤ 8 allocations",
+                    met,
+                );
             }
             CACHED => table.judge(seen.name, cells, "≤ 0.08", seen.times <= 0.08),
             _ => table.tell(seen.name, cells),
@@ -119,11 +129,13 @@ impl World {
     async fn new(algorithm: Algorithm, tenants: usize) -> Self {
         let idp = IdentityProvider::builder().algorithm(algorithm).cache_control("max-age=3600").start();
         let registry = Registry::builder().require_https(false).build();
-        let issuers: Vec<String> = (0..tenants).map(|n| format!("https://tenant-{n}.id.example.com/")).collect();
+        let issuers: Vec<String> =
+            (0..tenants).map(|n| format!("https://tenant-{n}.id.example.com/")).collect();
         let mut tokens = Vec::new();
         for (n, issuer) in issuers.iter().enumerate() {
             let tenant = format!("tenant-{n}");
-            let mut registration = IdentityProviderRegistration::new(&tenant, "main", idp.jwks_url()).expect("a URL");
+            let mut registration =
+                IdentityProviderRegistration::new(&tenant, "main", idp.jwks_url()).expect("a URL");
             registration.issuer = Some(issuer.clone());
             registry.register(registration).await.expect("it is legal");
             tokens.push(idp.token(&claims(issuer)));
@@ -142,10 +154,10 @@ impl World {
         }
     }
 
-    fn contenders(&self) -> Vec<Contender<'_>> {
+    fn contenders<'a>(&'a self) -> Vec<Contender<'a>> {
         let token = |n: usize| self.tokens[n % self.tokens.len()].as_str();
-        let mut all: Vec<Contender<'_>> = Vec::new();
-        let mut enter = |name, verify: Box<dyn Fn(usize) + '_>| all.push(Contender { name, verify });
+        let mut all: Vec<Contender<'a>> = Vec::new();
+        let mut enter = |name, verify: Box<dyn Fn(usize) + 'a>| all.push(Contender { name, verify });
 
         let key = self.parsed_key();
         let taken_apart: Vec<_> = self
@@ -156,16 +168,25 @@ impl World {
                 (input.as_bytes().to_vec(), URL_SAFE_NO_PAD.decode(signature).expect("it is base64"))
             })
             .collect();
-        enter(BARE, Box::new(move |n| {
-            let (input, signature) = &taken_apart[n % taken_apart.len()];
-            key.verify_sig(input, signature).expect("it is signed");
-        }));
-        enter(OURS, Box::new(move |n| {
-            at_once(self.plain.verify::<Claims>(token(n))).expect("it is good");
-        }));
-        enter(CACHED, Box::new(move |n| {
-            at_once(self.caching.verify::<Claims>(token(n))).expect("it is good");
-        }));
+        enter(
+            BARE,
+            Box::new(move |n| {
+                let (input, signature) = &taken_apart[n % taken_apart.len()];
+                key.verify_sig(input, signature).expect("it is signed");
+            }),
+        );
+        enter(
+            OURS,
+            Box::new(move |n| {
+                at_once(self.plain.verify::<Claims>(token(n))).expect("it is good");
+            }),
+        );
+        enter(
+            CACHED,
+            Box::new(move |n| {
+                at_once(self.caching.verify::<Claims>(token(n))).expect("it is good");
+            }),
+        );
         self.resource_server(&mut enter);
         if self.tokens.len() == 1 {
             self.single_tenant(&mut enter);
@@ -175,7 +196,9 @@ impl World {
 
     fn parsed_key(&self) -> ParsedPublicKey {
         let jwks: Value = serde_json::from_str(&self.jwks).expect("it is JSON");
-        let member = |name: &str| URL_SAFE_NO_PAD.decode(jwks["keys"][0][name].as_str().expect("it is there")).expect("base64");
+        let member = |name: &str| {
+            URL_SAFE_NO_PAD.decode(jwks["keys"][0][name].as_str().expect("it is there")).expect("base64")
+        };
         match self.algorithm {
             Algorithm::RS256 => {
                 let components = RsaPublicKeyComponents { n: member("n"), e: member("e") };
@@ -192,18 +215,24 @@ impl World {
     /// A tower layer: what it does besides verifying is a request and its extensions.
     fn resource_server<'a>(&'a self, enter: &mut impl FnMut(&'static str, Box<dyn Fn(usize) + 'a>)) {
         let tenants = self.issuers.iter().map(|issuer| {
-            let tenant = TenantConfiguration::static_builder(self.jwks.as_str()).identifier(issuer).audiences(&[AUDIENCE]);
+            let tenant = TenantConfiguration::static_builder(self.jwks.as_str())
+                .identifier(issuer)
+                .audiences(&[AUDIENCE]);
             tenant.build().expect("it is legal")
         });
         let building = <OAuth2ResourceServer<Claims>>::builder().add_tenants(tenants.collect()).build();
         let server = tokio::runtime::Handle::current().block_on(building).expect("it is legal");
         let service = tower_layer::Layer::layer(&server.into_layer(), Answering);
         let headers: Vec<_> = self.tokens.iter().map(|token| format!("Bearer {token}")).collect();
-        enter("tower-oauth2-resource-server: its layer", Box::new(move |n| {
-            let request = http::Request::builder().header("authorization", headers[n % headers.len()].as_str());
-            let answer = at_once(service.clone().call(request.body(String::new()).expect("a request")));
-            assert_eq!(answer.map(|answer| answer.status().as_u16()), Ok(200));
-        }));
+        enter(
+            "tower-oauth2-resource-server: its layer",
+            Box::new(move |n| {
+                let request =
+                    http::Request::builder().header("authorization", headers[n % headers.len()].as_str());
+                let answer = at_once(service.clone().call(request.body(String::new()).expect("a request")));
+                assert_eq!(answer.map(|answer| answer.status().as_u16()), Ok(200));
+            }),
+        );
     }
 
     fn single_tenant<'a>(&'a self, enter: &mut impl FnMut(&'static str, Box<dyn Fn(usize) + 'a>)) {
@@ -221,29 +250,48 @@ impl World {
         }
         let (key, validation) = kept_key!(jsonwebtoken_10);
         let (kept, rules) = (key.clone(), validation.clone());
-        enter("jsonwebtoken 10: decode, key and rules kept", Box::new(move |_| {
-            jsonwebtoken_10::decode::<Claims>(token, &kept, &rules).expect("it is good");
-        }));
+        enter(
+            "jsonwebtoken 10: decode, key and rules kept",
+            Box::new(move |_| {
+                jsonwebtoken_10::decode::<Claims>(token, &kept, &rules).expect("it is good");
+            }),
+        );
         let decoder = axum_jwt_auth::LocalDecoder::new(vec![key], validation).expect("it is legal");
-        enter("axum-jwt-auth: JwtDecoder::decode", Box::new(move |_| {
-            let decoding = JwtDecoder::<Claims>::decode(&decoder, token);
-            at_once(decoding).expect("it is good");
-        }));
+        enter(
+            "axum-jwt-auth: JwtDecoder::decode",
+            Box::new(move |_| {
+                let decoding = JwtDecoder::<Claims>::decode(&decoder, token);
+                at_once(decoding).expect("it is good");
+            }),
+        );
         let (key, validation) = kept_key!(jsonwebtoken);
-        enter("jsonwebtoken 11: decode, key and rules kept", Box::new(move |_| {
-            jsonwebtoken::decode::<Claims>(token, &key, &validation).expect("it is good");
-        }));
+        enter(
+            "jsonwebtoken 11: decode, key and rules kept",
+            Box::new(move |_| {
+                jsonwebtoken::decode::<Claims>(token, &key, &validation).expect("it is good");
+            }),
+        );
         let rules = jwt_authorizer::Validation::new().iss(&[issuer]).aud(&[AUDIENCE]);
-        let built = jwt_authorizer::AuthorizerBuilder::<Claims>::from_jwks_text(&self.jwks).validation(rules).build();
+        let built =
+            jwt_authorizer::AuthorizerBuilder::<Claims>::from_jwks_text(&self.jwks).validation(rules).build();
         let authorizer = tokio::runtime::Handle::current().block_on(built).expect("it is legal");
-        enter("jwt-authorizer: check_auth", Box::new(move |_| {
-            at_once(authorizer.check_auth(token)).expect("it is good");
-        }));
+        enter(
+            "jwt-authorizer: check_auth",
+            Box::new(move |_| {
+                at_once(authorizer.check_auth(token)).expect("it is good");
+            }),
+        );
         let jwks: jwtk::jwk::JwkSet = serde_json::from_str(&self.jwks).expect("it is a set");
         let verifier = jwks.verifier();
-        enter("jwtk: JwkSetVerifier::verify", Box::new(move |_| {
-            verifier.verify::<Scope>(token).expect("it is good");
-        }));
+        // On aws-lc it reads RSA keys alone.
+        if verifier.verify::<Scope>(token).is_ok() {
+            enter(
+                "jwtk: JwkSetVerifier::verify",
+                Box::new(move |_| {
+                    verifier.verify::<Scope>(token).expect("it is good");
+                }),
+            );
+        }
     }
 }
 
@@ -300,7 +348,8 @@ fn measure(contenders: &[Contender<'_>]) -> Vec<Seen> {
     let mut took = vec![Vec::new(); contenders.len()];
     for _ in 0..SLICES {
         for (at, contender) in contenders.iter().enumerate() {
-            let (before, own, after) = (slice(bare, rounds / 2), slice(contender, rounds), slice(bare, rounds / 2));
+            let (before, own, after) =
+                (slice(bare, rounds / 2), slice(contender, rounds), slice(bare, rounds / 2));
             took[at].push(own);
             times[at].push(2.0 * own / (before + after));
         }
