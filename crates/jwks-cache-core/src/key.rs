@@ -457,6 +457,12 @@ impl VerificationKey {
         &self.key
     }
 
+    /// The same, borrowed.
+    #[must_use]
+    pub const fn borrowed(&self) -> KeyRef<'_> {
+        KeyRef { key: &self.key, algorithm: self.algorithm }
+    }
+
     /// The key's kid.
     #[must_use]
     pub fn kid(&self) -> Option<&str> {
@@ -490,7 +496,7 @@ impl VerificationKey {
     /// # Errors
     /// As [`KeyRef::verify`].
     pub fn verify(&self, input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        KeyRef { key: &self.key, algorithm: self.algorithm }.verify(input, signature)
+        self.borrowed().verify(input, signature)
     }
 }
 

@@ -11,7 +11,7 @@ mod header;
 mod names;
 
 pub use claims::{ClaimFault, ClaimRules, Claims, Times, key_issuer_fits};
-pub use compact::{Compact, Decoded};
+pub use compact::{Compact, Room, text};
 pub use fault::{Fault, Malformed, Part, Unsupported};
 pub use header::Header;
 

@@ -14,9 +14,11 @@ mod error;
 mod explain;
 mod verified;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use jwks_cache_core::token::{ClaimRules, Claims, Compact, Decoded, Header, Times, key_issuer_fits};
+use jwks_cache_core::key::{KeyRef, VerificationKey};
+use jwks_cache_core::token::{ClaimRules, Claims, Compact, Header, Room, Times, key_issuer_fits, text};
 use jwks_cache_core::{Algorithm, AlgorithmSet};
 use serde::de::DeserializeOwned;
 
@@ -24,6 +26,7 @@ use self::cache::{Digest, Entry, Tokens};
 use self::verified::Inner;
 use crate::error::KeyError;
 use crate::refresh::Provider;
+use crate::registration::IdentityProviderRegistration;
 use crate::registry::Registry;
 use crate::resolve::{self, KeyAndTerms, OneKey, Trusted};
 
@@ -244,71 +247,49 @@ impl Scoped<'_> {
             return verified.map_err(Halt::Refused);
         }
         let parts = Compact::split(token, rules.max_bytes)?;
-        let header = Decoded::<HEADER>::read(parts.header(), Part::Header)?;
-        let header = Header::read(header.text(Part::Header)?)?;
+        let mut room = Room::<HEADER>::new();
+        let header = Header::read(text(room.decode(parts.header(), Part::Header)?, Part::Header)?)?;
         rules.check_header(&header)?;
-        let payload = Decoded::<PAYLOAD>::read(parts.payload(), Part::Claims)?;
-        let signature = Decoded::<SIGNATURE>::read(parts.signature(), Part::Signature)?;
-        let kid = header.kid.as_deref();
-        let algorithm = header.algorithm;
+        let (kid, algorithm) = (header.kid.as_deref(), header.algorithm);
+        let mut room = Room::<PAYLOAD>::new();
+        let payload = room.decode(parts.payload(), Part::Claims)?;
+        let mut opened = Opened { parts, payload, claims: None };
 
-        let mut claims = None;
-        let (provider, Trusted { key, terms }) = match waited_for {
-            Some(trusted) => trusted,
+        let (provider, judged) = match waited_for {
+            Some((provider, Trusted { key, terms })) => {
+                let judged = opened.judge::<C>(rules, &provider, key.borrowed(), &terms, digest.is_some());
+                (provider, judged)
+            }
             None => {
                 let provider = match self.scope {
                     Scope::Held(provider) => provider.clone(),
                     Scope::Named(tenant, id) => self.named(tenant, id)?,
-                    Scope::Tenant(_) | Scope::Any if parts.payload().is_empty() => {
-                        return Err(VerifyError::Unsupported(Unsupported::Detached).into());
-                    }
-                    Scope::Tenant(_) | Scope::Any => {
-                        let read = claims.insert(Claims::read(payload.text(Part::Claims)?, &rules.claims)?);
-                        let issuer = read.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))?;
-                        self.issued_by(&issuer).ok_or(VerifyError::UnknownProvider)?
-                    }
+                    Scope::Tenant(_) | Scope::Any => self.issued_by(&opened.claimed_issuer(rules)?)?,
                 };
                 let want = KeyAndTerms(OneKey { kid, algorithm });
-                match resolve::at_hand(&provider, &want, <KeyAndTerms<'_> as resolve::Want>::keep) {
-                    Some(Ok(trusted)) => (provider, trusted),
+                let judged = resolve::at_hand(&provider, &want, |(key, terms)| {
+                    opened.judge::<C>(rules, &provider, key, terms, digest.is_some())
+                });
+                match judged {
+                    Some(Ok(judged)) => (provider, judged),
                     Some(Err(error)) => return Err(VerifyError::of_lookup(error, &provider, kid).into()),
                     None => return Err(Halt::Wait { provider, kid: kid.map(str::to_owned), algorithm }),
                 }
             }
         };
-
-        if key.verify(parts.signing_input().as_bytes(), signature.bytes()).is_err() {
-            if parts.payload().is_empty() {
-                // The signature is over something else, as the sender knows: no reason to doubt the key.
-                return Err(VerifyError::Unsupported(Unsupported::Detached).into());
+        let Judged { claims, key, times, remembered } = match judged {
+            Ok(judged) => judged,
+            Err(Doubt::Refused(why)) => return Err(why.into()),
+            Err(Doubt::BadSignature) => {
+                provider.suspect_rotation();
+                return Err(
+                    VerifyError::BadSignature(KeyDetail::new(&provider, kid, KeyError::NoMatch)).into()
+                );
             }
-            provider.suspect_rotation();
-            return Err(VerifyError::BadSignature(KeyDetail::new(&provider, kid, KeyError::NoMatch)).into());
-        }
-
-        // From here on the token's text is its provider's.
-        let text = payload.text(Part::Claims)?;
-        let claims = match claims {
-            Some(claims) => claims,
-            None => Claims::read(text, &rules.claims)?,
         };
-        let issuer = claims.issuer()?;
-        rules.check_issuer(issuer.as_deref(), &claims, terms.issuer.as_deref(), key.key().issuer())?;
-        claims.check(&rules.claims)?;
-        let times = claims.times()?;
-        rules.check_times(times, &provider)?;
-        let typed: C =
-            serde_json::from_str(text).map_err(|error| VerifyError::UnfitClaims(Unfit::new(&error)))?;
-        let verified = Verified::new(Inner {
-            claims: typed,
-            key,
-            tenant: provider.tenant.clone(),
-            provider: provider.id.clone(),
-            expires_at: times.exp,
-        });
-        if let (Some(tokens), Some(digest)) = (tokens, digest) {
-            let issuer = issuer.map(|issuer| issuer.into());
-            let entry = Entry::new(&verified, (provider, terms), kid.is_some(), issuer, times, text.len());
+        let verified = Verified::new(Inner { claims, key, provider, expires_at: times.exp });
+        if let (Some(tokens), Some(digest), Some((terms, issuer))) = (tokens, digest, remembered) {
+            let entry = Entry::new(&verified, terms, kid.is_some(), issuer, times, payload.len());
             tokens.insert::<C>(digest, entry);
         }
         Ok(verified)
@@ -323,12 +304,12 @@ impl Scoped<'_> {
         let provider = match self.scope {
             Scope::Held(provider) => provider.clone(),
             Scope::Named(tenant, id) => self.named(tenant, id).ok()?,
-            Scope::Tenant(_) | Scope::Any => self.issued_by(entry.issuer.as_deref()?)?,
+            Scope::Tenant(_) | Scope::Any => self.issued_by(entry.issuer.as_deref()?).ok()?,
         };
         let verified = entry.verified::<C>()?;
         let want =
             OneKey { kid: verified.kid().filter(|_| entry.names_key), algorithm: verified.algorithm() };
-        let holds = Arc::ptr_eq(&provider, &entry.provider)
+        let holds = Arc::ptr_eq(&provider, verified.provider())
             && matches!(
                 resolve::at_hand(&provider, &KeyAndTerms(want), |(key, terms)| {
                     key.thumbprint() == verified.thumbprint() && Arc::ptr_eq(terms, &entry.terms)
@@ -349,12 +330,86 @@ impl Scoped<'_> {
         self.of.registry.find(tenant, id).map_err(|_| VerifyError::UnknownProvider)
     }
 
-    fn issued_by(&self, issuer: &str) -> Option<Arc<Provider>> {
+    fn issued_by(&self, issuer: &str) -> Result<Arc<Provider>, VerifyError> {
         let tenant = match self.scope {
             Scope::Tenant(tenant) => Some(tenant),
             _ => None,
         };
-        self.of.registry.of_issuer(tenant, issuer)
+        self.of.registry.of_issuer(tenant, issuer).ok_or(VerifyError::UnknownProvider)
+    }
+}
+
+/// A token that was taken apart, and of which nothing is believed.
+struct Opened<'t> {
+    parts: Compact<'t>,
+    payload: &'t [u8],
+    claims: Option<Claims<'t>>,
+}
+
+/// A token that its key vouches for.
+struct Judged<C> {
+    claims: C,
+    key: VerificationKey,
+    times: Times,
+    /// By what it was judged, if it is to be remembered: the registration, and the issuer that it claims.
+    remembered: Option<(Arc<IdentityProviderRegistration>, Option<Box<str>>)>,
+}
+
+/// Why a key does not vouch for a token.
+enum Doubt {
+    BadSignature,
+    Refused(VerifyError),
+}
+
+impl<E: Into<VerifyError>> From<E> for Doubt {
+    fn from(refused: E) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
+impl<'t> Opened<'t> {
+    /// Which issuer it claims to be of: enough to choose among those registered, and for nothing else.
+    fn claimed_issuer(&mut self, rules: &Rules) -> Result<Cow<'t, str>, VerifyError> {
+        if self.parts.payload().is_empty() {
+            return Err(VerifyError::Unsupported(Unsupported::Detached));
+        }
+        let claims = self.claims.insert(Claims::read(text(self.payload, Part::Claims)?, &rules.claims)?);
+        claims.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))
+    }
+
+    fn judge<C: DeserializeOwned>(
+        self,
+        rules: &Rules,
+        provider: &Provider,
+        key: KeyRef<'_>,
+        terms: &Arc<IdentityProviderRegistration>,
+        remembers: bool,
+    ) -> Result<Judged<C>, Doubt> {
+        let mut room = Room::<SIGNATURE>::new();
+        let signature = room.decode(self.parts.signature(), Part::Signature)?;
+        if key.verify(self.parts.signing_input().as_bytes(), signature).is_err() {
+            return Err(if self.parts.payload().is_empty() {
+                // The signature is over something else, as the sender knows: no reason to doubt the key.
+                VerifyError::Unsupported(Unsupported::Detached).into()
+            } else {
+                Doubt::BadSignature
+            });
+        }
+        // From here on the token's text is its provider's.
+        let json = text(self.payload, Part::Claims)?;
+        let claims = match self.claims {
+            Some(claims) => claims,
+            None => Claims::read(json, &rules.claims)?,
+        };
+        let issuer = claims.issuer()?;
+        rules.check_issuer(issuer.as_deref(), &claims, terms.issuer.as_deref(), key.key().issuer())?;
+        claims.check(&rules.claims)?;
+        let times = claims.times()?;
+        rules.check_times(times, provider)?;
+        let claims =
+            serde_json::from_str(json).map_err(|error| VerifyError::UnfitClaims(Unfit::new(&error)))?;
+        let remembered = remembers.then(|| (terms.clone(), issuer.map(|issuer| issuer.into())));
+        Ok(Judged { claims, key: key.to_shared(), times, remembered })
     }
 }
 

@@ -198,14 +198,16 @@ fn text(raw: &str) -> Option<Cow<'_, str>> {
 /// A NumericDate (RFC 7519 §2), in milliseconds. Beyond the year 9999 it is no date but a mistake, such as
 /// milliseconds where seconds belong, and would make a token that never expires.
 fn date(raw: &str) -> Option<i64> {
-    const YEAR_10000: f64 = 253_402_300_800.0;
+    const END: i64 = 253_402_300_800_000;
     if !raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return None;
     }
-    let seconds: f64 = raw.parse().ok()?;
-    #[expect(clippy::cast_possible_truncation, reason = "fifteen digits fit")]
-    let millis = (seconds * 1000.0).floor() as i64;
-    (seconds.abs() < YEAR_10000).then_some(millis)
+    let millis = match raw.parse::<i64>() {
+        Ok(seconds) => seconds.saturating_mul(1000),
+        #[expect(clippy::cast_possible_truncation, reason = "it saturates, and that is no date")]
+        Err(_) => (raw.parse::<f64>().ok()? * 1000.0).floor() as i64,
+    };
+    (-END < millis && millis < END).then_some(millis)
 }
 
 struct Reading<'r>(&'r ClaimRules);

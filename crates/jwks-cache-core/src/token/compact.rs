@@ -27,7 +27,7 @@ impl<'t> Compact<'t> {
         if token.starts_with('{') {
             return Err(Unsupported::JsonSerialization.into());
         }
-        let mut dots = token.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(at, _)| at);
+        let mut dots = memchr::memchr_iter(b'.', token.as_bytes());
         let (Some(first), Some(second)) = (dots.next(), dots.next()) else {
             return Err(Malformed::NotThreeParts.into());
         };
@@ -70,46 +70,46 @@ impl<'t> Compact<'t> {
     }
 }
 
-/// The bytes that base64url stands for; on the stack where `N` bytes have room for them.
-pub struct Decoded<const N: usize>(Place<N>);
-
-enum Place<const N: usize> {
-    Stack([u8; N], usize),
-    Heap(Vec<u8>),
+/// Room for the bytes that a part's base64url stands for: `N` of them on the stack, more on the heap.
+pub struct Room<const N: usize> {
+    stack: [u8; N],
+    heap: Vec<u8>,
 }
 
-impl<const N: usize> Decoded<N> {
+impl<const N: usize> Room<N> {
+    /// Room for one part.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { stack: [0; N], heap: Vec::new() }
+    }
+
     /// Decodes the part of that name. Padding, other alphabets and bits beyond the last byte are refused
     /// (RFC 7515 §2), so that a token has one spelling.
     ///
     /// # Errors
     /// [`Malformed::NotBase64`].
-    pub fn read(encoded: &str, part: Part) -> Result<Self, Fault> {
+    pub fn decode(&mut self, encoded: &str, part: Part) -> Result<&[u8], Fault> {
         let malformed = Fault::from(Malformed::NotBase64(part));
         if base64::decoded_len_estimate(encoded.len()) > N {
-            let bytes = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed)?;
-            return Ok(Self(Place::Heap(bytes)));
+            self.heap = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed)?;
+            return Ok(&self.heap);
         }
-        let mut bytes = [0; N];
-        let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut bytes).map_err(|_| malformed)?;
-        Ok(Self(Place::Stack(bytes, length)))
+        let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut self.stack).map_err(|_| malformed)?;
+        Ok(self.stack.get(..length).unwrap_or_default())
     }
+}
 
-    /// The bytes.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        match &self.0 {
-            Place::Stack(bytes, length) => bytes.get(..*length).unwrap_or_default(),
-            Place::Heap(bytes) => bytes,
-        }
-    }
+/// The text that a part's bytes are.
+///
+/// # Errors
+/// [`Malformed::NotJson`] where they are not UTF-8, which JSON is (RFC 8259 §8.1).
+pub fn text(bytes: &[u8], part: Part) -> Result<&str, Fault> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed::NotJson(part).into())
+}
 
-    /// The bytes as text.
-    ///
-    /// # Errors
-    /// [`Malformed::NotJson`], which is UTF-8 (RFC 8259 §8.1).
-    pub fn text(&self, part: Part) -> Result<&str, Fault> {
-        std::str::from_utf8(self.bytes()).map_err(|_| Malformed::NotJson(part).into())
+impl<const N: usize> Default for Room<N> {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn only_one_spelling_of_bytes_is_taken_on_the_stack_or_not() {
         fn check<const N: usize>() {
-            let read = |text: &str| Decoded::<N>::read(text, Part::Signature).map(|it| it.bytes().to_vec());
+            let read = |text: &str| Room::<N>::new().decode(text, Part::Signature).map(<[u8]>::to_vec);
             assert_eq!(read(""), Ok(vec![]));
             assert_eq!(read("AQI"), Ok(vec![1, 2]));
             assert_eq!(read("-_8"), Ok(vec![0xfb, 0xff]));

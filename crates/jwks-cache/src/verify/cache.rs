@@ -11,7 +11,6 @@ use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use super::verified::{Inner, Verified};
-use crate::refresh::Provider;
 use crate::registration::IdentityProviderRegistration;
 
 /// The SHA-256 of a whole token, signature included.
@@ -32,7 +31,6 @@ pub(super) struct Tokens(Cache<(Digest, TypeId), Arc<Entry>, ByWeight>);
 /// A verified token, and what made it so: all of it must still hold.
 pub(super) struct Entry {
     verified: Arc<dyn Any + Send + Sync>,
-    pub(super) provider: Arc<Provider>,
     pub(super) terms: Arc<IdentityProviderRegistration>,
     /// Whether its header names the key; then its key's kid is that name.
     pub(super) names_key: bool,
@@ -45,7 +43,7 @@ impl Entry {
     /// An entry for claims whose text is so long.
     pub(super) fn new<C: Send + Sync + 'static>(
         verified: &Verified<C>,
-        (provider, terms): (Arc<Provider>, Arc<IdentityProviderRegistration>),
+        terms: Arc<IdentityProviderRegistration>,
         names_key: bool,
         issuer: Option<Box<str>>,
         times: Times,
@@ -54,7 +52,7 @@ impl Entry {
         // Claims as a tree of values take some four times their text.
         let claims = size_of::<Inner<C>>() + 4 * text;
         let weight = (OVERHEAD + claims + issuer.as_deref().map_or(0, str::len)) as u64;
-        Self { verified: verified.inner().clone(), provider, terms, names_key, issuer, times, weight }
+        Self { verified: verified.inner().clone(), terms, names_key, issuer, times, weight }
     }
 
     /// The token, if its claims are of that type, as the key it was found by says.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jwks_cache_core::Algorithm;
-use jwks_cache_core::token::{Claims, Compact, Decoded, Header, Part};
+use jwks_cache_core::token::{Claims, Compact, Header, Part, Room, text};
 use serde::Serialize;
 
 use super::error::VerifyError;
@@ -70,13 +70,10 @@ fn fill(it: &mut Explanation, scoped: &Scoped<'_>, token: &str) -> Result<(), Ve
     } else {
         None
     };
-    let decoded;
+    let mut room = Room::<HEADER>::new();
     let json = match whole.map_or(token, |parts| parts.header()) {
         json if json.starts_with('{') => json,
-        encoded => {
-            decoded = Decoded::<HEADER>::read(encoded, Part::Header)?;
-            decoded.text(Part::Header)?
-        }
+        encoded => text(room.decode(encoded, Part::Header)?, Part::Header)?,
     };
     let header = Header::read(json)?;
     let kid = header.kid.as_deref();
@@ -88,10 +85,11 @@ fn fill(it: &mut Explanation, scoped: &Scoped<'_>, token: &str) -> Result<(), Ve
         (Scope::Named(tenant, id), _) => scoped.named(tenant, id)?,
         (Scope::Tenant(_) | Scope::Any, None) => return Err(VerifyError::UnknownProvider),
         (Scope::Tenant(_) | Scope::Any, Some(parts)) => {
-            let payload = Decoded::<PAYLOAD>::read(parts.payload(), Part::Claims)?;
-            let claims = Claims::read(payload.text(Part::Claims)?, &rules.claims)?;
+            let mut room = Room::<PAYLOAD>::new();
+            let payload = room.decode(parts.payload(), Part::Claims)?;
+            let claims = Claims::read(text(payload, Part::Claims)?, &rules.claims)?;
             let issuer = claims.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))?;
-            scoped.issued_by(&issuer).ok_or(VerifyError::UnknownProvider)?
+            scoped.issued_by(&issuer)?
         }
     };
     (it.tenant_id, it.provider_id) = (Some(provider.tenant.to_string()), Some(provider.id.to_string()));

@@ -10,14 +10,15 @@ use jwks_cache_core::key::{Thumbprint, VerificationKey};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::refresh::Provider;
+
 /// A verified token. Cloning it is cheap; it gives its claims by [`Deref`].
 pub struct Verified<C>(Arc<Inner<C>>);
 
 pub(super) struct Inner<C> {
     pub(super) claims: C,
     pub(super) key: VerificationKey,
-    pub(super) tenant: Arc<str>,
-    pub(super) provider: Arc<str>,
+    pub(super) provider: Arc<Provider>,
     pub(super) expires_at: Option<i64>,
 }
 
@@ -32,6 +33,10 @@ impl<C> Verified<C> {
 
     pub(super) fn inner(&self) -> &Arc<Inner<C>> {
         &self.0
+    }
+
+    pub(super) fn provider(&self) -> &Arc<Provider> {
+        &self.0.provider
     }
 
     /// The claims.
@@ -70,13 +75,13 @@ impl<C> Verified<C> {
     /// The tenant whose provider's key verified it.
     #[must_use]
     pub fn tenant_id(&self) -> &str {
-        &self.0.tenant
+        &self.0.provider.tenant
     }
 
     /// The provider whose key verified it.
     #[must_use]
     pub fn provider_id(&self) -> &str {
-        &self.0.provider
+        &self.0.provider.id
     }
 
     /// `exp`: when it expires; whole milliseconds.
@@ -104,8 +109,8 @@ impl<C> Clone for Verified<C> {
 impl<C> fmt::Debug for Verified<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verified")
-            .field("tenant", &self.0.tenant)
-            .field("provider", &self.0.provider)
+            .field("tenant", &self.0.provider.tenant)
+            .field("provider", &self.0.provider.id)
             .field("key", &self.0.key)
             .finish_non_exhaustive()
     }
