@@ -85,6 +85,10 @@ pub async fn readers(upstream: &Upstream, providers: usize) -> Vec<Reader> {
         let made = ours::IdentityProviderRegistration::new(&tenant, &id, upstream.url(n));
         let registered = ours.register(made.expect("the URL parses")).await;
         registered.expect("the registration is valid");
+    }
+    // After ours, so that nobody's providers lie between another's.
+    for n in 0..providers {
+        let (tenant, id) = names(n);
         let made = predecessor::IdentityProviderRegistration::new(tenant, id, upstream.url(n));
         let registration = made.expect("the URL parses").with_require_https(false);
         theirs.register(registration).await.expect("the registration is valid");
@@ -148,6 +152,14 @@ async fn of_one_provider(upstream: &Upstream, places: &Arc<Vec<Place>>) -> Vec<R
     let cached = jsonwebtoken_jwks_cache::CachedJWKS::new(url.clone(), hour / 60, Default::default());
     let cached = cached.expect("a client can be built");
 
+    let held = Arc::new(dashmap::DashMap::new());
+    let built = axum_jwt_auth::RemoteJwksDecoder::builder()
+        .jwks_url(url.to_string())
+        .validation(jsonwebtoken_10::Validation::new(jsonwebtoken_10::Algorithm::RS256))
+        .keys_cache(Arc::clone(&held))
+        .build();
+    built.expect("a client can be built").initialize().await.map(drop).expect("upstream is up");
+
     let built = jwt_authorizer::AuthorizerBuilder::<jwt_authorizer::RegisteredClaims>::from_jwks_url(url.as_str());
     let authorizer = built.build().await.expect("it can be built");
     let mut header = jsonwebtoken_9::Header::new(jsonwebtoken_9::Algorithm::RS256);
@@ -157,6 +169,10 @@ async fn of_one_provider(upstream: &Upstream, places: &Arc<Vec<Place>>) -> Vec<R
     vec![
         reader!("by hand: key cloned", by_hand.clone(), places, |of, at| of.key(Some(&at.kid)).await.is_ok()),
         reader!("by hand: key under guard", by_hand.clone(), places, |of, at| of.has(&at.kid).await),
+        reader!("axum-jwt-auth: its map, key cloned", held.clone(), places, |of, at| of.get(&at.kid).map(|key| key.clone())),
+        reader!("axum-jwt-auth: its map, key under guard", held, places, |of, at| {
+            of.get(&at.kid).is_some()
+        }),
         reader!("jwks_client_rs: and a DecodingKey", jwks_client, places, |of, at| {
             let key = of.get(&at.kid).await.expect("the key is held");
             let rsa = key.as_rsa_public_key().expect("it is an RSA key");

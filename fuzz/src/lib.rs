@@ -1,4 +1,5 @@
-//! What holds of every key set that was judged, whatever document it came from.
+//! What the targets share: what holds of every key set that was judged, whatever document it came from; of
+//! every text that people see; and a runtime.
 
 pub mod issuer;
 
@@ -11,6 +12,7 @@ use jwks_cache_core::keyset::{KeyRules, KeySet, Verdict, diff};
 use jwks_cache_core::select::select;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::runtime::{Builder, Runtime};
 
 /// Members that only private and symmetric keys have (RFC 7518 §6, RFC 9964), listed here anew: a name
 /// that the library forgot must not be forgotten by its check.
@@ -91,4 +93,19 @@ fn said_of(key: &Arc<Key>) -> impl PartialEq + use<> {
         key.set_aside().map(|reason| reason.as_str()),
         key.issuer().map(str::to_owned),
     )
+}
+
+/// Runs what needs a runtime but no socket.
+pub fn now<T>(what: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: Runtime =
+            Builder::new_current_thread().enable_time().build().expect("it needs nothing that could be missing");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(what))
+}
+
+/// Checks a text that people see: nothing in it acts on a terminal or begins a line, and it is at most so long.
+pub fn is_shown(text: &str, most: usize) {
+    assert!(!text.contains(|c: char| c.is_control()), "not escaped: {text:?}");
+    assert!(text.len() <= most, "{} bytes: {text}", text.len());
 }

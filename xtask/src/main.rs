@@ -1,5 +1,7 @@
 //! The tasks of this repository. Read `tables.rs` first: whatever can be tested or checked is a row there.
 
+#[cfg(test)]
+mod bench_guard;
 mod install;
 #[cfg(test)]
 mod mutants;

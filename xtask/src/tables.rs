@@ -30,7 +30,7 @@ pub(crate) enum Absent {
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
 pub(crate) const DEFAULT_GROUPS: &[&str] =
-    &["unit", "corpora", "model", "six-mutants", "idp", "sim", "concurrency", "fuzz-smoke"];
+    &["unit", "corpora", "model", "six-mutants", "idp", "cache-tests", "sim", "concurrency", "fuzz-smoke"];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -79,6 +79,14 @@ pub(crate) const GROUPS: &[Part] = &[
         },
     },
     Part {
+        name: "bench-guard",
+        shows: "the instructions that a lookup costs, against ceilings; builds with optimisation",
+        needs: &[VALGRIND],
+        commands: |_| {
+            Ok(vec![words("cargo test -p xtask bench_guard:: -- --ignored --nocapture --test-threads=1")])
+        },
+    },
+    Part {
         name: "sim",
         shows: "the cache in 200 simulated worlds of seven days; JWKS_CACHE_SIM_SEED=n replays one and tells it",
         needs: &[],
@@ -101,9 +109,9 @@ pub(crate) const GROUPS: &[Part] = &[
     },
     Part {
         name: "fuzz-smoke",
-        shows: "100,000 hostile inputs for each fuzz target, the same ones every time",
+        shows: "100,000 hostile inputs for each fuzz target, from its seeds and nothing found before",
         needs: &[NIGHTLY, CARGO_FUZZ],
-        commands: |_| Ok(FUZZ_TARGETS.iter().map(|target| fuzz(target, "-runs=100000 -seed=1")).collect()),
+        commands: |_| Ok(FUZZ_TARGETS.iter().map(smoke).collect()),
     },
 ];
 
@@ -132,7 +140,7 @@ pub(crate) const PARTS: &[Part] = &[
             };
             let chosen = std::env::var("FUZZ_TARGET").unwrap_or_default();
             match FUZZ_TARGETS.iter().find(|(target, _)| *target == chosen) {
-                Some(target) => Ok(vec![fuzz(target, &format!("-max_total_time={seconds}"))]),
+                Some(target) => Ok(vec![fuzz(target, "", &format!("-max_total_time={seconds}"))]),
                 None => Err(Absent::Fail("FUZZ_TARGET must name one of the targets in fuzz/fuzz_targets")),
             }
         },
@@ -159,11 +167,25 @@ const FUZZ_TARGETS: &[(&str, &str)] = &[
     ("token", "tokens"),
 ];
 
-/// Runs one target within `bounds`; it counts as one test.
-fn fuzz((target, dictionary): &(&str, &str), bounds: &str) -> Vec<String> {
+/// A short run that knows nothing of earlier ones: what it finds goes to a folder that begins empty.
+///
+/// The same compiler makes the same inputs of it; another release of nightly may make others.
+fn smoke(target: &(&str, &str)) -> Vec<String> {
+    let (name, _) = target;
+    let found = format!("fuzz/target/smoke/{name}");
+    let mut command = fuzz(target, &format!("{found} fuzz/corpus/{name}"), "-runs=100000 -seed=1");
+    if let Some(line) = command.last_mut() {
+        *line = format!("rm -rf {found} && mkdir -p {found} && {line}");
+    }
+    command
+}
+
+/// Runs one target within `bounds` on `folders` of inputs, which are its seeds where none are named; it
+/// counts as one test. What it finds goes to the first.
+fn fuzz((target, dictionary): &(&str, &str), folders: &str, bounds: &str) -> Vec<String> {
     // No sanitizer: our code has no unsafe block, and without one the same time sees ten times as much.
     let line = format!(
-        "cargo +nightly fuzz run --sanitizer none {target} -- {bounds} -timeout=10 -verbosity=0 \
+        "cargo +nightly fuzz run --sanitizer none {target} {folders} -- {bounds} -timeout=10 -verbosity=0 \
          -print_final_stats=1 -dict=fuzz/dictionaries/{dictionary}.dict \
          && echo 'test result: ok. 1 passed; 0 failed;'"
     );
@@ -186,6 +208,12 @@ const CARGO_MUTANTS: Need = Need {
     what: "cargo-mutants",
     is_there: |root| run::succeeds(root, &["cargo", "mutants", "--version"]),
     install: Some(&["cargo", "install", "cargo-mutants", "--locked"]),
+};
+
+const VALGRIND: Need = Need {
+    what: "valgrind",
+    is_there: |root| run::succeeds(root, &["valgrind", "--version"]),
+    install: Some(&["apt-get", "install", "--yes", "valgrind"]),
 };
 
 const NODE: Need = Need {

@@ -21,6 +21,10 @@ const WALLS: &[Wall] = &[
         never: &["store", "slot", "gate", "refresh", "resolve", "registry"],
     },
     Wall {
+        room: "crates/jwks-cache/src/dial",
+        never: &["fetch", "store", "slot", "gate", "refresh", "resolve", "registry"],
+    },
+    Wall {
         room: "crates/jwks-cache/src/store",
         never: &["fetch", "slot", "gate", "refresh", "resolve", "registry"],
     },

@@ -165,7 +165,7 @@ pub(super) fn run_idle(_cap: Duration) -> Table {
         for n in 0..IDLE {
             register(n).await;
         }
-        let (heap, files, threads) = (before.0.live(), files() - before.1, self::threads() - before.2);
+        let (heap, files, threads) = (before.0.live(), files().saturating_sub(before.1), self::threads().saturating_sub(before.2));
         (heap / IDLE as f64, files, threads)
     });
     let mut table = Table::with_columns("W7b", "100,000 idle providers", [Kind::Ours.name()]);

@@ -3,6 +3,7 @@
 //! Nothing here knows a clock, dice, a socket, an async runtime or a log: every function takes the
 //! moment and the chance it decides by, so that a test or a simulation replays it exactly.
 
+pub mod address;
 pub mod admission;
 mod algorithm;
 pub mod allow;

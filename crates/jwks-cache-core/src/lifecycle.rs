@@ -409,7 +409,8 @@ impl Lifecycle {
             let until = self.retires_at(old.left_at, old.last_held_at);
             Some(Retiring { key: old.key.narrowed(&rules)?, until, ..old.clone() })
         };
-        let retiring = held.retiring.iter().filter_map(anew).collect();
+        let most = usize::try_from(rules.max_keys).unwrap_or(usize::MAX);
+        let retiring = held.retiring.iter().filter_map(anew).take(most).collect();
         let timing = Timing {
             requested_at: held.requested_at,
             received_at: held.received_at,
@@ -551,7 +552,7 @@ impl Lifecycle {
         self.wake_at = self.timer().then(|| {
             // Under `http_strict` the span may be nothing; only readers refresh more often than this.
             let timed = span.max(self.policy.min_ttl);
-            let due = if span < timed { received_at + timed / 2 } else { refresh_at };
+            let due = refresh_at.max(received_at + timed / 2);
             if !first {
                 return due;
             }
@@ -844,6 +845,21 @@ mod tests {
             life.pass(60).adopt(&doc(&[("a", 1)]), directives);
             let wait = life.it.wake_at().unwrap().since(life.now);
             assert!(wait >= secs(7), "{directives}: the timer wakes after {wait:?}");
+        }
+    }
+
+    #[test]
+    fn the_timer_never_wakes_before_a_strict_refresh_is_due() {
+        for (seconds, wake) in [(20, 15), (29, 17), (30, 18), (100, 70)] {
+            let mut life = Life::new(|policy| {
+                policy.http_strict = true;
+                policy.prefetch_jitter = Duration::ZERO;
+            });
+            life.adopt(&doc(&[("a", 1)]), &format!("max-age={seconds}"));
+            life.pass(seconds).adopt(&doc(&[("a", 1)]), &format!("max-age={seconds}"));
+            let wakes_at = life.it.wake_at().unwrap();
+            assert_eq!(wakes_at.since(life.now).as_secs(), wake, "max-age={seconds}");
+            assert!(wakes_at >= life.held().refresh_at, "max-age={seconds}");
         }
     }
 
@@ -1331,6 +1347,9 @@ mod tests {
         }
         assert_eq!(life.held().retiring.len(), 3);
         assert_eq!(life.retiring(), ["r18", "r17", "r16"], "the latest are kept");
+        let next = Policy { max_keys: 2, ..policy() };
+        life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), life.now, &mut || 1.0);
+        assert_eq!(life.retiring(), ["r18", "r17"], "a smaller bound holds at once");
     }
 
     #[test]

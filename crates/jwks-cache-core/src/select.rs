@@ -125,9 +125,3 @@ pub(crate) fn has_kid(rows: &[Row], kid: &str) -> bool {
     let tag = tag(kid);
     rows.iter().any(|row| row.is(tag, kid))
 }
-
-/// Whether any well-formed key has exactly this kid, usable or not.
-#[must_use]
-pub fn holds_kid(keys: &[Arc<Key>], kid: &str) -> bool {
-    keys.iter().any(|key| key.kid() == Some(kid))
-}

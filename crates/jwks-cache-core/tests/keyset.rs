@@ -1,8 +1,10 @@
 //! Key sets judged, keys chosen and signatures verified, with keys made on the spot.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair, RsaEncoding, RsaKeyPair,
@@ -12,7 +14,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
 use jwks_cache_core::key::{BadSignature, Key, VerificationKey};
 use jwks_cache_core::keyset::{Instead, KeyRules, KeySet, Reason, Refusal, Verdict, diff};
-use jwks_cache_core::select::{NoKey, holds_kid, select};
+use jwks_cache_core::select::{NoKey, select};
 use jwks_cache_core::{Algorithm, AlgorithmSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -434,11 +436,18 @@ fn a_document_that_is_no_key_set_is_refused_with_its_reason() {
         (document(&vec![json!(1); 513]), Refusal::TooManyKeys { max: 512 }),
         (document(&[json!(1)]), Refusal::NoneWellFormed { entries: 1, first: Reason::NotAnObject }),
     ];
+    let mut reasons = BTreeSet::new();
     for (text, refusal) in cases {
         let got = KeySet::judge(&text, &KeyRules::default());
         assert_eq!(got.err(), Some(refusal), "{:.200}", String::from_utf8_lossy(&text));
-        assert!(!refusal.to_string().is_empty() && !refusal.reason().is_empty());
+        reasons.insert(refusal.reason());
+        assert!(!refusal.to_string().is_empty());
     }
+    let labels = ["no_keys_array", "none_well_formed", "not_json", "not_utf8"];
+    assert_eq!(
+        reasons,
+        [&labels[..], &["repeated_keys", "too_deep", "too_many_keys"]].concat().into_iter().collect()
+    );
     for text in [deep(31), format!(r#"{{"keys":[{key}],"x":"\"[{}"}}"#, "[".repeat(99))] {
         assert!(KeySet::judge(text.as_bytes(), &KeyRules::default()).is_ok(), "{text}");
     }
@@ -472,6 +481,7 @@ fn the_text_is_kept_as_published_but_for_a_mark_and_secrets() {
         assert_eq!(&**set.text(), format!(r#"{{"é":"é","keys":{want},"after":[]}}"#));
         let again = KeySet::judge(set.text().as_bytes(), &KeyRules::default()).unwrap();
         assert_eq!((again.text(), again.set_hash()), (set.text(), set.set_hash()));
+        assert_eq!(set.set_hash(), digest(&SHA256, set.text().as_bytes()).as_ref());
     }
 }
 
@@ -519,9 +529,13 @@ fn debug_output_holds_no_material_and_escapes_kids() {
     let set = judged(std::slice::from_ref(&jwk));
     let key = VerificationKey::new(Arc::clone(&set.keys()[0]), Algorithm::RS256).unwrap();
     assert_eq!(key.verify(b"", b""), Err(BadSignature));
-    let shown = format!("{set:?} {:?} {key:?} {:?}", set.keys(), set.ledger());
-    assert!(shown.contains(r"a\r\nb") && !shown.contains('\n'), "{shown}");
-    assert!(!shown.contains(&jwk["n"].as_str().unwrap()[..16]), "{shown}");
+    for shown in
+        [format!("{set:?}"), format!("{:?}", set.keys()), format!("{:?}", set.ledger()), format!("{key:?}")]
+    {
+        assert!(shown.contains(r"a\r\nb") && !shown.contains('\n'), "{shown}");
+        assert!(shown.contains(&set.keys()[0].thumbprint().to_string()), "{shown}");
+        assert!(!shown.contains(&jwk["n"].as_str().unwrap()[..16]), "{shown}");
+    }
 }
 
 #[test]
@@ -626,7 +640,29 @@ fn a_key_is_found_by_its_exact_kid_or_as_the_only_one_that_fits() {
     check(unusable.keys(), None, RS256, Err(NoKey::NoKeys));
     check(&[], Some("r"), RS256, Err(NoKey::NoKeys));
 
-    assert!(holds_kid(&all, "enc") && holds_kid(&all, "") && !holds_kid(&all, "R"));
+    // The set's own lookup, by the index that readers use, chooses the same.
+    for of in [&set, &second_rsa, &unusable] {
+        for kid in [Some("r"), Some("s"), Some(""), Some("enc"), Some("R"), None] {
+            for alg in [RS256, PS512, ES256, ES384, EdDSA] {
+                assert_eq!(of.find(kid, alg).map(Arc::as_ptr), select(of.keys(), kid, alg).map(Arc::as_ptr));
+            }
+        }
+    }
+    assert!(set.holds_kid("enc") && set.holds_kid("") && !set.holds_kid("R") && !set.holds_kid("s"));
+}
+
+#[test]
+fn kids_of_every_length_are_told_apart() {
+    // The middle of a long kid, an end of it, a prefix, and none differ.
+    let kids =
+        ["", "a", "aa", "aaaaaaaa", "aaaaaaaab", "aaaaaaaabaaaaaaaa", "aaaaaaaacaaaaaaaa", "baaaaaaaa"];
+    let keys: Vec<_> = kids.map(|kid| with(public("Ed25519"), json!({"kid": kid}))).into();
+    let set = judged(&keys);
+    for (at, kid) in kids.iter().enumerate() {
+        let found = set.find(Some(kid), Algorithm::EdDSA).unwrap();
+        assert!(Arc::ptr_eq(found, &set.keys()[at]), "{kid}");
+    }
+    assert!(!set.holds_kid("aaaaaaaadaaaaaaaa") && !set.holds_kid("aaa"));
 }
 
 #[test]

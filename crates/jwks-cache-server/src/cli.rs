@@ -1,5 +1,7 @@
 //! The command line: which words it takes, and what `--help` says of them.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 /// Keeps the public keys of identity providers at hand, so that services can verify JWTs.
@@ -15,6 +17,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Demo(DemoArgs),
     Fetch(FetchArgs),
+    Pin(PinArgs),
 }
 
 /// Show the cache at work: load, rotation, a flood, a slow and a dead provider
@@ -54,4 +57,57 @@ pub(crate) struct FetchArgs {
     /// Allow plain http, loopback included: whoever is on the way can then swap the keys
     #[arg(long)]
     pub(crate) insecure_http: bool,
+
+    /// Refuse private addresses at every hop, as a server of many tenants should
+    #[arg(long)]
+    pub(crate) deny_private: bool,
+
+    #[command(flatten)]
+    pub(crate) identity: IdentityArgs,
+}
+
+/// Whom to believe, and who to be.
+#[derive(Args, Debug)]
+pub(crate) struct IdentityArgs {
+    /// A pin that must stand on the certificate path (see `pin`); can be given again, one of them is enough
+    #[arg(long, value_name = "BASE64")]
+    pub(crate) pin: Vec<String>,
+
+    /// Trust the CA certificates of this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Show this client certificate: a PEM file, intermediates after it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The private key of --cert, if that file does not hold it
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Send this header, to the URL's own origin only; can be given again. Others may see it among the processes of
+    /// this machine
+    #[arg(long, value_name = "NAME: VALUE")]
+    pub(crate) header: Vec<String>,
+}
+
+/// Show the pins of a server's certificate path, ready to paste
+///
+/// Shakes hands with the server, verifies it as the cache does, and prints the pin of each certificate that vouches
+/// for it. What a server merely appends to its chain is not shown: a pin on it would be worth nothing.
+///
+/// Exit code: 0 if there is a path, 2 if the server cannot be reached or is not believed.
+#[derive(Args, Debug)]
+pub(crate) struct PinArgs {
+    /// A host, with a port if it is not 443, or an https URL
+    #[arg(value_name = "HOST[:PORT]")]
+    pub(crate) host: String,
+
+    /// Trust the CA certificates of this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Print one JSON document on stdout and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -8,11 +8,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use jwks_cache::{Error, IdentityProviderRegistration, fetch_once};
+use jwks_cache::{
+    ClientCertificate, Error, IdentityProviderRegistration, Material, PrivateNetworks, SpkiFingerprint,
+    fetch_once,
+};
 use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 
-use crate::cli::FetchArgs;
+use crate::cli::{FetchArgs, IdentityArgs};
 use crate::terminal::{self, Paint};
 use report::{Origin, Report};
 
@@ -54,9 +57,13 @@ async fn look(args: &FetchArgs) -> Result<Report, NotJudged> {
     let source = args.source.as_str();
     let is_url = source.contains("://");
     let url = if is_url { source } else { "https://localhost/" };
-    let settings = IdentityProviderRegistration::new("command-line", "fetch", url)
+    let mut settings = IdentityProviderRegistration::new("command-line", "fetch", url)
         .map_err(|error| NotJudged::new(error, "check the URL: it should look like https://host/path"))?
         .with_require_https(!args.insecure_http);
+    if args.deny_private {
+        settings.private_networks = PrivateNetworks::Deny;
+    }
+    be(&mut settings, &args.identity)?;
     let (body, origin) = if is_url {
         let fetched = fetch_once(&settings).await.map_err(|error| not_fetched(error, &settings))?;
         let headers = StoredHeaders::from_response(&fetched.headers);
@@ -93,6 +100,30 @@ async fn look(args: &FetchArgs) -> Result<Report, NotJudged> {
     }
 }
 
+/// Takes over whom to believe and who to be.
+fn be(settings: &mut IdentityProviderRegistration, args: &IdentityArgs) -> Result<(), NotJudged> {
+    for pin in &args.pin {
+        let pin =
+            SpkiFingerprint::from_b64(pin.strip_prefix("sha256//").unwrap_or(pin)).map_err(|error| {
+                NotJudged::new(error, "`jwks-cache pin HOST` prints pins as they are written")
+            })?;
+        settings.pinned_spki.push(pin);
+    }
+    settings.tls.ca = args.ca.as_ref().map(Material::file);
+    settings.tls.client_certificate = args.cert.as_ref().map(|chain| ClientCertificate {
+        chain: Material::file(chain),
+        key: Material::file(args.key.as_ref().unwrap_or(chain)),
+    });
+    for header in &args.header {
+        let Some((name, value)) = header.split_once(':') else {
+            let unnamed = "--header has no colon between name and value";
+            return Err(NotJudged::new(unnamed, "write it as in --header 'X-Api-Key: abc'"));
+        };
+        settings.headers.insert(name.trim().to_owned(), value.trim().into());
+    }
+    Ok(())
+}
+
 fn freshness_rules(settings: &IdentityProviderRegistration) -> FreshnessRules {
     FreshnessRules {
         min_ttl: settings.min_ttl,
@@ -119,17 +150,30 @@ fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotJudg
         Error::Security(_) if plain => {
             "use https; --insecure-http allows plain http, where whoever is on the way can swap the keys"
         }
+        Error::Security(why) if why.contains("private_networks") => match settings.private_networks {
+            PrivateNetworks::Allow => {
+                "such addresses hand out a machine's credentials; the cache dials one only where DenyExcept names it"
+            }
+            _ => "leave --deny-private out if the provider is meant to be there",
+        },
+        Error::Security(_) if error.to_string().contains("pinned_spki") => {
+            "compare with what `jwks-cache pin HOST` prints; a change that the provider announced needs a new pin"
+        }
         Error::Security(_) => {
             "redirects stay on the host that was asked; if you trust where this one leads, fetch that URL"
         }
-        Error::Validation { .. } => "correct the URL",
+        Error::Validation { field: "jwks_url", .. } => "correct the URL",
+        Error::Validation { .. } => "correct the argument",
         Error::HttpStatus { .. } => {
             "check the path: OpenID providers name it as jwks_uri in /.well-known/openid-configuration"
         }
         Error::Fetch(failed) => match failed.reason() {
             "dns" => "check the host name, and that this machine can resolve it",
             "connect" | "timeout" | "reset" => "check host and port, and that no firewall stands between",
-            "tls" => "check the provider's certificate, and the roots that this machine trusts",
+            "tls" => {
+                "check the provider's certificate, and the roots that this machine trusts; --ca adds others"
+            }
+            "client" => "check the file that the message names",
             "too_large" => "check that this is the URL of a key set; the cache would refuse it as well",
             _ => "check the URL, and try again",
         },

@@ -3,6 +3,7 @@
 //! - `jwks-cache demo` runs two identity providers and a registry in this process, lets things go wrong, and
 //!   holds what it sees against what the cache promises.
 //! - `jwks-cache fetch` judges one key set as the cache would, and says what it is worth.
+//! - `jwks-cache pin` shows which keys vouch for a server.
 //!
 //! Nothing here decides how keys are fetched, judged or kept: that is the library's to say. This crate knows
 //! arguments, exit codes and what stands on a terminal.
@@ -10,6 +11,7 @@
 mod cli;
 mod demo;
 mod fetch;
+mod pin;
 mod terminal;
 
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ pub fn main() -> ExitCode {
         match cli.command {
             Command::Demo(args) => demo::run(&args).await,
             Command::Fetch(args) => fetch::run(&args).await,
+            Command::Pin(args) => pin::run(&args).await,
         }
     })
 }

@@ -249,3 +249,19 @@ fn a_command_line_that_cannot_be_read_is_exit_code_2() {
         assert_eq!(fetch(args).code, 2, "{args:?}");
     }
 }
+
+#[test]
+fn private_addresses_are_fetched_unless_denied_and_those_of_credentials_never() {
+    let idp = IdentityProvider::start();
+    let url = idp.jwks_url();
+    assert_eq!(fetch(&[url.as_str(), "--insecure-http"]).code, 0);
+    let hits = idp.jwks_hits();
+    let denied = fetch(&[url.as_str(), "--insecure-http", "--deny-private"]);
+    assert_eq!((denied.code, idp.jwks_hits()), (2, hits));
+    assert!(denied.err.contains("at a loopback address"), "{}", denied.err);
+    assert!(denied.err.contains("leave --deny-private out"), "{}", denied.err);
+    let metadata = fetch(&["http://169.254.169.254/", "--insecure-http"]);
+    assert_eq!(metadata.code, 2);
+    assert!(metadata.err.contains("at a cloud metadata address"), "{}", metadata.err);
+    assert!(metadata.err.contains("DenyExcept"), "{}", metadata.err);
+}

@@ -4,6 +4,7 @@
 //! - [`Token`]: the claims of a token, for [`IdentityProvider::mint`].
 //! - [`Origin`]: an HTTP/1.1 server on loopback that answers exactly what a test says, faults included, and
 //!   records what it was asked.
+//! - `tls` (feature `tls`): authorities, their certificates, and origins that show them.
 //! - [`ManualClock`] and [`ScaledClock`]: policy time that a test drives, or that runs faster.
 //! - `world` (feature `simulation`): the cache among simulated providers, in virtual time, from a seed.
 //!
@@ -25,6 +26,8 @@ mod clock;
 mod idp;
 mod key;
 mod origin;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod token;
 #[cfg(feature = "simulation")]
 pub mod world;
@@ -32,5 +35,5 @@ pub mod world;
 pub use clock::{ManualClock, ScaledClock};
 pub use idp::{IdentityProvider, IdentityProviderBuilder};
 pub use jwks_cache_core::Algorithm;
-pub use origin::{BlackHole, Gate, Origin, Phase, RecordedRequest, Reply};
+pub use origin::{BlackHole, Gate, Handshake, Origin, Phase, RecordedRequest, Reply};
 pub use token::{Token, split};

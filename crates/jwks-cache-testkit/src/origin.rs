@@ -12,16 +12,19 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as ack};
 use std::thread::JoinHandle;
 
 use jwks_cache::{Clock, Moment, SystemClock};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use url::Url;
 
 pub use black_hole::BlackHole;
+#[cfg(feature = "tls")]
+pub(crate) use connection::{Wire, serve};
 pub use reply::{Phase, Reply};
 
 /// An HTTP/1.1 server on `127.0.0.1` that answers what a test says and records what it was asked.
@@ -72,7 +75,13 @@ impl Origin {
     /// As [`Origin::start`].
     #[must_use]
     pub fn start_with_clock(clock: Arc<dyn Clock>) -> Self {
-        let shared = Arc::new(Shared { clock, state: Mutex::default(), recorded: watch::Sender::new(()) });
+        Self::start_behind(clock, None)
+    }
+
+    /// The same with something between its connections and HTTP.
+    pub(crate) fn start_behind(clock: Arc<dyn Clock>, front: Option<Arc<dyn Front>>) -> Self {
+        let (state, recorded) = (Mutex::default(), watch::Sender::new(()));
+        let shared = Arc::new(Shared { clock, front, state, recorded });
         let (commands, orders) = mpsc::unbounded_channel();
         let (ready, started) = ack::channel();
         let served = Arc::clone(&shared);
@@ -94,7 +103,8 @@ impl Origin {
     /// The URL of `path` (and query, if any) at this origin.
     #[must_use]
     pub fn url(&self, path: &str) -> Url {
-        url(self.addr, path)
+        let scheme = if self.shared.front.is_some() { "https" } else { "http" };
+        url(scheme, self.addr, path)
     }
 
     /// Answers every request for `path` with `reply`, until told otherwise. Pushed replies still go first.
@@ -245,6 +255,22 @@ pub struct RecordedRequest {
     pub query: Option<String>,
     /// Header lines in their order: names in lower case, values trimmed.
     pub headers: Vec<(String, String)>,
+    /// How the connection was secured; nothing over plain http.
+    pub tls: Option<Handshake>,
+}
+
+/// How a connection was secured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Handshake {
+    /// Whether it went on with an earlier session, so that no certificate was shown.
+    pub resumed: bool,
+    /// The protocol that was agreed on: `h2`, `http/1.1`, or nothing.
+    pub protocol: String,
+    /// Whether it is TLS 1.3.
+    pub tls13: bool,
+    /// Whether the client has shown a certificate.
+    pub client_certificate: bool,
 }
 
 impl RecordedRequest {
@@ -278,18 +304,30 @@ impl Gate {
     }
 }
 
-fn url(addr: SocketAddr, path: &str) -> Url {
+fn url(scheme: &str, addr: SocketAddr, path: &str) -> Url {
     let path = path.trim_start_matches('/');
-    Url::parse(&format!("http://{addr}/{path}")).expect("an address and any path make a URL")
+    Url::parse(&format!("{scheme}://{addr}/{path}")).expect("an address and any path make a URL")
 }
 
 /// What the origin's users and its thread share.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     clock: Arc<dyn Clock>,
+    /// What stands between connections and HTTP.
+    front: Option<Arc<dyn Front>>,
     state: Mutex<State>,
     /// Told after each recorded request, never while `state` is locked.
     recorded: watch::Sender<()>,
+}
+
+/// Serves a connection in its own way, as by speaking TLS.
+pub(crate) trait Front: fmt::Debug + Send + Sync {
+    fn accept(
+        self: Arc<Self>,
+        stream: TcpStream,
+        number: u64,
+        shared: Arc<Shared>,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
 #[derive(Debug, Default)]
@@ -341,6 +379,17 @@ impl Shared {
         self.recorded.send_replace(());
         let standing = || standing.map_or_else(|| Reply::status(404), |respond| respond(request));
         (once.unwrap_or_else(standing), gate)
+    }
+
+    /// Records a request, and says what to answer once nothing holds it back.
+    pub(crate) async fn answer_when_open(&self, request: &mut RecordedRequest) -> Reply {
+        let (reply, gate) = self.answer(request);
+        let reply = reply.answering(request);
+        for mut gate in [gate, reply.gate.clone()].into_iter().flatten() {
+            // An error means that the gate was dropped, which opens it.
+            let _ = gate.wait_for(|open| *open).await;
+        }
+        reply
     }
 }
 
@@ -428,7 +477,11 @@ async fn accept(
             // A connection that died in the queue is no arrival.
             arrived = arrival => if let Ok((stream, _)) = arrived {
                 let _ = stream.set_nodelay(true);
-                connections.spawn(connection::serve(stream, shared.number_connection(), Arc::clone(&shared)));
+                let (number, shared) = (shared.number_connection(), Arc::clone(&shared));
+                match shared.front.clone() {
+                    None => connections.spawn(connection::serve(stream, number, None, shared)),
+                    Some(front) => connections.spawn(front.accept(stream, number, shared)),
+                };
             },
             Some(_) = connections.join_next() => {}
         }

@@ -1,7 +1,8 @@
 //! The laws hold in a simulated world, seed after seed.
 //!
 //! `JWKS_CACHE_SIM_SEED=n` replays one seed and tells everything that happens in it;
-//! `JWKS_CACHE_SIM_SEEDS=n` runs so many, from `JWKS_CACHE_SIM_START` (default 0).
+//! `JWKS_CACHE_SIM_START=n` goes on from a seed to the end of the run; `JWKS_CACHE_SIM_SEEDS=n` runs so many
+//! from there instead.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::sync::Mutex;
@@ -14,7 +15,7 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect(variable))
 }
 
-/// Runs `seeds` seeds on all cores, or those that the environment names.
+/// Runs the first `seeds` seeds on all cores, or those that the environment names.
 fn run(seeds: u64) {
     if let Some(seed) = number("JWKS_CACHE_SIM_SEED") {
         let run = simulate(seed, true).unwrap_or_else(|broken| panic!("{broken}"));
@@ -22,7 +23,8 @@ fn run(seeds: u64) {
         return;
     }
     let start = number("JWKS_CACHE_SIM_START").unwrap_or(0);
-    let end = start + number("JWKS_CACHE_SIM_SEEDS").unwrap_or(seeds);
+    let end = number("JWKS_CACHE_SIM_SEEDS").map_or(seeds, |count| start + count);
+    assert!(start < end, "JWKS_CACHE_SIM_START={start} leaves nothing of {end} seeds");
     println!("seeds {start}..{end}");
     let (next, sum, broken) =
         (AtomicU64::new(start), Mutex::new(None::<Figures>), Mutex::new(None::<Broken>));

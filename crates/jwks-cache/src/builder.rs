@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jwks_cache_core::address::PrivateNetworks;
 use jwks_cache_core::admission::Limits;
+use url::Url;
 
 use crate::clock::Clock;
+use crate::dial::{Dial, Material, Pins, Resolver, Secret, TlsSettings, Transport};
 use crate::engine::EngineParts;
 use crate::fetch::Fetch;
 use crate::registry::{Registry, Settings};
@@ -15,6 +18,7 @@ use crate::security::normalize_allowlist;
 #[derive(Debug, Default)]
 pub struct RegistryBuilder {
     settings: Settings,
+    transport: Transport,
     parts: EngineParts,
 }
 
@@ -75,6 +79,79 @@ impl RegistryBuilder {
         self
     }
 
+    /// [`tls`](crate::IdentityProviderRegistration::tls) of registrations that leave a part of it at its default. Where
+    /// `replace_roots` is set here, a registration's own `ca` stands alone too.
+    #[must_use]
+    pub fn tls(mut self, tls: TlsSettings) -> Self {
+        self.transport.tls = tls;
+        self
+    }
+
+    /// Adds a header to those of registrations that set none. **Every such provider gets it**, whoever registered it:
+    /// add secrets here only where all of them may know them.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<Secret>) -> Self {
+        self.transport.headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// The bearer token of registrations that set none, and no header `Authorization`. **Every such provider gets
+    /// it**, whoever registered it.
+    #[must_use]
+    pub fn bearer_token(mut self, token: Material) -> Self {
+        self.transport.bearer_token = Some(token);
+        self
+    }
+
+    /// The `User-Agent` of registrations that set none. Default `jwks-cache/` and the version.
+    #[must_use]
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.transport.user_agent = Some(user_agent.into());
+        self
+    }
+
+    /// The proxy of registrations that set none, as in `http://proxy.example:3128`. Default none; environment
+    /// variables name none.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Url) -> Self {
+        self.transport.proxy = Some(proxy);
+        self
+    }
+
+    /// The longest that connecting may take, for registrations that set nothing else. Default 2 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, time: Duration) -> Self {
+        self.transport.connect_timeout = Some(time);
+        self
+    }
+
+    /// Where providers may be. Default `Allow`, which leaves it to each registration's
+    /// [`private_networks`](crate::IdentityProviderRegistration::private_networks). Beside `Deny` or `DenyExcept`
+    /// both have to pass: a registration can only tighten them.
+    #[must_use]
+    pub fn private_networks(mut self, policy: PrivateNetworks) -> Self {
+        self.transport.private_networks = policy.into();
+        self
+    }
+
+    /// Whether registrations may name files of this machine ([`Material::File`]) and a `proxy`. Default true, for a
+    /// registry whose registrations its owner writes. Set it to `false` **where tenants write them**: any file that
+    /// this process can read could be sent to their URL as a token, and their proxy dials for us. What is set here on the
+    /// builder may name both all the same.
+    #[must_use]
+    pub fn local_files(mut self, allowed: bool) -> Self {
+        self.settings.local_files = allowed;
+        self
+    }
+
+    /// What resolves host names. Default [`SystemResolver`](crate::SystemResolver). Of no use beside
+    /// [`RegistryBuilder::fetcher`].
+    #[must_use]
+    pub fn with_resolver(mut self, resolver: Arc<dyn Resolver>) -> Self {
+        self.parts.resolver = Some(resolver);
+        self
+    }
+
     /// How many fetches run at once, over all providers. Default 64.
     #[must_use]
     pub fn max_concurrent_fetches(mut self, most: usize) -> Self {
@@ -89,7 +166,10 @@ impl RegistryBuilder {
         self
     }
 
-    /// What makes exchanges. Default HTTP; a simulation hands in its own.
+    /// What makes exchanges. Default HTTP; a simulation hands in its own. It is told neither how to dial nor what to
+    /// send along, so where a registration or this builder sets `headers`, `bearer_token`, `user_agent` or,
+    /// unless [`Fetch::enforces_pins`], `pinned_spki`, `tls`, `proxy`, `connect_timeout` or `private_networks`, nothing is
+    /// fetched: [`Error::Security`](crate::Error::Security) names the setting.
     #[must_use]
     pub fn fetcher(mut self, fetch: Arc<dyn Fetch>) -> Self {
         self.parts.fetch = Some(fetch);
@@ -105,7 +185,8 @@ impl RegistryBuilder {
 
     /// Builds it. Needs no runtime, and starts nothing.
     #[must_use]
-    pub fn build(self) -> Registry {
+    pub fn build(mut self) -> Registry {
+        self.settings.dial = Arc::new(Dial::new(Arc::new(self.transport), Pins::default()));
         Registry::from_parts(self.settings, self.parts)
     }
 }

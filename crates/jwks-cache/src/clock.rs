@@ -52,7 +52,8 @@ impl Clock for SystemClock {
 
     #[cfg(target_os = "linux")]
     fn coarse_now(&self) -> Moment {
-        Moment::ORIGIN + BEFORE_BOOT + coarse::since_boot()
+        const BEFORE_BOOT_NANOS: u64 = BEFORE_BOOT.as_secs() * 1_000_000_000;
+        Moment::from_nanos(BEFORE_BOOT_NANOS.saturating_add(coarse::nanos_since_boot()))
     }
 
     fn wall(&self) -> DateTime<Utc> {
@@ -74,7 +75,6 @@ impl Clock for SystemClock {
 #[cfg(target_os = "linux")]
 mod coarse {
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-    use std::time::Duration;
 
     use rustix::time::{ClockId, clock_gettime};
 
@@ -83,7 +83,7 @@ mod coarse {
     static SUSPENDED: AtomicU64 = AtomicU64::new(0);
     static LOOK_UP_AT: AtomicU64 = AtomicU64::new(0);
 
-    pub(super) fn since_boot() -> Duration {
+    pub(super) fn nanos_since_boot() -> u64 {
         let running = nanos(ClockId::MonotonicCoarse);
         if running >= LOOK_UP_AT.load(Relaxed) {
             // Several threads may do this at once; they store the same.
@@ -91,7 +91,7 @@ mod coarse {
             SUSPENDED.store(suspended, Relaxed);
             LOOK_UP_AT.store(running + SECOND, Relaxed);
         }
-        Duration::from_nanos(running + SUSPENDED.load(Relaxed))
+        running + SUSPENDED.load(Relaxed)
     }
 
     fn nanos(clock: ClockId) -> u64 {

@@ -12,8 +12,9 @@ use jwks_cache_core::{Dice, Moment};
 use tokio::runtime::Handle;
 
 use crate::clock::{Clock, SystemClock, seeded_dice};
+use crate::dial::{Resolver, SystemResolver};
 use crate::events::Events;
-use crate::fetch::{Fetch, HttpFetch, Identity};
+use crate::fetch::{Fetch, HttpFetch};
 use crate::gate::Gate;
 use crate::schedule::Schedule;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,6 +26,8 @@ pub(crate) struct Engine {
     pub(crate) gate: Arc<Gate>,
     pub(crate) schedule: Schedule,
     pub(crate) fetch: Arc<dyn Fetch>,
+    /// Whether it was handed in, and so knows nothing of what is dialled and sent along.
+    pub(crate) fetch_is_given: bool,
     pub(crate) events: Events,
     /// The place of the last draw on a circle.
     draw: AtomicU64,
@@ -40,6 +43,7 @@ pub(crate) struct EngineParts {
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) fetch: Option<Arc<dyn Fetch>>,
     pub(crate) client: Option<reqwest::Client>,
+    pub(crate) resolver: Option<Arc<dyn Resolver>>,
     pub(crate) limits: Limits,
     pub(crate) seed: Option<u64>,
 }
@@ -54,13 +58,22 @@ struct Sets {
 impl Engine {
     pub(crate) fn new(parts: EngineParts) -> Arc<Self> {
         let clock = parts.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let identity = parts.client.map_or_else(Identity::default, Identity::Given);
-        let fetch = parts.fetch.unwrap_or_else(|| Arc::new(HttpFetch::new(identity, clock.clone())));
+        let fetch_is_given = parts.fetch.is_some();
+        let fetch = parts.fetch.unwrap_or_else(|| {
+            Arc::new(match parts.client {
+                Some(client) => HttpFetch::with_client(client, clock.clone()),
+                None => {
+                    let resolver = parts.resolver.unwrap_or_else(|| Arc::new(SystemResolver));
+                    HttpFetch::new(resolver, clock.clone())
+                }
+            })
+        });
         Arc::new(Self {
             clock,
             gate: Gate::new(parts.limits),
             schedule: Schedule::default(),
             fetch,
+            fetch_is_given,
             events: Events::default(),
             draw: AtomicU64::new(seeded_dice(parts.seed).u64(..)),
             sets: Mutex::default(),

@@ -6,6 +6,8 @@ use jwks_cache_core::keyset::SetDiff;
 
 use crate::sync::broadcast::{self, error::RecvError};
 
+use crate::security::SpkiFingerprint;
+
 /// How many events a slow subscriber may be behind before it misses the oldest.
 const BEHIND: usize = 256;
 
@@ -54,6 +56,20 @@ pub enum What {
     KeyAllowed {
         /// The kid or thumbprint, as given.
         id: Arc<str>,
+    },
+    /// A server showed a certificate path without a pinned key.
+    PinMismatch {
+        /// Whether it was turned away ([`PinMode::Enforce`](crate::PinMode)).
+        enforced: bool,
+        /// The pins of the path's keys, the server's own first.
+        path: Arc<[SpkiFingerprint]>,
+    },
+    /// A file of a certificate, key or token has new content that cannot be used; the old stays in force.
+    CredentialNotRenewed {
+        /// `tls.ca`, `tls.client_certificate` or `bearer_token`.
+        setting: &'static str,
+        /// What is wrong with which file.
+        reason: Arc<str>,
     },
     /// A snapshot was not restored.
     SnapshotRefused {

@@ -17,8 +17,9 @@ use http::{HeaderMap, StatusCode};
 use jwks_cache_core::freshness::Timing;
 use url::Url;
 
-pub(crate) use http_client::{HttpFetch, Identity};
+pub(crate) use http_client::HttpFetch;
 
+use crate::dial::{Dial, Notes};
 use crate::error::redacted;
 
 /// A boxed future, as [`Fetch::fetch`] returns it.
@@ -35,6 +36,13 @@ pub trait Fetch: fmt::Debug + Send + Sync + 'static {
     /// Readies what the first attempt would wait for. It may block; a registry calls it once, off the
     /// runtime's workers, when its first provider is registered. Default: nothing.
     fn prepare(&self) {}
+
+    /// Whether `pinned_spki` and the other settings of a client (`tls`, `proxy`, `connect_timeout`,
+    /// `private_networks`) are enforced. Where they are not, a registration that sets one fails before it is fetched.
+    /// Default false.
+    fn enforces_pins(&self) -> bool {
+        false
+    }
 }
 
 /// What one attempt asks for, and the bounds it keeps.
@@ -59,6 +67,10 @@ pub struct FetchRequest {
     pub max_response_bytes: u64,
     /// How many requests have left for the attempt that runs.
     pub(crate) sent: Sent,
+    /// Who we are towards the URL's origin.
+    pub(crate) dial: Arc<Dial>,
+    /// What happened on the way that an operator wants to know.
+    pub(crate) notes: Notes,
 }
 
 /// Without the URL's query, which may hold a credential.
@@ -139,6 +151,9 @@ pub struct NotFetched {
 }
 
 impl NotFetched {
+    /// The reason when no address of a host may be dialled.
+    pub(crate) const ADDRESS: &str = "address";
+
     /// A failure with a reason and a message; not retryable.
     #[must_use]
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {

@@ -5,7 +5,8 @@
 //! early, shares one flight among all who wait, survives outages within bounds, never amplifies an
 //! attack, and tells what it does.
 //!
-//! Start at [`Registry`]; a single provider can do with [`CacheManager`].
+//! Start at [`Registry`]; a single provider can do with [`CacheManager`]. What is believed, and which setting answers
+//! which threat, is said in [`docs::trust`].
 //!
 //! # Features
 //! - `metrics` (default): counters per provider, forwarded to the `metrics` facade once a second.
@@ -15,6 +16,8 @@
 mod builder;
 pub mod cache;
 mod clock;
+mod dial;
+pub mod docs;
 mod duration_text;
 mod engine;
 mod error;
@@ -40,6 +43,7 @@ pub mod verify;
 pub use jsonwebtoken;
 pub use jsonwebtoken::jwk::JwkSet;
 pub use jwks_cache_core::Moment;
+pub use jwks_cache_core::address::PrivateNetworks;
 pub use jwks_cache_core::freshness::Timing;
 pub use jwks_cache_core::key::{BadSignature, KeyRef, Thumbprint, VerificationKey};
 pub use jwks_cache_core::keyset::{KeyId, SetDiff};
@@ -49,6 +53,10 @@ pub use builder::RegistryBuilder;
 pub use cache::manager::{CacheManager, CacheSnapshot};
 pub use cache::state::{CachePayload, CacheState};
 pub use clock::{Clock, Sleep, SystemClock};
+pub use dial::{
+    ClientCertificate, Material, PathCertificate, PinMode, Resolver, Resolving, Secret, SystemResolver,
+    TlsSettings, TlsVersion, certificate_path,
+};
 pub use error::{Error, ErrorKind, FetchError, KeyError, Result};
 pub use events::{Event, Subscription, What};
 pub use fetch::{Fetch, FetchRequest, Fetched, Fetching, NotFetched};

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use self::flight::Crew;
+use crate::dial::{Dial, Notes, Pins};
 use crate::engine::Engine;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
@@ -84,8 +85,8 @@ pub(crate) struct Source {
     pub(crate) registration: Arc<IdentityProviderRegistration>,
     /// The registry's own list; it applies besides the registration's.
     pub(crate) registry_domains: Arc<Vec<String>>,
-    /// The client was handed in: its TLS is not ours, so pins cannot be enforced.
-    pub(crate) given_client: bool,
+    /// How it is dialled, by the registration and, where that says nothing, by the registry.
+    pub(crate) dial: Arc<Dial>,
 }
 
 /// The answer to somebody who wants keys.
@@ -151,6 +152,12 @@ impl Provider {
     /// Flights that failed in a row.
     pub(crate) fn failures(&self) -> u32 {
         lock(&self.owner).lifecycle.failures()
+    }
+
+    /// Whether the fetcher at hand enforces the pins that are set.
+    pub(crate) fn pins_are_enforceable(&self) -> Result<()> {
+        let source = lock(&self.owner).source.clone();
+        source.enforceable_by(&self.engine).map_err(|refused| Error::Security(refused.message))
     }
 
     pub(crate) fn not_registered(&self) -> Error {
@@ -265,6 +272,7 @@ impl Provider {
         let policy = self.engine.policy(new.policy());
         let keeps_keys = old.jwks_url == new.jwks_url
             && !old.is_tightened_by(new)
+            && !owner.source.dial.is_tightened_by(&source.dial)
             && (owner.source.registry_domains == source.registry_domains);
         if keeps_keys {
             let rules = policy.key_rules();
@@ -405,7 +413,7 @@ impl Provider {
         if !cfg!(feature = "metrics") {
             return;
         }
-        self.counters.flush(&self.tenant, &self.id, &self.told());
+        self.counters.flush(&self.tenant, &self.id, || self.told());
         if self.counters.enlists() {
             self.engine.schedule.enlist(&self.engine, self);
         }
@@ -413,8 +421,7 @@ impl Provider {
 
     /// Tells the recorder what was counted since.
     pub(crate) fn flush_counts(&self) {
-        let told: Vec<_> = self.counters.told().collect();
-        self.counters.flush(&self.tenant, &self.id, &told);
+        self.counters.flush(&self.tenant, &self.id, || self.counters.told().collect());
     }
 
     /// Replaces what readers see by what the lifecycle says.
@@ -440,6 +447,17 @@ impl Provider {
 }
 
 impl Source {
+    pub(crate) fn new(
+        mut registration: IdentityProviderRegistration,
+        registry_domains: Arc<Vec<String>>,
+        defaults: &Arc<Dial>,
+    ) -> Self {
+        registration.normalize_allowed_domains();
+        let pins = Pins::new(&registration.pinned_spki, registration.pin_mode);
+        let dial = defaults.under(registration.transport(), pins);
+        Self { registration: Arc::new(registration), registry_domains, dial }
+    }
+
     fn request(&self, validators: &Validators, bypass_caches: bool) -> FetchRequest {
         let of = &self.registration;
         FetchRequest {
@@ -452,16 +470,23 @@ impl Source {
             max_redirects: of.max_redirects,
             max_response_bytes: of.max_response_bytes,
             sent: Default::default(),
+            dial: self.dial.clone(),
+            notes: Notes::default(),
         }
     }
 
-    /// Pins that cannot be enforced refuse every exchange.
-    fn refuse_pins(&self) -> std::result::Result<(), NotFetched> {
-        if self.registration.pinned_spki.is_empty() {
-            return Ok(());
-        }
-        let why = if self.given_client { "a client that was handed in" } else { "this version" };
-        Err(NotFetched::refused(format!("pinned_spki is set, but {why} cannot enforce pins")))
+    /// Settings that what makes the exchanges cannot be held to refuse each of them.
+    fn enforceable_by(&self, engine: &Engine) -> std::result::Result<(), NotFetched> {
+        let ours = if engine.fetch.enforces_pins() { None } else { self.dial.for_our_client_only() };
+        let ours = ours.or_else(|| {
+            let of = || self.dial.for_our_requests_only();
+            engine.fetch_is_given.then(of).flatten()
+        });
+        let Some(setting) = ours else { return Ok(()) };
+        Err(NotFetched::refused(format!(
+            "{setting} is set, but a client or fetcher that was handed in cannot be held to it; remove it, or let the \
+             cache make its own client"
+        )))
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {

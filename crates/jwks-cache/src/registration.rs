@@ -1,15 +1,19 @@
 //! What a tenant registers: a key source and the settings it is cached by.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
+use jwks_cache_core::address::PrivateNetworks;
 use jwks_cache_core::policy::{Policy, Retry};
 use jwks_cache_core::{AlgorithmSet, allow, ids};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::clock::seeded_dice;
+use crate::dial::{Material, PinMode, Secret, TlsSettings, Transport, unquoted};
 use crate::duration_text;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, redacted};
 use crate::security::{SpkiFingerprint, enforce_https};
 
 pub use jwks_cache_core::Algorithm;
@@ -33,13 +37,14 @@ const LONGEST_ISSUER: usize = 2048;
 /// registration.validate()?;
 /// # Ok::<(), jwks_cache::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct IdentityProviderRegistration {
     /// The tenant: 1–64 ASCII letters, digits, `-`.
     pub tenant_id: String,
     /// The provider within the tenant: 1–64 ASCII letters, digits, `-`, `_`.
     pub provider_id: String,
     /// Where the JWKS is published. Has a host, no credentials, no fragment.
+    #[serde(deserialize_with = "unquoted::jwks_url")]
     pub jwks_url: Url,
     /// The issuer of this provider's tokens, as their `iss` says it, byte for byte: then a [`Verifier`](crate::Verifier)
     /// finds the provider by it, and takes no other issuer's tokens from it. 1 to 2,048 bytes. Default none.
@@ -119,10 +124,40 @@ pub struct IdentityProviderRegistration {
     /// The most redirects followed. At most 10, default 3: none is usual.
     #[serde(default = "default_max_redirects")]
     pub max_redirects: u8,
-    /// Pins on the TLS certificate path. Default none. Not enforced yet: a registration with pins
-    /// fails at its first fetch.
+    /// Pins: at every hop one of these keys must stand on the verified TLS certificate path, be it the server's, an
+    /// intermediate's or the root's. Name a second one that you can change over to. Needs an https URL. Default none.
+    /// `jwks-cache pin HOST` prints them.
     #[serde(default)]
     pub pinned_spki: Vec<SpkiFingerprint>,
+    /// What happens when no key on the path is pinned. Default [`PinMode::Enforce`].
+    #[serde(default)]
+    pub pin_mode: PinMode,
+    /// Roots, client certificate and versions of TLS. Default: the machine's roots, TLS 1.2 or newer.
+    #[serde(default)]
+    pub tls: TlsSettings,
+    /// Headers of each request to the registered origin; a redirect to another gets none. Default empty: the
+    /// registry's.
+    #[serde(default, deserialize_with = "unquoted::headers")]
+    pub headers: BTreeMap<String, Secret>,
+    /// A token sent as `Authorization: Bearer` (RFC 6750 §2.1), to the registered origin alone. It is readable by
+    /// whoever is on the way where the URL is plain http. Default none: the registry's.
+    #[serde(default, deserialize_with = "unquoted::bearer_token")]
+    pub bearer_token: Option<Material>,
+    /// The `User-Agent`. Default `jwks-cache/` and the version, or the registry's.
+    #[serde(default)]
+    pub user_agent: Option<String>,
+    /// A proxy, as in `http://user:password@proxy.example:3128`; https goes through it in a tunnel. Default none, or
+    /// the registry's. Environment variables name none.
+    #[serde(default, deserialize_with = "unquoted::proxy")]
+    pub proxy: Option<Url>,
+    /// The longest that connecting may take, TLS included; more than 0. Default 2 s, or the registry's.
+    #[serde(with = "duration_text::option", default)]
+    pub connect_timeout: Option<Duration>,
+    /// Where the host may be, at every hop and each time it is dialled: `Allow`, `Deny` private addresses, or
+    /// `DenyExcept` some. Default [`PrivateNetworks::Allow`]. The registry's policy has to pass too, where it is not
+    /// `Allow`. Not to be set beside `proxy`, which chooses addresses itself.
+    #[serde(default)]
+    pub private_networks: PrivateNetworks,
     /// A random part taken off the refresh time, at most a tenth of the lifetime. Default 5 s.
     #[serde(with = "duration_text", default = "default_prefetch_jitter")]
     pub prefetch_jitter: Duration,
@@ -168,6 +203,14 @@ impl IdentityProviderRegistration {
             stale_wait: default_stale_wait(),
             max_redirects: default_max_redirects(),
             pinned_spki: Vec::new(),
+            pin_mode: PinMode::default(),
+            tls: TlsSettings::default(),
+            headers: BTreeMap::new(),
+            bearer_token: None,
+            user_agent: None,
+            proxy: None,
+            connect_timeout: None,
+            private_networks: PrivateNetworks::default(),
             prefetch_jitter: DEFAULT_PREFETCH_JITTER,
             retry_policy: RetryPolicy::default(),
         })
@@ -206,7 +249,55 @@ impl IdentityProviderRegistration {
             ));
         }
         self.policy().check()?;
+        if !self.pinned_spki.is_empty() && self.jwks_url.scheme() != "https" {
+            return Err(Error::validation(
+                "pinned_spki",
+                "needs an https jwks_url: plain http has no certificate that a pin could match",
+            ));
+        }
+        self.transport().check()
+    }
+
+    /// Refuses what reaches into this machine or its network: files, and a proxy.
+    ///
+    /// # Errors
+    /// [`Error::Security`] names the first field that does.
+    pub(crate) fn refuse_local_files(&self) -> Result<()> {
+        let refuse = |field: &str, what: &str, remedy: &str| {
+            Err(Error::Security(format!(
+                "{field} names {what}, which this registry's registrations may not; {remedy}, or build the registry with \
+                 local_files(true) where its owner writes them"
+            )))
+        };
+        let certificate = self.tls.client_certificate.as_ref();
+        let materials = [
+            ("tls.ca", self.tls.ca.as_ref()),
+            ("tls.client_certificate.chain", certificate.map(|of| &of.chain)),
+            ("tls.client_certificate.key", certificate.map(|of| &of.key)),
+            ("bearer_token", self.bearer_token.as_ref()),
+        ];
+        for (field, material) in materials {
+            if let Some(Material::File(_)) = material {
+                return refuse(field, "a file", "give the text itself (inline)");
+            }
+        }
+        if self.proxy.is_some() {
+            return refuse("proxy", "a proxy", "remove it");
+        }
         Ok(())
+    }
+
+    /// The settings about dialling.
+    pub(crate) fn transport(&self) -> Transport {
+        Transport {
+            tls: self.tls.clone(),
+            headers: self.headers.clone(),
+            bearer_token: self.bearer_token.clone(),
+            user_agent: self.user_agent.clone(),
+            proxy: self.proxy.clone(),
+            connect_timeout: self.connect_timeout,
+            private_networks: self.private_networks.clone().into(),
+        }
     }
 
     fn validate_url(&self) -> Result<()> {
@@ -262,16 +353,56 @@ impl IdentityProviderRegistration {
         }
     }
 
-    /// Whether going from `self` to `next` trusts less than before: then what is held must go.
+    /// Whether going from `self` to `next` allows fewer places than before: then what is held must go. Who is
+    /// believed there is `Dial`'s to compare.
     pub(crate) fn is_tightened_by(&self, next: &Self) -> bool {
-        let pins_loosened =
-            next.pinned_spki.is_empty() || self.pinned_spki.iter().all(|pin| next.pinned_spki.contains(pin));
-        let pins_tightened =
-            self.pinned_spki != next.pinned_spki && (self.pinned_spki.is_empty() || !pins_loosened);
-        pins_tightened
-            || !(self.allowed_domains == next.allowed_domains
-                || allow::is_loosening(&self.allowed_domains, &next.allowed_domains))
+        !(self.allowed_domains == next.allowed_domains
+            || allow::is_loosening(&self.allowed_domains, &next.allowed_domains))
             || (next.require_https && !self.require_https)
+    }
+}
+
+/// Without what may be secret: header values, tokens, keys, credentials and queries of URLs.
+impl fmt::Debug for IdentityProviderRegistration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityProviderRegistration")
+            .field("tenant_id", &self.tenant_id)
+            .field("provider_id", &self.provider_id)
+            .field("jwks_url", &redacted(&self.jwks_url).as_str())
+            .field("issuer", &self.issuer)
+            .field("require_https", &self.require_https)
+            .field("allowed_domains", &self.allowed_domains)
+            .field("refresh_early", &self.refresh_early)
+            .field("stale_while_error", &self.stale_while_error)
+            .field("min_ttl", &self.min_ttl)
+            .field("max_ttl", &self.max_ttl)
+            .field("default_ttl", &self.default_ttl)
+            .field("max_trust_age", &self.max_trust_age)
+            .field("http_strict", &self.http_strict)
+            .field("max_response_bytes", &self.max_response_bytes)
+            .field("max_keys", &self.max_keys)
+            .field("min_rsa_bits", &self.min_rsa_bits)
+            .field("algorithms", &self.algorithms)
+            .field("negative_cache_ttl", &self.negative_cache_ttl)
+            .field("kid_miss_interval", &self.kid_miss_interval)
+            .field("kid_miss_wait", &self.kid_miss_wait)
+            .field("removal_grace", &self.removal_grace)
+            .field("refresh_mode", &self.refresh_mode)
+            .field("required", &self.required)
+            .field("stale_wait", &self.stale_wait)
+            .field("max_redirects", &self.max_redirects)
+            .field("pinned_spki", &self.pinned_spki)
+            .field("pin_mode", &self.pin_mode)
+            .field("tls", &self.tls)
+            .field("headers", &self.headers)
+            .field("bearer_token", &self.bearer_token)
+            .field("user_agent", &self.user_agent)
+            .field("proxy", &self.proxy.as_ref().map(|proxy| redacted(proxy).to_string()))
+            .field("connect_timeout", &self.connect_timeout)
+            .field("private_networks", &self.private_networks)
+            .field("prefetch_jitter", &self.prefetch_jitter)
+            .field("retry_policy", &self.retry_policy)
+            .finish()
     }
 }
 

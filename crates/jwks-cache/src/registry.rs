@@ -12,6 +12,7 @@ use tokio::time::timeout_at;
 
 use crate::builder::RegistryBuilder;
 use crate::clock::{later, socket_now};
+use crate::dial::Dial;
 use crate::engine::{Engine, EngineParts};
 use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
@@ -57,6 +58,10 @@ pub(crate) struct Settings {
     pub(crate) refresh_early: Duration,
     pub(crate) stale_while_error: Duration,
     pub(crate) allowed_domains: Arc<Vec<String>>,
+    /// Whether registrations may name files and proxies.
+    pub(crate) local_files: bool,
+    /// How providers are dialled whose registrations say nothing else.
+    pub(crate) dial: Arc<Dial>,
 }
 
 impl Default for Settings {
@@ -66,32 +71,63 @@ impl Default for Settings {
             refresh_early: DEFAULT_REFRESH_EARLY,
             stale_while_error: DEFAULT_STALE_WHILE_ERROR,
             allowed_domains: Arc::default(),
+            local_files: true,
+            dial: Arc::default(),
         }
     }
 }
 
-/// A provider's name; looked up by borrowed parts. One text, so that comparing it reads one place: ids hold
-/// no `/`, so it names one pair.
-#[derive(Debug, PartialEq, Eq)]
-struct Name(Box<str>);
+/// A provider's name; looked up by borrowed parts. One text, for ids hold no `/`; and most stand in the map's
+/// own entry, because of many providers each line of memory comes from far away.
+#[derive(Debug)]
+enum Name {
+    Here { length: u8, text: [u8; NAME_HERE] },
+    There(Box<[u8]>),
+}
+
+/// As much as makes an entry, its provider's address included, one line less what an allocator adds.
+const NAME_HERE: usize = 46;
 
 struct NameRef<'a>(&'a str, &'a str);
 
 impl Name {
     fn new(tenant: &str, id: &str) -> Self {
-        Self(format!("{tenant}/{id}").into())
+        let name = [tenant, id].join("/").into_bytes();
+        let mut text = [0; NAME_HERE];
+        match (text.get_mut(..name.len()), u8::try_from(name.len())) {
+            (Some(here), Ok(length)) => {
+                here.copy_from_slice(&name);
+                Self::Here { length, text }
+            }
+            _ => Self::There(name.into()),
+        }
+    }
+
+    fn text(&self) -> &[u8] {
+        match self {
+            Self::Here { length, text } => text.get(..usize::from(*length)).unwrap_or_default(),
+            Self::There(text) => text,
+        }
     }
 }
 
-/// As its borrowed form, in one piece: what separates the parts need not be hashed.
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.text() == other.text()
+    }
+}
+
+impl Eq for Name {}
+
+/// As its borrowed form: what separates the parts is not hashed.
 impl Hash for Name {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let (tenant, id) = self.0.split_once('/').unwrap_or_default();
-        NameRef(tenant, id).hash(state);
+        self.text().split(|byte| *byte == b'/').for_each(|part| state.write(part));
     }
 }
 
 impl Hash for NameRef<'_> {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.0.as_bytes());
         state.write(self.1.as_bytes());
@@ -100,8 +136,11 @@ impl Hash for NameRef<'_> {
 
 impl Equivalent<Name> for NameRef<'_> {
     fn equivalent(&self, name: &Name) -> bool {
-        let rest = name.0.strip_prefix(self.0).and_then(|rest| rest.strip_prefix('/'));
-        rest == Some(self.1)
+        let (name, tenant, id) = (name.text(), self.0.as_bytes(), self.1.as_bytes());
+        name.len() == tenant.len() + 1 + id.len()
+            && name.get(tenant.len()) == Some(&b'/')
+            && name.starts_with(tenant)
+            && name.ends_with(id)
     }
 }
 
@@ -134,8 +173,8 @@ impl Registry {
     /// another or the new registration trusts less. A running flight of the old registration ends.
     ///
     /// # Errors
-    /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme
-    /// or a host that the registry refuses. Nothing held is lost by either.
+    /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme,
+    /// a host, a file or a proxy that the registry refuses. Nothing held is lost by either.
     pub async fn register(&self, registration: IdentityProviderRegistration) -> Result<()> {
         self.enlist(registration)?;
         self.0.engine.prepare().await;
@@ -205,7 +244,7 @@ impl Registry {
                 return Err(not_registered(tenant, id));
             };
             if let Some(answer) = resolve::at_hand(provider, want, W::keep) {
-                return answer;
+                return answer.map_err(Error::from);
             }
             provider.clone()
         };
@@ -388,15 +427,18 @@ impl Settings {
         if registration.stale_while_error == DEFAULT_STALE_WHILE_ERROR {
             registration.stale_while_error = self.stale_while_error;
         }
+        if !self.local_files {
+            registration.refuse_local_files()?;
+        }
         registration.validate()?;
-        registration.normalize_allowed_domains();
         let host = registration.jwks_url.host_str().unwrap_or_default();
         enforce_host(host, &self.allowed_domains, "the registry's")?;
-        Ok(Source {
-            registration: Arc::new(registration),
-            registry_domains: self.allowed_domains.clone(),
-            given_client: false,
-        })
+        // The registration's own are sound; the registry's have not been looked at.
+        self.dial.check()?;
+        let source = Source::new(registration, self.allowed_domains.clone(), &self.dial);
+        // One sets a proxy, maybe, and the other an address policy.
+        source.dial.check_proxy()?;
+        Ok(source)
     }
 }
 
@@ -479,7 +521,7 @@ impl ProviderHandle {
         then: impl FnOnce(KeyRef<'_>) -> R,
     ) -> Result<R> {
         match resolve::at_hand(&self.provider, &OneKey { kid, algorithm }, then) {
-            Some(answer) => answer,
+            Some(answer) => answer.map_err(Error::from),
             None if self.provider.slot.load().closed => Err(self.provider.not_registered()),
             None => Err(KeyError::NotCached.into()),
         }
@@ -499,8 +541,32 @@ impl ProviderHandle {
 
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
         match resolve::at_hand(&self.provider, want, W::keep) {
-            Some(answer) => answer,
+            Some(answer) => answer.map_err(Error::from),
             None => resolve::waited(&self.provider, want).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_by_its_parts_however_long_and_no_other_is() {
+        let hashing = foldhash::fast::RandomState::default();
+        let long = "x".repeat(64);
+        let names = [("a", "b"), ("ab", "b"), ("a", "bb"), ("a", &long), (&long, "b"), (&long, &long)];
+        // As long as fits, and one more.
+        let edge = ["x".repeat(NAME_HERE - 2), "x".repeat(NAME_HERE - 1)];
+        let names = names.into_iter().chain(edge.iter().map(|tenant| (tenant.as_str(), "b")));
+        let names: Vec<_> = names.collect();
+        for (tenant, id) in &names {
+            let name = Name::new(tenant, id);
+            assert_eq!(hashing.hash_one(&name), hashing.hash_one(NameRef(tenant, id)));
+            let found: Vec<_> = names.iter().filter(|of| NameRef(of.0, of.1).equivalent(&name)).collect();
+            assert_eq!(found, [&(*tenant, *id)]);
         }
     }
 }

@@ -200,11 +200,12 @@ fn key_error(no_key: NoKey) -> KeyError {
 /// Answers from what is held: no lock, no wait, no allocation. `None` when the lookup has to wait.
 ///
 /// The answer is borrowed for as long as `then` runs.
+#[inline]
 pub(crate) fn at_hand<W: Want, R>(
     provider: &Arc<Provider>,
     want: &W,
     then: impl FnOnce(W::Borrowed<'_>) -> R,
-) -> Option<Result<R>> {
+) -> Option<std::result::Result<R, KeyError>> {
     let now = provider.engine.clock.coarse_now();
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
@@ -226,7 +227,8 @@ pub(crate) fn at_hand<W: Want, R>(
     }
     provider.slot.note_read();
     count(provider, picked.answer.is_ok(), if stale { Via::Stale } else { Via::Held });
-    Some(picked.answer.map(then).map_err(Error::from))
+    // No `Error` yet: that one is large, and would be moved with every answer.
+    Some(picked.answer.map(then))
 }
 
 /// What a lookup would find in what is held. It is not counted, and starts nothing.
@@ -287,7 +289,8 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
     }
     let mut waited = false;
     let patience = later(asked_at, view.policy.kid_miss_wait);
-    let mut newest = view.clone();
+    // What the last wait brought, until the next.
+    let mut newest = None;
     loop {
         let counters = &provider.counters;
         let flight = match provider.ask_for_kid(kid) {
@@ -306,11 +309,13 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
         if !std::mem::replace(&mut waited, true) {
             counters.kids_waited_for.fetch_add(1, Relaxed);
         }
+        newest = None;
         match timeout_at(patience, flight.ended()).await {
             Ok(Ended::Landed(view)) => {
-                newest = view;
+                newest = still_held(provider, &view);
+                let Some(view) = &newest else { continue };
                 from = Via::Flight;
-                if !want.pick(&newest, provider.engine.now()).missing {
+                if !want.pick(view, provider.engine.now()).missing {
                     break;
                 }
                 if flight.number > last_flight {
@@ -324,11 +329,40 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
             Ok(Ended::ShutDown) | Err(_) => break,
         }
     }
-    // Nothing better came; keys that were servable when the lookup began still answer it.
+    // Another lookup's flight may have landed since this one looked, so what is held now answers.
+    let view = match newest.or_else(|| still_held(provider, &view)) {
+        Some(view) => view,
+        // Its keys ended during the wait: what is left of the deadline is for new ones.
+        None => {
+            let (view, via, _) = servable(provider, asked_at).await?;
+            from = via;
+            view
+        }
+    };
+    Ok((kept(want.pick(&view, provider.engine.now())), from))
+}
+
+/// What is held now, if it may be served now.
+fn servable_now(provider: &Provider) -> Option<Arc<View>> {
     let view = provider.slot.load_full();
-    let now = provider.engine.now();
-    let newest = if view.published.standing(now) == Standing::Unusable { newest } else { view };
-    Ok((kept(want.pick(&newest, now)), from))
+    let servable = !view.closed && view.published.standing(provider.engine.now()) != Standing::Unusable;
+    servable.then_some(view)
+}
+
+/// What is held now, for somebody to whom a flight brought `view` a moment ago: meanwhile a key may have
+/// been denied, or the source changed.
+fn still_held(provider: &Provider, view: &View) -> Option<Arc<View>> {
+    servable_now(provider).or_else(|| {
+        let now_held = provider.slot.load_full();
+        // Granted no time at all (`http_strict`), a document is for those who waited for it.
+        let is_it = match (&now_held.published.held, &view.published.held) {
+            (Some(held), Some(brought)) => {
+                Arc::ptr_eq(held, brought) && held.servable_until <= held.received_at
+            }
+            _ => false,
+        };
+        (is_it && !now_held.closed).then_some(now_held)
+    })
 }
 
 /// A view whose keys may be served, and the flight that brought them, if one was waited for.
@@ -364,18 +398,21 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
         let until =
             until.unwrap_or_else(|| later(socket_now(), view.policy.stale_wait.saturating_sub(flight.age())));
         match timeout_at(until, flight.ended()).await {
-            Ok(Ended::Landed(view)) => return Ok((view, Via::Flight, Some(flight.number))),
+            Ok(Ended::Landed(view)) => match still_held(provider, &view) {
+                Some(view) => return Ok((view, Via::Flight, Some(flight.number))),
+                None if socket_now() < deadline => {}
+                None => return Err(out_of_time(&flight)),
+            },
             Ok(Ended::Superseded | Ended::Lost) if socket_now() < deadline => {}
             Ok(Ended::Unregistered) => return Err(provider.not_registered()),
-            _ if stale => {
-                let newest = provider.slot.load_full();
-                let now = provider.engine.now();
-                let view = if newest.published.standing(now) == Standing::Unusable { view } else { newest };
-                return Ok((view, Via::Stale, None));
-            }
-            Ok(Ended::Failed(error)) => return Err(error.to_error()),
-            Ok(Ended::ShutDown) => return Err(shut_down()),
-            Ok(Ended::Superseded | Ended::Lost) | Err(_) => return Err(out_of_time(&flight)),
+            ended => match (ended, servable_now(provider).filter(|_| stale)) {
+                (_, Some(view)) => return Ok((view, Via::Stale, None)),
+                (Ok(Ended::Failed(error)), None) => return Err(error.to_error()),
+                (Ok(Ended::ShutDown), None) => return Err(shut_down()),
+                // They ended during the wait: from now on it waits for new ones.
+                (Err(_), None) if stale => {}
+                (_, None) => return Err(out_of_time(&flight)),
+            },
         }
     }
 }

@@ -26,6 +26,12 @@ impl SpkiFingerprint {
         })
     }
 
+    /// The pin of a SubjectPublicKeyInfo in DER.
+    #[must_use]
+    pub fn of(spki_der: &[u8]) -> Self {
+        Self(fingerprint_spki(spki_der))
+    }
+
     /// The fingerprint's bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 32] {

@@ -42,6 +42,9 @@ pub(crate) struct Counters {
     not_modified: AtomicU64,
     pub(crate) requests_sent: AtomicU64,
     pub(crate) lost_flights: AtomicU64,
+    pub(crate) refused_addresses: AtomicU64,
+    pub(crate) pin_mismatches: AtomicU64,
+    pub(crate) old_credentials_kept: AtomicU64,
     last_refresh_micros: AtomicU64,
     recorder: Recorder,
 }
@@ -198,13 +201,16 @@ impl Counters {
             labelled(kids, ("outcome", "not_now"), self.kids_not_asked_for.load(Relaxed)),
             counter("jwks_cache_kid_fetches_total", self.kid_fetches.load(Relaxed)),
             counter("jwks_cache_lost_flights_total", self.lost_flights.load(Relaxed)),
+            counter("jwks_cache_refused_addresses_total", self.refused_addresses.load(Relaxed)),
+            counter("jwks_cache_pin_mismatches_total", self.pin_mismatches.load(Relaxed)),
+            counter("jwks_cache_credentials_not_renewed_total", self.old_credentials_kept.load(Relaxed)),
             Told { name: "jwks_cache_last_refresh_micros", label: None, value: Value::Gauge(micros) },
         ]
         .into_iter()
     }
 
     /// Tells the recorder. The list always begins with the same numbers in the same order.
-    pub(crate) fn flush(&self, tenant: &str, provider: &str, told: &[Told]) {
+    pub(crate) fn flush(&self, tenant: &str, provider: &str, told: impl FnOnce() -> Vec<Told>) {
         self.recorder.flush(tenant, provider, told);
     }
 

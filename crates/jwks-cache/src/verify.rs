@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 
 use self::cache::{Digest, Entry, Tokens};
 use self::verified::Inner;
-use crate::error::KeyError;
+use crate::error::{Error, KeyError};
 use crate::refresh::Provider;
 use crate::registration::IdentityProviderRegistration;
 use crate::registry::Registry;
@@ -272,7 +272,9 @@ impl Scoped<'_> {
                 });
                 match judged {
                     Some(Ok(judged)) => (provider, judged),
-                    Some(Err(error)) => return Err(VerifyError::of_lookup(error, &provider, kid).into()),
+                    Some(Err(why)) => {
+                        return Err(VerifyError::of_lookup(Error::Key(why), &provider, kid).into());
+                    }
                     None => return Err(Halt::Wait { provider, kid: kid.map(str::to_owned), algorithm }),
                 }
             }

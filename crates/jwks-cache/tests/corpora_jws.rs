@@ -139,10 +139,9 @@ async fn the_examples_of_the_standards_verify_and_what_is_no_compact_jws_is_refu
                 let text = token.as_str().map_or_else(|| token.to_string(), str::to_owned);
                 let seen = is_signed(&keys, &text).await;
                 let name = format!("{name} {form}");
-                if seen.is_ok() {
-                    verified.push(name)
-                } else {
-                    refused.push(format!("{name}: {}", seen.unwrap_err()))
+                match seen {
+                    Ok(()) => verified.push(name),
+                    Err(why) => refused.push(format!("{name}: {why}")),
                 }
             }
         }

@@ -27,7 +27,7 @@ async fn it_refuses_what_a_flight_refuses_before_anything_is_sent() {
     let mut elsewhere = registration(&idp);
     elsewhere.allowed_domains = vec!["id.example.com".into()];
     let secure = registration(&idp).with_require_https(true);
-    assert!(matches!(fetch_once(&pinned).await, Err(Error::Security(_))));
+    assert!(matches!(fetch_once(&pinned).await, Err(Error::Validation { field: "pinned_spki", .. })));
     assert!(matches!(fetch_once(&secure).await, Err(Error::Security(_))));
     assert!(matches!(fetch_once(&elsewhere).await, Err(Error::Validation { field: "jwks_url", .. })));
     assert_eq!(idp.origin().connections(), 0);

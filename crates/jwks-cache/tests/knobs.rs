@@ -9,10 +9,14 @@ use std::time::Duration;
 
 use jwks_cache::{
     Algorithm, CacheManager, Error, FetchError, IdentityProviderRegistration, JitterStrategy, KeyError,
-    ProviderState, RefreshMode, Registry, RegistryBuilder, SpkiFingerprint, StandardClaims,
+    Material, PinMode, ProviderState, RefreshMode, Registry, RegistryBuilder, SpkiFingerprint,
+    StandardClaims, TlsVersion,
 };
-use jwks_cache_testkit::{IdentityProvider, ManualClock, Origin, Phase, Reply, Token};
+use jwks_cache_testkit::tls::{Authority, TlsServer};
+use jwks_cache_testkit::{BlackHole, IdentityProvider, ManualClock, Origin, Phase, Reply, Token};
+use stage::proxy::Proxy;
 use stage::scripted::{self, Answer};
+use stage::secured;
 use stage::socket::*;
 use stage::{PROVIDER, TENANT, kids, millis, secs, soon, took};
 
@@ -417,16 +421,329 @@ async fn knob_max_redirects() {
 
 #[tokio::test]
 async fn knob_pinned_spki() {
+    let stage = secured::Stage::new();
+    let other = SpkiFingerprint::from_b64("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
+    stage.fetch(|it| it.pinned_spki = vec![stage.leaf.pin(), other.clone()]).await.unwrap();
+    let reason = is_security(stage.fetch(|it| it.pinned_spki = vec![other.clone()]).await);
+    assert!(reason.contains("pinned_spki"), "{reason}");
+    assert_eq!(stage.origin.total(), 1, "not a byte goes to a server that is not pinned");
+    let mut plain = registration("http://id.example.com/jwks").with_require_https(false);
+    plain.pinned_spki = vec![other];
+    is_validation(registry(&ManualClock::new()).register(plain).await, "pinned_spki");
+}
+
+#[tokio::test]
+async fn knob_pin_mode() {
+    let stage = secured::Stage::new();
+    let other = SpkiFingerprint::from_b64("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
+    for (mode, passes) in [(PinMode::Enforce, false), (PinMode::ReportOnly, true)] {
+        let outcome = stage.fetch(|it| (it.pin_mode, it.pinned_spki) = (mode, vec![other.clone()])).await;
+        if passes { outcome.unwrap() } else { drop(is_security(outcome)) }
+    }
+    assert_eq!(stage.metric("pin_mismatches_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn knob_tls() {
+    let stage = secured::Stage::new();
+    // The authority that is believed.
+    stage.fetch(|_| ()).await.unwrap();
+    assert_eq!(fetch_reason(stage.fetch(|it| it.tls.ca = None).await), "tls");
+    // The oldest version that is spoken.
+    stage.origin.show(&TlsServer::new(stage.leaf.clone()).only_tls12());
+    for (version, passes) in [(None, true), (Some(TlsVersion::Tls12), true), (Some(TlsVersion::Tls13), false)]
+    {
+        let outcome = stage.fetch(|it| it.tls.min_version = version).await;
+        if passes { outcome.unwrap() } else { assert_eq!(fetch_reason(outcome), "tls") }
+    }
+    // The certificate that is shown.
+    stage.origin.show(&TlsServer::new(stage.leaf.clone()).client_authority(&stage.root));
+    assert_eq!(fetch_reason(stage.fetch(|_| ()).await), "tls");
+    let ours = secured::client_certificate(&stage.root.client("us"));
+    stage.fetch(|it| it.tls.client_certificate = Some(ours)).await.unwrap();
+}
+
+#[test]
+fn knob_tls_replace_roots() {
+    // In a process of its own: the machine's roots are named by its environment, and read once.
+    const ROLE: &str = "JWKS_CACHE_TEST_URL";
+    let Ok(url) = std::env::var(ROLE) else {
+        let stage = secured::Stage::new();
+        let (folder, other) = (secured::Folder::new(), Authority::new("of no use"));
+        // The environment's proxy, which is not to be asked.
+        let nobody = Origin::start();
+        folder.write("machine.pem", &stage.root.pem());
+        folder.write("other.pem", &other.pem());
+        let ran = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "knob_tls_replace_roots"])
+            .env(ROLE, stage.origin.url("/jwks").as_str())
+            .env("SSL_CERT_FILE", folder.path("machine.pem"))
+            .env_remove("SSL_CERT_DIR")
+            .env_remove("NO_PROXY")
+            .env_remove("no_proxy")
+            .envs(
+                ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"]
+                    .map(|name| (name, nobody.url("/").to_string())),
+            )
+            .env("JWKS_CACHE_TEST_CA", folder.path("other.pem"))
+            .env("JWKS_CACHE_TEST_PIN", format!("{:?}", stage.root.pin()))
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+        assert_eq!((stage.origin.total(), nobody.connections()), (3, 0));
+        return;
+    };
+    let ca = Material::file(std::env::var("JWKS_CACHE_TEST_CA").unwrap());
+    let pin = SpkiFingerprint::from_b64(&std::env::var("JWKS_CACHE_TEST_PIN").unwrap()).unwrap();
+    let fetch = async |ca: Option<Material>, replace_roots, pins: &[SpkiFingerprint]| {
+        let mut registration = IdentityProviderRegistration::new(TENANT, PROVIDER, &url).unwrap();
+        (registration.tls.ca, registration.tls.replace_roots) = (ca, replace_roots);
+        registration.pinned_spki = pins.to_vec();
+        soon(jwks_cache::fetch_once(&registration)).await
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        fetch(None, false, &[]).await.unwrap();
+        fetch(Some(ca.clone()), false, &[]).await.unwrap();
+        assert_eq!(fetch_reason(fetch(Some(ca.clone()), true, &[]).await), "tls");
+        // Pins are checked on paths to the machine's roots too.
+        fetch(Some(ca.clone()), false, &[pin]).await.unwrap();
+        // Where a registry has replaced them, a registration's own CA does not bring them back.
+        let mut tls = jwks_cache::TlsSettings::default();
+        (tls.ca, tls.replace_roots) = (Some(ca.clone()), true);
+        let registry = Registry::builder().tls(tls).build();
+        let mut registration = IdentityProviderRegistration::new(TENANT, PROVIDER, &url).unwrap();
+        registration.tls.ca = Some(ca);
+        registry.register(registration).await.unwrap();
+        assert_eq!(fetch_reason(soon(registry.resolve(TENANT, PROVIDER, None)).await), "tls");
+    });
+}
+
+#[tokio::test]
+async fn knob_headers() {
+    let (origin, registry) = fetched(Reply::json(document(&["k"])), |it| {
+        it.headers.insert("X-Api-Key".into(), "value".into());
+        it.headers.insert("Accept".into(), "application/json".into());
+    })
+    .await;
+    soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap();
+    let request = &origin.requests("/jwks")[0];
+    assert_eq!(request.header("x-api-key"), Some("value"));
+    let accepts: Vec<_> = request.headers.iter().filter(|(name, _)| name == "accept").collect();
+    assert_eq!(accepts, [&("accept".to_owned(), "application/json".to_owned())], "ours is replaced");
+}
+
+#[tokio::test]
+async fn knob_bearer_token() {
+    for (token, sent) in [(None, None), (Some(Material::inline("abc.def")), Some("Bearer abc.def"))] {
+        let (origin, registry) = fetched(Reply::json(document(&["k"])), |it| it.bearer_token = token).await;
+        soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap();
+        assert_eq!(origin.requests("/jwks")[0].header("authorization"), sent);
+    }
+}
+
+#[tokio::test]
+async fn knob_user_agent() {
+    let ours = concat!("jwks-cache/", env!("CARGO_PKG_VERSION"));
+    for (set, sent) in [(None, ours), (Some("mine/2 (team a)"), "mine/2 (team a)")] {
+        let user_agent = set.map(ToOwned::to_owned);
+        let (origin, registry) =
+            fetched(Reply::json(document(&["k"])), |it| it.user_agent = user_agent).await;
+        soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap();
+        assert_eq!(origin.requests("/jwks")[0].header("user-agent"), Some(sent));
+    }
+}
+
+#[tokio::test]
+async fn knob_proxy() {
+    let stage = secured::Stage::new();
+    let proxy = Proxy::start();
+    stage.fetch(|_| ()).await.unwrap();
+    assert_eq!(proxy.asked(), [""; 0]);
+    let url = proxy.url("user:pass%20word");
+    stage.fetch(|it| it.proxy = Some(url.clone())).await.unwrap();
+    let asked = proxy.asked();
+    assert!(asked[0].starts_with(&format!("CONNECT {} HTTP/1.1", stage.origin.addr())), "{asked:?}");
+    assert!(asked[0].contains("proxy-authorization: Basic dXNlcjpwYXNzIHdvcmQ="), "{asked:?}");
+    assert_eq!(stage.origin.total(), 2);
+    // Pins look at the provider behind it.
+    stage.fetch(|it| (it.proxy, it.pinned_spki) = (Some(url.clone()), vec![stage.leaf.pin()])).await.unwrap();
+    is_security(
+        stage.fetch(|it| (it.proxy, it.pinned_spki) = (Some(url), vec![SpkiFingerprint::of(b"")])).await,
+    );
+    assert_eq!(stage.origin.total(), 3);
+
+    // A URL of plain http is asked of the proxy by its whole name.
+    let (origin, registry) =
+        fetched(Reply::json(document(&["k"])), |it| it.proxy = Some(proxy.url("user:pass"))).await;
+    soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap();
+    let last = proxy.asked().pop().unwrap();
+    assert!(last.starts_with(&format!("GET {} HTTP/1.1", origin.url("/jwks"))), "{last}");
+    assert_eq!(origin.total(), 0, "the proxy answers by itself");
+}
+
+#[tokio::test]
+async fn knob_connect_timeout() {
+    let hole = BlackHole::start();
+    for (connect, attempt, said) in [
+        (Some(millis(100)), secs(30), "no connection was made in time"),
+        (Some(secs(60)), millis(100), "within"),
+    ] {
+        let registry = registry(&ManualClock::new());
+        let mut registration = registration(hole.url("/jwks"));
+        registration.connect_timeout = connect;
+        (registration.retry_policy.attempt_timeout, registration.retry_policy.deadline) = (attempt, attempt);
+        registry.register(registration).await.unwrap();
+        let error = soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn knob_private_networks() {
+    use jwks_cache::PrivateNetworks::{Allow, Deny, DenyExcept};
+
+    let except = |entry: &str| DenyExcept(vec![entry.to_owned()]);
+    for (policy, dialled) in [
+        (Allow, true),
+        (Deny, false),
+        (except("127.0.0.1"), true),
+        (except("127.0.0.0/8"), true),
+        (except("10.0.0.0/8"), false),
+    ] {
+        let (origin, registry) =
+            fetched(Reply::json(document(&["k"])), |it| it.private_networks = policy.clone()).await;
+        let resolved = soon(registry.resolve(TENANT, PROVIDER, None)).await;
+        assert_eq!((resolved.is_ok(), origin.connections() > 0), (dialled, dialled), "{policy:?}");
+        if !dialled {
+            assert!(is_security(resolved).contains("at a loopback address"), "{policy:?}");
+        }
+    }
+
+    // The registry's has to pass too: a registration can only tighten it.
+    let idp = IdentityProvider::start();
+    let everything = DenyExcept(["0.0.0.0/0", "127.0.0.1", "169.254.169.254"].map(str::to_owned).to_vec());
+    for (registrys, policy, dialled) in [
+        (Deny, Allow, false),
+        (Deny, except("127.0.0.1"), false),
+        (Deny, everything.clone(), false),
+        (except("127.0.0.0/8"), Allow, true),
+        (except("127.0.0.0/8"), everything.clone(), true),
+        (except("127.0.0.0/8"), Deny, false),
+        (except("10.0.0.0/8"), everything, false),
+    ] {
+        let registry = Registry::builder().require_https(false).private_networks(registrys).build();
+        let mut registration = registration(idp.jwks_url());
+        registration.private_networks = policy;
+        registry.register(registration).await.unwrap();
+        assert_eq!(soon(registry.resolve(TENANT, PROVIDER, None)).await.is_ok(), dialled);
+    }
+
+    // Tighter, it drops what is held; looser, not.
     let stage = Stage::new();
     stage.register(|_| ()).await;
     stage.resolve().await.unwrap();
-    let pin = SpkiFingerprint::from_b64("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").unwrap();
-    let mut pinned = stage.registration();
-    (pinned.provider_id, pinned.pinned_spki) = ("pinned".into(), vec![pin]);
-    stage.registry.register(pinned).await.unwrap();
-    let reason = is_security(soon(stage.registry.resolve(TENANT, "pinned", None)).await);
-    assert!(reason.contains("pinned_spki"), "{reason}");
-    assert_eq!(stage.idp.jwks_hits(), 1, "not a byte goes to a host that cannot be checked");
+    stage.idp.go_down();
+    stage.register(|it| it.private_networks = Allow).await;
+    stage.resolve().await.unwrap();
+    stage.register(|it| it.private_networks = except("127.0.0.0/8")).await;
+    stage.resolve().await.unwrap_err();
+    stage.idp.come_back();
+    stage.pass(secs(11));
+    stage.resolve().await.unwrap();
+    stage.idp.go_down();
+    stage.register(|it| it.private_networks = Allow).await;
+    stage.resolve().await.unwrap();
+
+    // A proxy chooses the address itself, wherever it is set.
+    let proxy: jwks_cache::reqwest::Url = "http://proxy.example:3128".parse().unwrap();
+    for policy in [Deny, except("proxy.example")] {
+        let mut both = registration("https://id.example.com/jwks.json");
+        (both.proxy, both.private_networks) = (Some(proxy.clone()), policy.clone());
+        is_validation(both.validate(), "proxy");
+        let mut one = registration("https://id.example.com/jwks.json");
+        one.private_networks = policy.clone();
+        is_validation(Registry::builder().proxy(proxy.clone()).build().register(one).await, "proxy");
+        let mut other = registration("https://id.example.com/jwks.json");
+        other.proxy = Some(proxy.clone());
+        is_validation(Registry::builder().private_networks(policy).build().register(other).await, "proxy");
+    }
+    let mut unclear = registration("https://id.example.com/jwks.json");
+    unclear.private_networks = except("10.0.0.1/8");
+    is_validation(unclear.validate(), "private_networks");
+}
+
+#[tokio::test]
+async fn knob_local_files() {
+    fn file() -> Material {
+        Material::file("/no/such/file")
+    }
+    fn both(chain: Material, key: Material) -> Option<jwks_cache::ClientCertificate> {
+        Some(jwks_cache::ClientCertificate { chain, key })
+    }
+    let plain =
+        || IdentityProviderRegistration::new(TENANT, PROVIDER, "https://id.example.com/jwks.json").unwrap();
+    let fields: [(&str, Change); 5] = [
+        ("tls.ca", |it| it.tls.ca = Some(file())),
+        ("chain", |it| it.tls.client_certificate = both(file(), Material::inline("key"))),
+        ("key", |it| it.tls.client_certificate = both(Material::inline("chain"), file())),
+        ("bearer_token", |it| it.bearer_token = Some(file())),
+        ("proxy", |it| it.proxy = Some("http://proxy.example:3128".parse().unwrap())),
+    ];
+    let refusing = || Registry::builder().local_files(false);
+    for (field, change) in fields {
+        let mut registration = plain();
+        change(&mut registration);
+        Registry::new().register(registration.clone()).await.unwrap();
+        Registry::builder().local_files(true).build().register(registration.clone()).await.unwrap();
+        let why = is_security(refusing().build().register(registration).await);
+        assert!(why.contains(field) && why.contains("local_files(true)"), "{field}: {why}");
+    }
+    // Texts are the tenant's own, and what the owner sets on the builder is the owner's.
+    let mut own = plain();
+    own.bearer_token = Some(Material::inline("token"));
+    refusing().build().register(own).await.unwrap();
+    let proxied = refusing().bearer_token(file()).proxy("http://proxy.example:3128".parse().unwrap()).build();
+    proxied.register(plain()).await.unwrap();
+}
+
+/// A fetcher as a user hands it in.
+#[derive(Debug)]
+struct Handed;
+
+impl jwks_cache::Fetch for Handed {
+    fn fetch<'a>(&'a self, _: &'a jwks_cache::FetchRequest) -> jwks_cache::Fetching<'a> {
+        Box::pin(async { Err(jwks_cache::NotFetched::new("asked", "it was asked")) })
+    }
+}
+
+#[tokio::test]
+async fn a_fetcher_that_is_handed_in_is_not_asked_for_what_it_cannot_keep() {
+    let settings: [(&str, Change); 9] = [
+        ("", |_| ()),
+        ("pinned_spki", |it| it.pinned_spki = vec![SpkiFingerprint::of(b"")]),
+        ("tls", |it| it.tls.min_version = Some(TlsVersion::Tls13)),
+        ("proxy", |it| it.proxy = Some("http://127.0.0.1:9".parse().unwrap())),
+        ("connect_timeout", |it| it.connect_timeout = Some(secs(1))),
+        ("private_networks", |it| it.private_networks = jwks_cache::PrivateNetworks::Deny),
+        ("headers", |it| drop(it.headers.insert("X-Api-Key".into(), "key".into()))),
+        ("bearer_token", |it| it.bearer_token = Some(Material::inline("token"))),
+        ("user_agent", |it| it.user_agent = Some("mine/1".into())),
+    ];
+    for (setting, change) in settings {
+        let registry = Registry::builder().fetcher(Arc::new(Handed)).build();
+        let url = "https://id.example.com/jwks.json";
+        let mut registration = IdentityProviderRegistration::new(TENANT, PROVIDER, url).unwrap();
+        change(&mut registration);
+        registry.register(registration).await.unwrap();
+        let outcome = soon(registry.resolve(TENANT, PROVIDER, None)).await;
+        if setting.is_empty() {
+            assert_eq!(fetch_reason(outcome), "asked");
+        } else {
+            let why = is_security(outcome);
+            assert!(why.contains(&format!("{setting} is set")), "{setting}: {why}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -638,6 +955,50 @@ fn each_broken_rule_names_its_field() {
     check("retry_policy.max_backoff", |it| it.retry_policy.max_backoff = millis(249));
     check("retry_policy.deadline", |it| it.retry_policy.deadline = millis(2_999));
     is_validation(SpkiFingerprint::from_b64("AAAA"), "pinned_spki");
+    check("tls.replace_roots", |it| it.tls.replace_roots = true);
+    check("tls.ca", |it| it.tls.ca = Some(Material::inline("no certificate")));
+    check("tls.ca", |it| {
+        let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        it.tls.ca = Some(Material::inline(broken));
+    });
+    check("tls.client_certificate", |it| {
+        let authority = Authority::new("ours");
+        let mut certificate = secured::client_certificate(&authority.client("us"));
+        certificate.key = Material::inline(authority.client("another").key_pem());
+        it.tls.client_certificate = Some(certificate);
+    });
+    check("tls.client_certificate", |it| {
+        let mut certificate = secured::client_certificate(&Authority::new("ours").client("us"));
+        certificate.key = certificate.chain.clone();
+        it.tls.client_certificate = Some(certificate);
+    });
+    for name in ["two words", "", "Host", "accept-encoding", "If-None-Match", "Range", "User-Agent", "ümlaut"]
+    {
+        let mut it = registration("https://id.example.com/jwks.json");
+        it.headers.insert(name.into(), "value".into());
+        is_validation(it.validate(), "headers");
+    }
+    check("headers", |it| drop(it.headers.insert("X-Key".into(), "line\nbreak".into())));
+    check("headers", |it| {
+        it.headers = ["X-Key", "x-key"].map(|name| (name.into(), "value".into())).into();
+    });
+    check("headers", |it| it.headers = (0..65).map(|n| (format!("x-{n}"), "value".into())).collect());
+    check("bearer_token", |it| it.bearer_token = Some(Material::inline("two words")));
+    check("bearer_token", |it| it.bearer_token = Some(Material::inline("\n")));
+    check("bearer_token", |it| {
+        it.bearer_token = Some(Material::inline("token"));
+        it.headers.insert("AUTHORIZATION".into(), "Basic eA==".into());
+    });
+    check("user_agent", |it| it.user_agent = Some(" ".into()));
+    check("user_agent", |it| it.user_agent = Some("a\r\nb".into()));
+    for url in ["https://proxy.example", "socks5://proxy.example", "http://proxy.example/path", "http:///"] {
+        let mut it = registration("https://id.example.com/jwks.json");
+        it.proxy = url.parse().ok();
+        if it.proxy.is_some() {
+            is_validation(it.validate(), "proxy");
+        }
+    }
+    check("connect_timeout", |it| it.connect_timeout = Some(Duration::ZERO));
 }
 
 #[test]
@@ -653,6 +1014,16 @@ fn each_rule_ends_where_it_says() {
     check(|it| it.stale_while_error = Duration::ZERO);
     check(|it| (it.refresh_early, it.max_ttl) = (secs(29), secs(30)));
     check(|it| it.max_trust_age = Some(secs(30)));
+    check(|it| it.tls.ca = Some(Material::inline(Authority::new("ours").pem())));
+    check(|it| {
+        let authority = Authority::new("ours");
+        it.tls.client_certificate = Some(secured::client_certificate(&authority.client("us")));
+    });
+    check(|it| it.headers = (0..64).map(|n| (format!("x-{n}"), "".into())).collect());
+    check(|it| it.bearer_token = Some(Material::inline(" token\n")));
+    check(|it| it.bearer_token = Some(Material::file("not there yet")));
+    check(|it| it.connect_timeout = Some(Duration::from_nanos(1)));
+    check(|it| it.proxy = Some("http://user:password@proxy.example:3128/".parse().unwrap()));
     check(|it| (it.max_response_bytes, it.max_keys, it.min_rsa_bits) = (1, 1, 1024));
     check(|it| (it.min_rsa_bits, it.max_redirects) = (4096, 10));
     check(|it| (it.negative_cache_ttl, it.kid_miss_interval) = (secs(1), secs(1)));
@@ -736,6 +1107,7 @@ async fn the_longest_settings_panic_nowhere() {
         (it.stale_while_error, it.min_ttl, it.default_ttl, it.max_trust_age) = (ever, ever, ever, Some(ever));
         (it.negative_cache_ttl, it.kid_miss_interval, it.kid_miss_wait) = (ever, ever, ever);
         (it.removal_grace, it.stale_wait, it.prefetch_jitter) = (ever, ever, ever);
+        it.connect_timeout = Some(ever);
         let retry = &mut it.retry_policy;
         (retry.attempt_timeout, retry.deadline) = (ever, ever);
         (retry.initial_backoff, retry.max_backoff, retry.max_retries) = (ever, ever, u32::MAX);

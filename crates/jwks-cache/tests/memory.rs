@@ -5,11 +5,16 @@
 mod stage;
 
 use std::io::Write;
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use jwks_cache::Material;
 use jwks_cache_testkit::Reply;
+use jwks_cache_testkit::tls::Authority;
 use stage::peak;
+use stage::peer::{FLOODS, Peer};
+use stage::served::{JWKS, Stage};
 
 /// What gzip makes of so many MiB of zeros, without holding them.
 fn bomb(mebibytes: usize) -> Vec<u8> {
@@ -49,5 +54,18 @@ async fn no_answer_costs_more_than_4_mib() {
     ];
     for (name, expected, reply) in rows {
         peak::check(name, expected, reply).await;
+    }
+    for (name, expected, flood) in FLOODS {
+        let authority = Authority::new("root");
+        let server = Peer::start_tls(&authority, "h2", flood);
+        let stage = Stage::new();
+        let mut registration = stage.registration();
+        registration.retry_policy.max_retries = 0;
+        registration.retry_policy.attempt_timeout = Duration::from_secs(3);
+        registration.tls.ca = Some(Material::inline(authority.pem()));
+        stage.register(registration).await;
+        stage.hold().await;
+        stage.origin.set(JWKS, Reply::redirect(307, format!("https://127.0.0.1:{}{JWKS}", server.port)));
+        peak::check_on(&stage, &format!("a flood of {name}"), expected).await;
     }
 }

@@ -4,9 +4,12 @@
 mod stage;
 
 use jwks_cache::{
-    Algorithm, Error, IdentityProviderRegistration, KeyError, ProviderState, RefreshMode, SpkiFingerprint,
+    Algorithm, Error, IdentityProviderRegistration, KeyError, Material, PinMode, ProviderState, RefreshMode,
+    SpkiFingerprint, TlsVersion,
 };
+use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{BlackHole, IdentityProvider, Origin, Reply};
+use stage::secured;
 use stage::socket::*;
 use stage::{PROVIDER, TENANT, kids, millis, secs, soon};
 
@@ -150,16 +153,54 @@ async fn tightened_trust_serves_nothing_and_the_next_flight_is_unconditional() {
     .await;
 }
 
-#[tokio::test]
-async fn new_pins_serve_nothing_that_was_fetched_without_them() {
-    let stage = warm(|_| ()).await;
-    stage.register(|it| it.pinned_spki = vec![pin('A')]).await;
-    assert_eq!(stage.state().await, ProviderState::Empty);
-    is_security(stage.resolve().await);
-    assert_eq!(stage.idp.jwks_hits(), 1);
-    // Loosened again, they may be fetched.
+/// Registers again with `change`, and says whether held keys go on being served.
+async fn keeps(stage: &secured::Stage, change: impl FnOnce(&mut IdentityProviderRegistration)) -> bool {
+    stage.register(change).await;
+    let held = stage.registry.provider_status(TENANT, PROVIDER).await.unwrap().state == ProviderState::Ready;
+    // The next row begins with keys.
     stage.register(|_| ()).await;
-    assert_eq!(stage.resolve().await.unwrap(), ["k1"]);
+    stage.refresh().await.unwrap();
+    held
+}
+
+#[tokio::test]
+async fn who_is_believed_less_or_asked_as_another_serves_nothing_from_before() {
+    let stage = secured::Stage::new();
+    stage.fetch(|_| ()).await.unwrap();
+    let other = || Some(Material::inline(Authority::new("other").pem()));
+    assert!(keeps(&stage, |_| ()).await);
+    assert!(!keeps(&stage, |it| it.pinned_spki = vec![stage.leaf.pin()]).await);
+    assert!(keeps(&stage, |it| (it.pinned_spki, it.pin_mode) = (vec![pin('A')], PinMode::ReportOnly)).await);
+    assert!(!keeps(&stage, |it| it.tls.replace_roots = true).await);
+    assert!(!keeps(&stage, |it| it.tls.ca = other()).await);
+    assert!(!keeps(&stage, |it| it.tls.ca = None).await);
+    let ours = secured::client_certificate(&stage.root.client("us"));
+    assert!(!keeps(&stage, |it| it.tls.client_certificate = Some(ours)).await);
+    // What only says how: nobody else is believed by it.
+    assert!(keeps(&stage, |it| it.tls.min_version = Some(TlsVersion::Tls13)).await);
+    assert!(keeps(&stage, |it| it.bearer_token = Some(Material::inline("rotated"))).await);
+    assert!(keeps(&stage, |it| drop(it.headers.insert("X-Api-Key".into(), "rotated".into()))).await);
+    assert!(keeps(&stage, |it| it.user_agent = Some("other/1".into())).await);
+    assert!(keeps(&stage, |it| it.connect_timeout = Some(secs(1))).await);
+    assert!(keeps(&stage, |it| it.proxy = Some("http://127.0.0.1:9".parse().unwrap())).await);
+}
+
+#[tokio::test]
+async fn pins_that_are_loosened_keep_what_is_held() {
+    let stage = secured::Stage::new();
+    let held = async || {
+        stage.registry.provider_status(TENANT, PROVIDER).await.unwrap().state == ProviderState::Ready
+    };
+    stage.fetch(|it| it.pinned_spki = vec![stage.leaf.pin()]).await.unwrap();
+    stage.register(|it| it.pinned_spki = vec![pin('A'), stage.leaf.pin()]).await;
+    assert!(held().await);
+    stage.register(|_| ()).await;
+    assert!(held().await);
+    // New pins serve nothing that was fetched without them, and what they refuse is not served either.
+    stage.register(|it| it.pinned_spki = vec![pin('A')]).await;
+    assert!(!held().await);
+    is_security(stage.resolve().await);
+    assert_eq!(stage.origin.total(), 1);
 }
 
 #[tokio::test]

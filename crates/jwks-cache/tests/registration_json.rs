@@ -6,7 +6,8 @@ mod stage;
 use std::time::Duration;
 
 use jwks_cache::{
-    Algorithm, IdentityProviderRegistration, JitterStrategy, RefreshMode, RetryPolicy, SpkiFingerprint,
+    Algorithm, ClientCertificate, IdentityProviderRegistration, JitterStrategy, Material, PinMode,
+    PrivateNetworks, RefreshMode, RetryPolicy, SpkiFingerprint, TlsVersion,
 };
 use serde_json::{Value, json};
 use stage::{millis, secs};
@@ -14,7 +15,7 @@ use stage::{millis, secs};
 const URL: &str = "https://id.example.com/jwks.json";
 
 /// Every duration of a registration, by its path in the JSON.
-const DURATIONS: [&str; 16] = [
+const DURATIONS: [&str; 17] = [
     "/refresh_early",
     "/stale_while_error",
     "/min_ttl",
@@ -27,6 +28,7 @@ const DURATIONS: [&str; 16] = [
     "/removal_grace",
     "/stale_wait",
     "/prefetch_jitter",
+    "/connect_timeout",
     "/retry_policy/attempt_timeout",
     "/retry_policy/initial_backoff",
     "/retry_policy/max_backoff",
@@ -55,6 +57,17 @@ fn unusual() -> IdentityProviderRegistration {
     (it.removal_grace, it.refresh_mode, it.required) = (secs(52), RefreshMode::OnDemand, false);
     (it.stale_wait, it.max_redirects, it.prefetch_jitter) = (millis(53), 7, secs(54));
     it.pinned_spki = vec![SpkiFingerprint::from_b64(&"A".repeat(43)).unwrap()];
+    it.pin_mode = PinMode::ReportOnly;
+    (it.tls.ca, it.tls.replace_roots) = (Some(Material::file("ca.pem")), true);
+    let (chain, key) = (Material::inline("chain"), Material::file("key.pem"));
+    it.tls.client_certificate = Some(ClientCertificate { chain, key });
+    it.tls.min_version = Some(TlsVersion::Tls13);
+    it.headers.insert("X-Api-Key".into(), "secret".into());
+    it.bearer_token = Some(Material::inline("token"));
+    it.user_agent = Some("mine/1".into());
+    it.proxy = Some("http://user:password@proxy.example:3128".parse().unwrap());
+    it.connect_timeout = Some(millis(600));
+    it.private_networks = PrivateNetworks::DenyExcept(vec!["10.0.0.0/8".into(), "keys.internal".into()]);
     let retry = &mut it.retry_policy;
     (retry.max_retries, retry.attempt_timeout, retry.deadline) = (55, millis(560), secs(57));
     (retry.initial_backoff, retry.max_backoff) = (Duration::new(0, 58), Duration::new(59, 1));
@@ -162,7 +175,12 @@ fn errors_name_the_field_or_what_is_allowed() {
     check(&|json| json["pinned_spki"] = json!(["AAAA"]), "pinned_spki");
     check(&|json| json["max_redirects"] = 256.into(), "256");
     check(&|json| json["max_keys"] = (-1).into(), "-1");
-    check(&|json| json["jwks_url"] = "not a URL".into(), "URL");
+    check(&|json| json["jwks_url"] = "not a URL".into(), "jwks_url must be a URL");
+    check(&|json| json["proxy"] = "proxy".into(), "proxy must be a URL");
+    check(&|json| json["headers"] = json!(["X-Api-Key"]), "headers must be");
+    check(&|json| json["bearer_token"] = "token".into(), "bearer_token must be");
+    check(&|json| json["tls"] = json!({"ca": "ca.pem"}), r#"{"file": path}"#);
+    check(&|json| json["tls"] = json!({"min_version": "1.1"}), r#""1.2" or "1.3""#);
 }
 
 #[test]
@@ -175,6 +193,10 @@ fn what_reads_is_not_yet_valid() {
 fn enumerations_are_written_as_the_contract_spells_them() {
     let jitters = [JitterStrategy::None, JitterStrategy::Full, JitterStrategy::Decorrelated];
     assert_eq!(json!(jitters), json!(["none", "full", "decorrelated"]));
+    assert_eq!(json!([PinMode::Enforce, PinMode::ReportOnly]), json!(["enforce", "report_only"]));
+    assert_eq!(json!([TlsVersion::Tls12, TlsVersion::Tls13]), json!(["1.2", "1.3"]));
+    let materials = [Material::file("a.pem"), Material::inline("text")];
+    assert_eq!(json!(materials), json!([{"file": "a.pem"}, {"inline": "text"}]));
     let modes = [RefreshMode::OnDemand, RefreshMode::WhileInUse, RefreshMode::Always];
     assert_eq!(json!(modes), json!(["on_demand", "while_in_use", "always"]));
     assert_eq!(json!([Algorithm::ES256, Algorithm::EdDSA]), json!(["ES256", "EdDSA"]));

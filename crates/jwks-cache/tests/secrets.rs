@@ -1,4 +1,4 @@
-//! Marked secrets go in wherever an origin can put them, and come out nowhere.
+//! Marked secrets go in wherever an origin or a registration can put them, and come out nowhere.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod stage;
@@ -7,10 +7,14 @@ use std::fmt::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jwks_cache::{Algorithm, CacheManager, Subscription};
+use jwks_cache::{
+    Algorithm, CacheManager, ClientCertificate, IdentityProviderRegistration, Material, Subscription,
+};
+use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{Origin, Reply};
 use serde_json::{Value, json};
 use stage::record::Records;
+use stage::secured::Folder;
 use stage::served::{HELD, JWKS, Stage, jwk, registration, set, whole_text};
 use stage::soon;
 
@@ -230,6 +234,114 @@ async fn a_snapshot_holds_no_private_key_and_a_refused_one_tells_none() {
     check("log", &records.text());
 }
 
+/// A registration with a secret in each setting that may hold one.
+fn with_secrets(stage: &Stage, authority: &Authority) -> IdentityProviderRegistration {
+    let mut it = stage.registration();
+    it.headers.insert("X-Api-Key".into(), marked("header").into());
+    it.bearer_token = Some(Material::inline(marked("token")));
+    let certificate = authority.client("us");
+    // Outside of the armour anything may stand (RFC 7468 §2).
+    let key = format!("{}\n{}", marked("key"), certificate.key_pem());
+    let chain = Material::inline(certificate.chain_pem());
+    it.tls.client_certificate = Some(ClientCertificate { chain, key: Material::inline(key) });
+    it.tls.ca = Some(Material::inline(format!("{}\n{}", marked("ca"), authority.pem())));
+    it
+}
+
+#[tokio::test]
+async fn what_we_authenticate_by_comes_out_nowhere() {
+    let (records, _listening) = Records::listen();
+    let authority = Authority::new("ours");
+    let elsewhere = Origin::start();
+    elsewhere.set("/there", Reply::status(403));
+    let rows = [
+        ("accepted", Reply::json(set(&["sound"]))),
+        ("refused", Reply::status(401)),
+        ("sent elsewhere", Reply::redirect(302, elsewhere.url("/there"))),
+        ("not HTTP", Reply::raw("nonsense\r\n\r\n")),
+    ];
+    for proxied in [false, true] {
+        for (what, reply) in &rows {
+            let stage = stage().await;
+            let mut events = stage.registry.subscribe();
+            stage.origin.set(JWKS, reply.clone());
+            let mut registration = with_secrets(&stage, &authority);
+            registration.allowed_domains = vec!["127.0.0.1".into()];
+            if proxied {
+                // Nobody listens there.
+                let proxy = format!("http://{MARK}:{MARK}@127.0.0.1:9");
+                registration.proxy = Some(proxy.parse().unwrap());
+            }
+            check(what, &format!("{registration:?}{registration:#?}"));
+            stage.register(registration).await;
+            let outcome = stage.refresh().await;
+            assert_eq!(outcome.is_ok(), !proxied && *what == "accepted", "{what}");
+            if let Err(error) = outcome {
+                check(what, &whole_text(&error));
+            }
+            check(what, &everything_shown(&stage, &records, &mut events).await);
+            if !proxied {
+                let asked = &stage.origin.requests(JWKS)[0];
+                assert_eq!(asked.header("authorization"), Some(&*format!("Bearer {}", marked("token"))));
+            }
+        }
+    }
+    let builder = jwks_cache::Registry::builder()
+        .header("X-Api-Key", marked("header"))
+        .bearer_token(Material::inline(marked("token")))
+        .proxy(format!("http://{MARK}:{MARK}@127.0.0.1:9").parse().unwrap());
+    check("builder", &format!("{builder:?}"));
+    check("registry", &format!("{:?}", builder.build()));
+}
+
+#[tokio::test]
+async fn a_credential_that_cannot_be_used_is_not_quoted() {
+    let (records, _listening) = Records::listen();
+    let folder = Folder::new();
+    let authority = Authority::new("ours");
+    let broken = [
+        format!("{MARK} {MARK}"),
+        format!("-----BEGIN CERTIFICATE-----\n{MARK}\n-----END CERTIFICATE-----\n"),
+        format!("-----BEGIN PRIVATE KEY-----\n{MARK}\n-----END PRIVATE KEY-----\n"),
+        format!("-----BEGIN PRIVATE KEY-----\n{MARK}"),
+    ];
+    for (n, text) in broken.iter().enumerate() {
+        for (setting, inline) in (0..4).flat_map(|setting| [(setting, false), (setting, true)]) {
+            let stage = stage().await;
+            let mut events = stage.registry.subscribe();
+            let of = if inline { Material::inline(text.clone()) } else { folder.write("broken", text) };
+            let mut registration = stage.registration();
+            let sound = stage::secured::client_certificate(&authority.client("us"));
+            match setting {
+                0 => registration.bearer_token = Some(of),
+                1 => registration.tls.ca = Some(of),
+                2 => registration.tls.client_certificate = Some(ClientCertificate { chain: of, ..sound }),
+                _ => registration.tls.client_certificate = Some(ClientCertificate { key: of, ..sound }),
+            }
+            if inline {
+                let error = stage.registry.register(registration).await.unwrap_err();
+                check("refused", &whole_text(&error));
+                continue;
+            }
+            stage.register(registration).await;
+            let error = stage.refresh().await.unwrap_err();
+            assert!(error.to_string().contains("broken"), "row {n}, setting {setting}: {error}");
+            check("file", &whole_text(&error));
+            check("file", &everything_shown(&stage, &records, &mut events).await);
+        }
+    }
+}
+
+#[test]
+fn debug_of_a_registration_names_every_field() {
+    let registration = registration("https://id.example.com/jwks?key=SeCrEtMaRk");
+    let shown = format!("{registration:?}");
+    for (name, _) in serde_json::to_value(&registration).unwrap().as_object().unwrap() {
+        assert!(shown.contains(&format!("{name}: ")), "{name}");
+    }
+    check("query", &shown);
+}
+
 #[tokio::test]
 async fn a_hostile_kid_is_shown_escaped_and_cut() {
     let (records, _listening) = Records::listen();
@@ -274,4 +386,57 @@ async fn a_hostile_kid_is_shown_escaped_and_cut() {
 fn no_controls(what: &str, text: &str) {
     let bad = |c: char| c.is_control() || "\u{202e}\u{2028}".contains(c);
     assert!(!text.contains(bad), "{what}: {text:?}");
+}
+
+#[test]
+fn a_registration_that_cannot_be_read_is_not_quoted() {
+    let tls = |field: &str, value: Value| ("tls", json!({field: value}), "tls must be");
+    let certificate = |value| tls("client_certificate", value);
+    for (field, value, expected) in [
+        ("jwks_url", json!(MARK), "jwks_url must be a URL"),
+        ("jwks_url", json!(format!("https://{MARK}:{MARK}@[{MARK}/")), "jwks_url must be a URL"),
+        ("jwks_url", json!({ MARK: 1 }), "jwks_url must be a URL"),
+        ("proxy", json!(MARK), "proxy must be a URL"),
+        ("proxy", json!(format!("http://{MARK}:{MARK}@proxy.example:{MARK}")), "proxy must be a URL"),
+        ("proxy", json!([MARK]), "proxy must be a URL"),
+        ("headers", json!(MARK), "headers must be"),
+        ("headers", json!([MARK]), "headers must be"),
+        ("headers", json!({"X-Api-Key": [MARK]}), "headers must be"),
+        ("headers", json!({"X-Api-Key": {MARK: MARK}}), "headers must be"),
+        ("bearer_token", json!(MARK), "bearer_token must be"),
+        ("bearer_token", json!([MARK]), "bearer_token must be"),
+        ("bearer_token", json!({ MARK: MARK }), "bearer_token must be"),
+        ("bearer_token", json!({"inline": {MARK: MARK}}), "bearer_token must be"),
+        ("bearer_token", json!({"inline": MARK, "file": MARK}), "bearer_token must be"),
+        ("tls", json!(MARK), "tls must be"),
+        tls("ca", json!(MARK)),
+        tls("ca", json!({ MARK: MARK })),
+        tls("ca", json!({"file": [MARK]})),
+        tls("replace_roots", json!(MARK)),
+        tls("min_version", json!(MARK)),
+        certificate(json!(MARK)),
+        certificate(json!({"chain": MARK, "key": MARK})),
+        certificate(json!({"chain": {"inline": MARK}, "key": {MARK: MARK}})),
+        certificate(json!({"chain": {"inline": MARK}})),
+    ] {
+        let mut registration =
+            json!({"tenant_id": "a", "provider_id": "b", "jwks_url": "https://id.example.com/"});
+        registration[field] = value.clone();
+        let of_text = serde_json::from_str::<IdentityProviderRegistration>(&registration.to_string());
+        let of_value = serde_json::from_value::<IdentityProviderRegistration>(registration);
+        for error in [of_text.unwrap_err(), of_value.unwrap_err()] {
+            assert!(error.to_string().contains(expected), "{field} {value}: {error}");
+            check(field, &whole_text(&error.into()));
+        }
+    }
+    let alone = [
+        serde_json::from_value::<Material>(json!({ MARK: MARK })).unwrap_err(),
+        serde_json::from_value::<jwks_cache::Secret>(json!([MARK])).unwrap_err(),
+        serde_json::from_str::<jwks_cache::Secret>(&format!("{{\"{MARK}\":1}}")).unwrap_err(),
+        serde_json::from_value::<ClientCertificate>(json!(MARK)).unwrap_err(),
+        serde_json::from_value::<jwks_cache::TlsSettings>(json!(MARK)).unwrap_err(),
+    ];
+    for error in alone {
+        check("alone", &whole_text(&error.into()));
+    }
 }

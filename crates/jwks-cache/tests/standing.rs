@@ -16,7 +16,8 @@ use jwks_cache::{
 };
 use jwks_cache_testkit::{IdentityProvider, ManualClock};
 use stage::scripted::{Answer, Stage, events, keys, registration};
-use stage::{at_once, kids, secs, settle, took};
+use stage::{PROVIDER, TENANT, at_once, kids, secs, settle, took};
+use tokio::task::JoinHandle;
 
 const MORE: &[(&str, u8)] = &[("a", 1), ("b", 2), ("c", 3)];
 
@@ -455,6 +456,142 @@ async fn a_flight_lands_although_every_caller_left() {
     stage.landed().await;
     assert_eq!(at_once(stage.resolve()).unwrap().keys.len(), 2);
     assert_eq!(stage.source.asked(), 1);
+}
+
+/// What a reader gets who came while keys were held, and whose wait they did not outlive.
+async fn waits(stage: &Stage, kid: Option<&'static str>) -> JoinHandle<jwks_cache::Result<Vec<String>>> {
+    let registry = stage.registry.clone();
+    let reader = tokio::spawn(async move {
+        let set = registry.resolve(TENANT, PROVIDER, kid).await?;
+        Ok(kids(&set))
+    });
+    settle().await;
+    assert!(!reader.is_finished(), "it has to wait");
+    reader
+}
+
+/// Trusted for a thousand seconds, of which one is left, while the source says nothing.
+async fn about_to_lose_trust() -> Stage {
+    let stage = Stage::with(|registration| {
+        registration.max_trust_age = Some(secs(1_000));
+        registration.refresh_mode = RefreshMode::OnDemand;
+    })
+    .await;
+    stage.source.set(keys(&[("a", 1), ("b", 2)], "max-age=86400"));
+    stage.resolve().await.unwrap();
+    stage.source.hold();
+    stage.pass(999);
+    stage
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_whose_trust_ends_while_a_kid_is_waited_for_are_not_served() {
+    let stage = about_to_lose_trust().await;
+    let (time, answer) = took(async {
+        let reader = waits(&stage, Some("zzz")).await;
+        stage.pass(1);
+        reader.await.unwrap()
+    })
+    .await;
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::KeysUnavailable);
+    assert!(time <= secs(8), "within the deadline: {time:?}");
+
+    let stage = about_to_lose_trust().await;
+    let reader = waits(&stage, Some("zzz")).await;
+    stage.pass(1).source.set(keys(MORE, "max-age=300"));
+    tokio::time::sleep(secs(3)).await; // longer than it waits for a kid
+    stage.source.release();
+    reader.await.unwrap().expect("what is left of the deadline is for new keys");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_whose_stale_window_ends_during_stale_wait_are_not_served() {
+    let expiring = async || {
+        let stage = Stage::warm(|registration| registration.refresh_mode = RefreshMode::OnDemand).await;
+        stage.source.hold();
+        stage.pass(359);
+        stage
+    };
+    let stage = expiring().await;
+    let reader = waits(&stage, None).await;
+    stage.pass(1);
+    let (time, answer) = took(reader).await;
+    assert_eq!(answer.unwrap().unwrap_err().kind(), ErrorKind::KeysUnavailable);
+    assert!(time <= secs(8), "within the deadline: {time:?}");
+
+    let stage = expiring().await;
+    let reader = waits(&stage, None).await;
+    stage.pass(1);
+    tokio::time::sleep(secs(1)).await; // longer than it waits for fresher keys
+    stage.source.release();
+    assert_eq!(reader.await.unwrap().unwrap(), ["a", "b"], "received anew");
+
+    let stage = expiring().await;
+    stage.source.set(Answer::Status(404, None));
+    let reader = waits(&stage, None).await;
+    let (cost, answer) = stage
+        .cost(async {
+            stage.pass(1).source.release();
+            reader.await.unwrap()
+        })
+        .await;
+    assert!(matches!(answer, Err(Error::HttpStatus { .. })) && cost == 0, "{answer:?}, {cost} more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_gets_nothing_of_a_source_that_was_replaced_meanwhile() {
+    let stage = Stage::warm(|_| {}).await;
+    stage.source.hold();
+    let reader = waits(&stage, Some("zzz")).await;
+    stage.source.set_at("other.test", keys(&[("other", 3)], "max-age=300"));
+    stage.registry.register(registration(TENANT, PROVIDER, "other.test")).await.unwrap();
+    tokio::time::sleep(secs(3)).await; // longer than it waits for a kid
+    stage.source.release();
+    assert_eq!(reader.await.unwrap().unwrap(), ["other"]);
+}
+
+/// What a reader of nothing gets to whom its flight brought `a` and `b`, when this happens just before it looks.
+async fn after_landing(meanwhile: impl AsyncFnOnce(&Stage)) -> jwks_cache::Result<Vec<String>> {
+    let stage = Stage::new().await;
+    let mut reader = pin!(stage.resolve());
+    assert!(reader.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    stage.landed().await;
+    meanwhile(&stage).await;
+    reader.await.map(|set| kids(&set))
+}
+
+#[tokio::test]
+async fn what_changes_before_the_reader_looks_is_seen() {
+    assert_eq!(after_landing(async |_| {}).await.unwrap(), ["a", "b"]);
+    let denied = after_landing(async |stage| {
+        stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    });
+    assert_eq!(denied.await.unwrap(), ["b"]);
+    let moved = after_landing(async |stage| {
+        stage.source.set_at("other.test", keys(&[("other", 3)], "max-age=300"));
+        stage.registry.register(registration(TENANT, PROVIDER, "other.test")).await.unwrap();
+    });
+    assert_eq!(moved.await.unwrap(), ["other"]);
+    let gone = after_landing(async |stage| {
+        stage.registry.unregister(TENANT, PROVIDER).await.unwrap();
+    });
+    assert!(matches!(gone.await, Err(Error::NotRegistered { .. })));
+    let ended = after_landing(async |stage| {
+        stage.pass(360).source.set(keys(MORE, "max-age=300"));
+    });
+    assert_eq!(ended.await.unwrap(), ["a", "b", "c"], "the first ones had ended");
+}
+
+#[tokio::test]
+async fn what_is_granted_no_time_at_all_answers_those_who_waited_for_it() {
+    let stage = Stage::with(|registration| registration.http_strict = true).await;
+    stage.source.set(keys(MORE, "no-store"));
+    for _ in 0..3 {
+        let (cost, set) = stage.cost(stage.resolve()).await;
+        assert_eq!((cost, kids(&set.unwrap()).len()), (1, 3));
+    }
+    let (cost, set) = stage.cost(stage.resolve_kid("zzz")).await;
+    assert_eq!((cost, kids(&set.unwrap()).len()), (1, 3));
 }
 
 #[tokio::test]

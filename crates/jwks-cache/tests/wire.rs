@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use jwks_cache::{Algorithm, CacheManager, CacheState, Error, ErrorKind, SpkiFingerprint, reqwest};
+use jwks_cache::{Algorithm, CacheManager, CacheState, Error, ErrorKind, Material, SpkiFingerprint, reqwest};
 use jwks_cache_testkit::{BlackHole, Origin, Reply};
 use stage::served::{HELD, JWKS, Stage, reason, registration, set, whole_text};
-use stage::{settle, soon};
+use stage::{PROVIDER, TENANT, settle, soon};
 
 /// One thing that goes wrong, and what is to be seen of it.
 struct Fault {
@@ -348,6 +348,40 @@ async fn requests_carry_exactly_these_headers() {
     assert_eq!(requests[1].header("if-modified-since"), Some(date));
     assert_eq!(requests[2].header("cache-control"), Some("no-cache"));
     assert_eq!(stage.metric("not_modified_total").await, 2.0);
+}
+
+#[tokio::test]
+async fn a_page_that_repeats_our_credentials_is_not_shown() {
+    type Page = fn(&str) -> String;
+    let rows: [(&str, Page); 4] = [
+        ("authorization", |value| format!("<p>turned away: {value}</p>")),
+        ("authorization", |value| format!("<p>turned away: {}", value.split_once(' ').unwrap().1)),
+        ("x-api-key", |value| format!("{{\"error\":\"no such key: {value}\"}}")),
+        ("x-api-key", |value| format!("{:251}{value}", "no")),
+    ];
+    for (name, page) in rows {
+        let stage = Stage::new();
+        let mut registration = stage.registration();
+        registration.headers.insert("X-Api-Key".into(), "api Wv7 key".into());
+        registration.bearer_token = Some(Material::inline("tok-Zq8"));
+        stage.register(registration).await;
+        stage
+            .origin
+            .respond_with(JWKS, move |request| Reply::status(401).body(page(request.header(name).unwrap())));
+        let error = stage.resolve().await.unwrap_err();
+        assert_eq!(reason(&error), "status", "{error}");
+        let status = stage.registry.provider_status(TENANT, PROVIDER).await.unwrap();
+        assert!(status.last_error.is_some());
+        let told = format!("{}{status:?}{}", whole_text(&error), serde_json::to_string(&status).unwrap());
+        for part in ["tok-", "Zq8", "Wv7", "api ", "turned away", "no such key"] {
+            assert!(!told.contains(part), "{part}: {told}");
+        }
+    }
+    // What repeats nothing is shown.
+    let stage = Stage::new();
+    stage.register(stage.registration()).await;
+    stage.origin.set(JWKS, Reply::status(401).body("turned away"));
+    assert!(stage.resolve().await.unwrap_err().to_string().contains("turned away"));
 }
 
 #[tokio::test]

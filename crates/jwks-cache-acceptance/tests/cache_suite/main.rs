@@ -33,6 +33,8 @@ async fn every_required_test_that_applies_passes() {
             tests.iter().filter(|test| outside.holds(test)).count(),
             outside.why
         );
+        let ids: Vec<&str> = tests.iter().filter(|test| outside.holds(test)).map(|test| &*test.id).collect();
+        println!("      {}", ids.join(" "));
     }
     let applicable = |kind| tests.iter().filter(move |test| test.kind == kind && test.applies());
     for kind in ["required", "optimal"] {

@@ -410,6 +410,7 @@ impl Contract {
         }
         let allowed = self.policy.algorithms.contains(Algorithm::ES256);
         self.left.retain(|_| allowed);
+        self.left.truncate(self.policy.max_keys as usize);
         let end = self.servable(now).map_or(now, |held| self.servable_until(held));
         self.backoff_until = self.backoff_until.min(end + TEN_SECONDS).max(self.retry_after_until);
     }

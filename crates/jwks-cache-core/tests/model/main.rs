@@ -292,7 +292,7 @@ impl Life {
         self.contract.backoff_until = got;
         let mode = self.contract.policy.refresh_mode;
         assert_eq!(
-            self.contract.standing(now) as u8 / 4,
+            self.it.published().standing(now) as u8 / 4,
             before.standing(now) as u8 / 4,
             "servable stays so"
         );
@@ -399,7 +399,22 @@ impl Life {
         let expected = |entry: &Entry| (entry.kid.map(str::to_owned), thumbprint(entry.material));
         let served: Vec<_> = published.keys().iter().map(name).collect();
         assert_eq!(served, contract.served().iter().map(expected).collect::<Vec<_>>(), "served");
-        assert_eq!(published.jwks().keys.len(), served.len());
+        let handed_out = serde_json::to_value(&**published.jwks()).unwrap();
+        let handed_out: Vec<_> = handed_out["keys"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|jwk| (jwk.get("kid"), &jwk["x"]))
+            .map(|(kid, x)| (kid.map(ToString::to_string), x.to_string()))
+            .collect();
+        let wanted = |entry: &Entry| {
+            (entry.kid.map(|kid| json!(kid).to_string()), POOL[usize::from(entry.material)]["x"].to_string())
+        };
+        assert_eq!(
+            handed_out,
+            contract.served().iter().map(wanted).collect::<Vec<_>>(),
+            "what resolve hands out"
+        );
         let alive = published.retiring.iter().filter(|old| now < old.until);
         let retiring: Vec<_> = alive.map(|old| name(&old.key)).collect();
         assert_eq!(retiring, contract.retiring(now).iter().map(expected).collect::<Vec<_>>(), "retiring");

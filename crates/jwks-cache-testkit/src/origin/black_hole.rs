@@ -50,6 +50,6 @@ impl BlackHole {
     /// A URL at that address.
     #[must_use]
     pub fn url(&self, path: &str) -> Url {
-        super::url(self.addr, path)
+        super::url("http", self.addr, path)
     }
 }

@@ -14,10 +14,10 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::reply::{Fault, Framing, Pace, Point, Reply};
-use super::{RecordedRequest, Shared};
+use super::{Handshake, RecordedRequest, Shared};
 
 /// A byte stream whose end can be made a reset.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {
     /// Makes dropping the stream send RST instead of FIN, throwing away what is unsent.
     fn reset_on_drop(&self);
 }
@@ -29,18 +29,14 @@ impl Wire for TcpStream {
 }
 
 /// Answers requests until either side ends the connection.
-pub(super) async fn serve(mut stream: impl Wire, number: u64, shared: Arc<Shared>) {
+pub(crate) async fn serve(mut stream: impl Wire, number: u64, tls: Option<Handshake>, shared: Arc<Shared>) {
     let mut unread = Vec::new();
     let mut reused = false;
     while let Some(mut request) = read_request(&mut stream, &mut unread).await {
         (request.connection, request.reused) = (number, reused);
+        request.tls.clone_from(&tls);
         reused = true;
-        let (reply, gate) = shared.answer(&mut request);
-        let reply = reply.answering(&request);
-        for mut gate in [gate, reply.gate.clone()].into_iter().flatten() {
-            // An error means that the gate was dropped, which opens it.
-            let _ = gate.wait_for(|open| *open).await;
-        }
+        let reply = shared.answer_when_open(&mut request).await;
         let outcome = respond(&mut stream, &request, &reply, &shared).await;
         match outcome {
             Ok(None) => {}
@@ -108,6 +104,7 @@ fn parse_head(head: &str) -> Option<RecordedRequest> {
         path: path.to_owned(),
         query,
         headers: lines.filter_map(header).collect(),
+        tls: None,
     })
 }
 

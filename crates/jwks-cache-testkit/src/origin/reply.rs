@@ -26,9 +26,9 @@ use super::{Gate, RecordedRequest};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Reply {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Bytes,
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
     pub(super) framing: Framing,
     pub(super) interim: Vec<u16>,
     pub(super) head_delay: Duration,

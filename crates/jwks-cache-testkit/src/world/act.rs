@@ -3,14 +3,18 @@
 //!
 //! To add a kind, add a row.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use jwks_cache::{IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy};
+use jwks_cache::{
+    Algorithm, IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy, StatusMetric,
+};
 
 use super::chance::Chance;
+use super::document::name;
 use super::origin::Origin;
 use super::read::{self, Wanted};
 use super::scene::{Scene, Shared, TICK, provider, tenant, url};
@@ -44,6 +48,7 @@ macro_rules! rotation {
 pub(super) const ACTS: &[Act] = &[
     Act { name: "reads", weight: 8_300, play: |stage, slot| Box::pin(stage.reads(slot)) },
     Act { name: "flood of bogus kids", weight: 100, play: |stage, slot| Box::pin(stage.flood(slot)) },
+    Act { name: "flood beyond memory", weight: 4, play: |stage, slot| Box::pin(stage.great_flood(slot)) },
     Act { name: "fault", weight: 500, play: |stage, slot| Box::pin(stage.fault(slot)) },
     Act { name: "recovery", weight: 100, play: |stage, slot| Box::pin(stage.recovery(slot)) },
     rotation!("a key is added", |origin, _| origin.add_key()),
@@ -68,12 +73,20 @@ pub(super) const ACTS: &[Act] = &[
     Act {
         name: "health",
         weight: 40,
-        play: |stage, _| Box::pin(async { drop(stage.registry.health().await) }),
+        play: |stage, slot| {
+            Box::pin(async move {
+                stage.world.lock().asked();
+                ends(&stage.world, slot, "health", stage.registry.health()).await;
+            })
+        },
     },
-    Act { name: "warm up", weight: 20, play: |stage, _| Box::pin(stage.warm_up()) },
+    Act { name: "warm up", weight: 20, play: |stage, slot| Box::pin(stage.warm_up(slot)) },
     Act { name: "the wall is stepped", weight: 30, play: |stage, _| Box::pin(stage.step_wall()) },
     Act { name: "suspended", weight: 10, play: |stage, _| Box::pin(stage.suspend()) },
 ];
+
+/// How much of a flood's kids is remembered as missing.
+pub(super) const MEMORIES: &[&str] = &["nothing", "some", "full"];
 
 /// Draws an act by weight.
 pub(super) fn draw(chance: &mut Chance) -> &'static Act {
@@ -87,7 +100,25 @@ pub(super) fn draw(chance: &mut Chance) -> &'static Act {
     &ACTS[0]
 }
 
+/// No wait is longer, whatever is set here.
+pub(super) const HANGS: Duration = Duration::from_secs(60);
+
+/// What a call brings, which must end (I8).
+pub(super) async fn ends<T>(
+    world: &Shared,
+    slot: usize,
+    what: &str,
+    call: impl Future<Output = T>,
+) -> Option<T> {
+    let outcome = tokio::time::timeout(HANGS, call).await.ok();
+    if outcome.is_none() {
+        world.lock().blame(slot, format!("I8: {what} still waits after {HANGS:?}"));
+    }
+    outcome
+}
+
 /// Where acts are played: the cache, and the world around it.
+#[derive(Clone)]
 pub(super) struct Stage {
     pub(super) world: Shared,
     pub(super) registry: Registry,
@@ -129,6 +160,62 @@ impl Stage {
         }
     }
 
+    /// More kids at once than the cache remembers as missing (I9): those of them that it does are counted.
+    async fn great_flood(&self, slot: usize) {
+        const REMEMBERED: u64 = 1_024;
+        let first = u32::try_from(self.world.lock().chance.below(1 << 30)).unwrap_or(0) | 1 << 20;
+        let kids: Vec<String> = (first..first + 1_100).map(name).collect();
+        // All come while a flight runs, so that the next began after every one of them.
+        self.refresh(slot, false).await;
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+        self.world.lock().asked();
+        let asked: Vec<_> = kids
+            .iter()
+            .map(|kid| {
+                let (world, registry, kid) = (self.world.clone(), self.registry.clone(), kid.clone());
+                tokio::spawn(async move {
+                    let tenant = tenant(slot);
+                    let call = registry.key(&tenant, provider(slot), Some(&kid), Algorithm::EdDSA);
+                    if let Some(Ok(_)) = ends(&world, slot, "a kid of a flood", call).await {
+                        world.lock().blame(slot, "I2: a key under a bogus kid");
+                    }
+                })
+            })
+            .collect();
+        for asked in asked {
+            // It does not panic, and nobody aborts it.
+            let _ = asked.await;
+        }
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let known = async || {
+            let status = self.registry.provider_status(&tenant, provider).await.ok()?;
+            let known = |metric: &&StatusMetric| {
+                metric.name == "jwks_cache_kid_misses_total"
+                    && metric.labels.get("outcome").is_some_and(|outcome| outcome == "known_missing")
+            };
+            let known = status.metrics.iter().find(known)?.value;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+            Some(known as u64)
+        };
+        self.world.lock().asked();
+        let before = known().await;
+        for kid in &kids {
+            // Looked at once: what it knows to be missing, it says at once.
+            let call = self.registry.key(&tenant, provider, Some(kid), Algorithm::EdDSA);
+            let _ = pin!(call).poll(&mut Context::from_waker(Waker::noop()));
+        }
+        let after = known().await;
+        let mut scene = self.world.lock();
+        match after.zip(before).map(|(after, before)| after - before) {
+            Some(0) => scene.note(slot, "memory", MEMORIES[0], ""),
+            Some(..REMEMBERED) => scene.note(slot, "memory", MEMORIES[1], ""),
+            Some(REMEMBERED) => scene.note(slot, "memory", MEMORIES[2], ""),
+            remembered => scene.blame(slot, format!("I9: it remembers {remembered:?} missing kids")),
+        }
+    }
+
     async fn fault(&self, slot: usize) {
         let mut scene = self.world.lock();
         let now = scene.clock.passed();
@@ -147,11 +234,13 @@ impl Stage {
             scene.hear();
             registration(slot, source, &mut scene.chance)
         };
-        let admitted = self.registry.register(registration.clone()).await;
+        let call = self.registry.register(registration.clone());
+        let Some(admitted) = ends(&self.world, slot, "register", call).await else { return };
         let mut scene = self.world.lock();
         if let Err(error) = admitted {
             scene.blame(slot, format!("a sound registration was refused: {error}"));
         }
+        scene.say(slot, format_args!("{registration:?}"));
         let now = scene.now();
         let site = &mut scene.sites[slot];
         let old = site.book.now().registration.clone();
@@ -161,16 +250,7 @@ impl Stage {
             let tightened = old.allowed_domains.is_empty() && !registration.allowed_domains.is_empty();
             old.jwks_url == registration.jwks_url && !tightened
         });
-        site.book.change(now, |state| {
-            if !keeps {
-                state.held = None;
-                state.left.clear();
-            }
-            if old.is_none() {
-                state.denied.clear();
-            }
-            state.registration = Some(Arc::new(registration));
-        });
+        site.book.change(now, |state| state.register(Arc::new(registration), keeps));
         if keeps {
             site.budget.reregistered(now, site.book.now());
         } else {
@@ -206,7 +286,9 @@ impl Stage {
     /// Gone, read while it is, and back soon.
     async fn unregister(&self, slot: usize) {
         self.world.lock().hear();
-        let was_there = self.registry.unregister(&tenant(slot), provider(slot)).await;
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let call = self.registry.unregister(&tenant, provider);
+        let Some(was_there) = ends(&self.world, slot, "unregister", call).await else { return };
         {
             let mut scene = self.world.lock();
             let now = scene.now();
@@ -240,10 +322,13 @@ impl Stage {
                 (began, site.incarnation, deadline.unwrap_or_default())
             };
             let (tenant, provider) = (tenant(slot), provider(slot));
-            let _ = match to_the_end {
-                true => registry.refresh_and_wait(&tenant, provider).await,
-                false => registry.refresh(&tenant, provider).await,
+            let call = async {
+                match to_the_end {
+                    true => registry.refresh_and_wait(&tenant, provider).await,
+                    false => registry.refresh(&tenant, provider).await,
+                }
             };
+            let Some(_) = ends(&world, slot, "a refresh", call).await else { return };
             let mut scene = world.lock();
             let took = scene.clock.socket() - began;
             let site = &mut scene.sites[slot];
@@ -263,7 +348,9 @@ impl Stage {
             let ids = sites[slot].book.now().deniable();
             if ids.is_empty() { "k0".to_owned() } else { ids[chance.index(ids.len())].clone() }
         };
-        if self.registry.deny_key(&tenant(slot), provider(slot), &id).await.is_ok() {
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let call = self.registry.deny_key(&tenant, provider, &id);
+        if let Some(Ok(_)) = ends(&self.world, slot, "a denial", call).await {
             let mut scene = self.world.lock();
             let now = scene.now();
             scene.sites[slot].book.change(now, |state| state.deny(&id));
@@ -273,7 +360,9 @@ impl Stage {
     async fn allow(&self, slot: usize) {
         let id = self.world.lock().sites[slot].book.now().denied.keys().next().cloned();
         let Some(id) = id else { return };
-        if self.registry.allow_key(&tenant(slot), provider(slot), &id).await.is_ok() {
+        let (tenant, provider) = (tenant(slot), provider(slot));
+        let call = self.registry.allow_key(&tenant, provider, &id);
+        if let Some(Ok(_)) = ends(&self.world, slot, "lifting a denial", call).await {
             let mut scene = self.world.lock();
             let now = scene.now();
             scene.sites[slot].book.change(now, |state| state.denied.remove(&id));
@@ -286,9 +375,22 @@ impl Stage {
         }
     }
 
-    async fn warm_up(&self) {
-        let registry = self.registry.clone();
-        tokio::spawn(async move { registry.warm_up(Duration::from_secs(5)).await });
+    async fn warm_up(&self, slot: usize) {
+        let (world, registry) = (self.world.clone(), self.registry.clone());
+        tokio::spawn(async move {
+            let deadline = Duration::from_secs(5);
+            let began = {
+                let mut scene = world.lock();
+                scene.asked();
+                scene.clock.socket()
+            };
+            let Some(_) = ends(&world, slot, "warming up", registry.warm_up(deadline)).await else { return };
+            let mut scene = world.lock();
+            let took = scene.clock.socket() - began;
+            if took > deadline + TICK {
+                scene.blame(slot, format!("I8: warming up took {took:?}, not {deadline:?}"));
+            }
+        });
     }
 
     async fn step_wall(&self) {
@@ -301,10 +403,12 @@ impl Stage {
         let mut scene = self.world.lock();
         let span = Duration::from_secs(scene.chance.seconds(5, 30_000));
         scene.clock.suspend(span);
+        let now = scene.now();
+        scene.sites.iter_mut().for_each(|site| site.budget.overslept(now));
     }
 }
 
-/// Sound settings, every one of them drawn.
+/// Sound settings, drawn; but where a provider is, how large its answers may be, and what needs a real wire.
 fn registration(slot: usize, source: u64, chance: &mut Chance) -> IdentityProviderRegistration {
     let secs = Duration::from_secs;
     let mut new = IdentityProviderRegistration::new(tenant(slot), provider(slot), url(slot, source))
@@ -314,7 +418,10 @@ fn registration(slot: usize, source: u64, chance: &mut Chance) -> IdentityProvid
     }
     new.refresh_early = chance.pick(&[secs(1), secs(31), secs(300)]);
     new.stale_while_error = chance.pick(&[secs(0), secs(61), secs(3_600), secs(86_400)]);
+    new.min_ttl = chance.pick(&[secs(30), secs(30), secs(120)]);
     new.max_ttl = chance.pick(&[secs(3_600), secs(86_400)]);
+    new.default_ttl = chance.pick(&[secs(10), secs(300), secs(7_200)]);
+    new.http_strict = chance.percent(10);
     new.max_trust_age = chance.pick(&[None, None, Some(secs(600)), Some(secs(7_200)), Some(secs(172_800))]);
     new.removal_grace = chance.pick(&[secs(0), secs(600), secs(172_800)]);
     new.negative_cache_ttl = chance.pick(&[secs(0), secs(5)]);
@@ -328,7 +435,13 @@ fn registration(slot: usize, source: u64, chance: &mut Chance) -> IdentityProvid
         RefreshMode::WhileInUse,
         RefreshMode::Always,
     ]);
-    new.max_keys = 64;
+    new.max_keys = chance.pick(&[5, 64, 64]);
+    new.algorithms = match chance.below(20) {
+        0..12 => Vec::new(),
+        12..19 => vec![Algorithm::RS256, Algorithm::EdDSA],
+        // None of the world's keys is for this.
+        _ => vec![Algorithm::ES256],
+    };
     let initial_backoff = Duration::from_millis(chance.pick(&[100, 250, 1_000]));
     new.retry_policy = RetryPolicy {
         max_retries: u32::try_from(chance.below(4)).unwrap_or(0),

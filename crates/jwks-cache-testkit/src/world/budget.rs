@@ -1,15 +1,17 @@
-//! How often one provider may be asked (I4, I7): told from the requests that reach it, and from what the
-//! cache says of its failed flights.
+//! How often one provider may be asked (I4, I7), and how often it must be: told from the requests that reach
+//! it, and from what the cache says of its failed flights.
 
 use std::time::Duration;
 
-use jwks_cache::{IdentityProviderRegistration, Moment};
+use jwks_cache::{IdentityProviderRegistration, Moment, RefreshMode};
 
 use super::law::State;
+use super::scene::TICK;
 
 /// Spans are drawn as fractions, which rounds.
 const SLACK: Duration = Duration::from_micros(10);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Default)]
 pub(super) struct Budget {
@@ -26,6 +28,17 @@ pub(super) struct Budget {
     asked_until: Moment,
     /// No timer's and no reader's before this: keys are fresh.
     due: Moment,
+    /// No reader's before this: the last failure answers.
+    negative_until: Moment,
+    /// A timer's at the latest by this, where there is one.
+    timed_until: Option<Moment>,
+    /// Timers may sleep until this, whenever they were set.
+    overslept_until: Moment,
+    /// It was read since the last flight began, before this.
+    was_read: bool,
+    reads_count_until: Moment,
+    /// When somebody last asked who might have started a flight: in socket time.
+    asked_at: Option<Duration>,
     kid_flight_at: Option<Moment>,
     began_at: Option<Moment>,
     /// People who wait for a refresh, and whether one asked since the last flight ended.
@@ -45,25 +58,29 @@ struct Flight {
     failed: Option<(Duration, Moment, Option<Duration>)>,
 }
 
-/// Which part of the budget a request is paid from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a request is paid from.
 pub(super) enum Paid {
-    First,
+    /// Another attempt of the flight that runs.
     Retry,
-    MissingKid,
+    /// The first of a flight, of this kind.
+    First(&'static str),
 }
+
+/// Who starts flights. `queued`: where places are few, whoever asked may be gone when it begins.
+pub(super) const FLIGHTS: &[&str] = &["reader", "timer", "person", "missing kid", "queued"];
 
 impl Budget {
     pub(super) fn new(crowded: bool) -> Self {
         Self { crowded, ..Self::default() }
     }
 
-    /// A request is here.
+    /// A request is here. `readers`: some of them wait.
     pub(super) fn begin(
         &mut self,
         now: Moment,
         socket: Duration,
         for_kid: bool,
+        readers: bool,
         under: &IdentityProviderRegistration,
     ) -> Result<Paid, String> {
         self.in_air += 1;
@@ -75,6 +92,7 @@ impl Budget {
         }
         let may_be_a_persons = self.people > 0 || self.person_asked;
         self.flight = Some(Flight { attempts: 1, for_kid, may_be_a_persons, began: socket, failed: None });
+        self.was_read = false;
         let held_back = |until: Moment| now + SLACK < until;
         let last_began = self.began_at.replace(now);
         if for_kid {
@@ -87,12 +105,16 @@ impl Budget {
             if held_back(self.backoff_until) {
                 return Err(format!("I4: a missing kid's flight {:?} early", self.backoff_until.since(now)));
             }
-            return Ok(Paid::MissingKid);
+            return Ok(Paid::First("missing kid"));
         }
-        let early = self.backoff_until.max(self.due);
+        let early = self.backoff_until.max(self.due).max(self.negative_until);
         if held_back(early) {
             if !may_be_a_persons {
-                let which = if held_back(self.backoff_until) { "in the backoff" } else { "of fresh keys" };
+                let which = match () {
+                    () if held_back(self.backoff_until) => "in the backoff",
+                    () if held_back(self.due) => "of fresh keys",
+                    () => "although the last failure answers",
+                };
                 return Err(format!("I4: a flight {which}, {:?} early", early.since(now)));
             }
             let second = Duration::from_secs(1);
@@ -100,7 +122,40 @@ impl Budget {
                 return Err("I4: two flights on request within a second".into());
             }
         }
-        Ok(Paid::First)
+        Ok(Paid::First(match () {
+            () if self.crowded => "queued",
+            () if may_be_a_persons => "person",
+            () if readers || self.asked_at == Some(socket) => "reader",
+            () => "timer",
+        }))
+    }
+
+    /// Somebody looks for keys, or for whether there are any.
+    pub(super) fn asked(&mut self, socket: Duration) {
+        self.asked_at = Some(socket);
+    }
+
+    /// Somebody has read, and has an answer. Whoever comes when the timer has gone quiet starts a flight, or
+    /// needs none.
+    pub(super) fn read(&mut self, now: Moment) {
+        self.was_read |= now < self.reads_count_until;
+    }
+
+    /// The machine was suspended, which its timers notice within a minute.
+    pub(super) fn overslept(&mut self, now: Moment) {
+        self.overslept_until = now + Duration::from_secs(60);
+    }
+
+    /// How long a flight is overdue that a timer should have started.
+    pub(super) fn overdue(&self, now: Moment, under: &IdentityProviderRegistration) -> Option<Duration> {
+        let until = self.timed_until.filter(|_| self.flight.is_none() && !self.crowded)?;
+        let until = until.max(self.overslept_until) + TICK;
+        let timed = match under.refresh_mode {
+            RefreshMode::Always => true,
+            RefreshMode::WhileInUse => self.was_read && !self.failing,
+            _ => false,
+        };
+        (timed && until < now).then(|| now.since(until))
     }
 
     /// The request is answered, or given up.
@@ -122,15 +177,21 @@ impl Budget {
         self.person_asked = false;
         self.failing = true;
         let asked_until = asked.map_or(now, |asked| now + asked.min(LONGEST_RETRY_AFTER));
+        self.negative_until = Moment::ORIGIN;
+        self.timed_until = Some(self.timed_until.unwrap_or(now).max(now + LONGEST_BACKOFF));
         // A person's failure does not lengthen the backoff; whose it was is not always known.
         if !flight.may_be_a_persons || flight.for_kid {
             self.setbacks += 1;
             let doubled = under.retry_policy.initial_backoff.saturating_mul(1 << self.setbacks.min(20));
             let servable_until = state.times().map_or(Moment::ORIGIN, |times| times.servable_until);
+            // What is told to readers binds no timer; of those, only this mode has one while nothing is held.
+            if now >= servable_until && under.refresh_mode != RefreshMode::Always {
+                self.negative_until = now + under.negative_cache_ttl;
+            }
             self.backoff_until = match self.setbacks {
                 _ if now < servable_until => {
                     // What runs when keys stop being servable is cut.
-                    (now + doubled.min(Duration::from_secs(300)) / 2).min(servable_until)
+                    (now + doubled.min(LONGEST_BACKOFF) / 2).min(servable_until)
                 }
                 1 => now,
                 _ => now + doubled.min(Duration::from_secs(10)) / 2,
@@ -148,7 +209,10 @@ impl Budget {
         self.setbacks = 0;
         self.backoff_until = Moment::ORIGIN;
         self.asked_until = Moment::ORIGIN;
+        self.negative_until = Moment::ORIGIN;
         self.due = due(state, !was_servable);
+        self.timed_until = latest(state);
+        self.reads_count_until = due(state, false);
     }
 
     /// The registration changed and keys stay; a running flight is over.
@@ -156,13 +220,17 @@ impl Budget {
         self.flight = None;
         let servable_until = state.times().map_or(now, |times| times.servable_until.max(now));
         self.backoff_until = self.backoff_until.min(servable_until).max(self.asked_until);
+        self.negative_until = Moment::ORIGIN;
         self.due = due(state, false);
+        let backed_off = |until: Moment| if self.failing { until.max(now + LONGEST_BACKOFF) } else { until };
+        self.reads_count_until = self.due;
+        self.timed_until = latest(state).map(|until| backed_off(until.max(now)));
     }
 
     /// Everything is forgotten but who waits.
     pub(super) fn forget(&mut self) {
-        let Self { in_air, people, person_asked, crowded, .. } = *self;
-        *self = Self { in_air, people, person_asked, ..Self::new(crowded) };
+        let Self { in_air, people, person_asked, overslept_until, crowded, .. } = *self;
+        *self = Self { in_air, people, person_asked, overslept_until, ..Self::new(crowded) };
     }
 }
 
@@ -179,6 +247,17 @@ fn due(state: &State, first: bool) -> Moment {
     let lead = under.refresh_early.min(span * 2 / 5);
     let jitter = under.prefetch_jitter.min(span / 10);
     times.fresh_until - lead - jitter
+}
+
+/// The latest refresh of what is held, where a timer starts it.
+fn latest(state: &State) -> Option<Moment> {
+    let (held, times, under) = (state.held.as_ref()?, state.times()?, state.registration.as_ref()?);
+    let span = times.fresh_until.since(held.at);
+    if span < under.min_ttl {
+        // So short is it under `http_strict` only; timers keep to the floor all the same.
+        return Some(held.at + under.min_ttl);
+    }
+    Some(times.fresh_until - under.refresh_early.min(span * 2 / 5))
 }
 
 impl Flight {

@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::LazyLock;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
-use jwks_cache_core::keyset::{KeyRules, KeySet};
 
 use crate::key::encode;
 
 /// Key material by number. Every provider has 16 of its own, 8 for each of two sources in turn.
 pub(super) type Material = usize;
 
-const PROVIDERS: usize = 6;
+/// The most providers of a world.
+pub(super) const PROVIDERS: usize = 6;
 const PER_SOURCE: usize = 8;
 
 /// The material of a source, by place.
@@ -130,9 +131,9 @@ static POOL: LazyLock<Pool> = LazyLock::new(|| {
         let seed = [u8::try_from(number).expect("there are fewer than 256"); 32];
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("any 32 bytes are a seed");
         let x = encode(pair.public_key());
-        let text = format!("{{\"keys\":[{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"x\":\"{x}\"}}]}}");
-        let judged = KeySet::judge(text.as_bytes(), &KeyRules::default()).expect("a sound key");
-        let thumbprint = judged.keys()[0].thumbprint().to_string();
+        // RFC 7638 §3, with the members of RFC 8037 §2.
+        let members = format!("{{\"crv\":\"Ed25519\",\"kty\":\"OKP\",\"x\":\"{x}\"}}");
+        let thumbprint = encode(digest(&SHA256, members.as_bytes()));
         PublicKey { x, thumbprint }
     };
     let keys: Vec<PublicKey> = (0..PROVIDERS * 2 * PER_SOURCE).map(made).collect();

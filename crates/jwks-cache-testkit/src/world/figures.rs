@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{act, fault, read};
+use super::{act, budget, fault, read};
 
 /// How often each kind of thing happened in one run, or in many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,17 +16,19 @@ pub struct Figures {
 /// How exchanges end.
 const EXCHANGES: &[&str] =
     &["document", "not modified", "refused document", "failure", "timed out", "superseded"];
-/// What requests are paid from.
-const REQUESTS: &[&str] = &["first", "retry", "missing kid"];
+/// Which attempt of its flight a request is.
+const REQUESTS: &[&str] = &["first", "retry"];
 
 impl Figures {
     pub(super) fn new() -> Self {
-        let groups: [(&str, Vec<&str>); 6] = [
+        let groups: [(&str, Vec<&str>); 8] = [
             ("act", act::ACTS.iter().map(|act| act.name).collect()),
             ("fault", fault::FAULTS.iter().map(|fault| fault.name).collect()),
             ("read", read::READS.to_vec()),
             ("answer", read::ANSWERS.to_vec()),
             ("request", REQUESTS.to_vec()),
+            ("memory", act::MEMORIES.to_vec()),
+            ("flight", budget::FLIGHTS.to_vec()),
             ("exchange", EXCHANGES.to_vec()),
         ];
         let kinds =
@@ -46,7 +48,8 @@ impl Figures {
         }
     }
 
-    /// All of a group: `act`, `fault`, `read`, `answer`, `request`, `exchange`.
+    /// All of a group: `act`, `fault`, `read`, `answer`, `request`, `flight`, `exchange`,
+    /// `memory`.
     #[must_use]
     pub fn total(&self, group: &str) -> u64 {
         self.kinds.iter().filter(|((of, _), _)| *of == group).map(|(_, count)| count).sum()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use jwks_cache::{IdentityProviderRegistration, Moment};
+use jwks_cache::{Algorithm, IdentityProviderRegistration, KeyError, Moment};
 
 use super::document::{
     Document, Kid, Material, Published, kid_of, material_of_thumbprint, name, thumbprint_of,
@@ -56,22 +56,27 @@ pub(super) struct Times {
 impl Held {
     /// §3 and §5 of what the crate promises, in the world's own words.
     pub(super) fn times(&self, under: &IdentityProviderRegistration) -> Times {
-        let clamped = |span: Duration| span.max(under.min_ttl).min(under.max_ttl);
+        let strict = under.http_strict;
         let (lifetime, window) = if self.document.keys.is_empty() {
             (under.min_ttl, Duration::ZERO)
         } else {
-            let lifetime = match self.promise.max_age {
-                _ if self.promise.no_store => under.min_ttl,
-                Some(Ok(seconds)) => {
-                    clamped(Duration::from_secs(seconds.min(1 << 31)).saturating_sub(self.age))
-                }
-                Some(Err(_)) => under.min_ttl,
-                None => clamped(under.default_ttl),
+            let said = match self.promise.max_age {
+                _ if self.promise.no_store => Duration::ZERO,
+                Some(Ok(seconds)) => Duration::from_secs(seconds.min(1 << 31)).saturating_sub(self.age),
+                Some(Err(_)) => Duration::ZERO,
+                None if strict => Duration::ZERO,
+                None => under.default_ttl,
             };
-            let may_extend =
-                !self.promise.must_revalidate && !self.promise.no_store && !under.stale_while_error.is_zero();
-            let extension = self.promise.stale_if_error.filter(|_| may_extend).unwrap_or(0);
-            (lifetime, under.stale_while_error.max(Duration::from_secs(extension)))
+            let floor = if strict { Duration::ZERO } else { under.min_ttl };
+            let forbidden = self.promise.must_revalidate || self.promise.no_store;
+            let window = match self.promise.stale_if_error {
+                _ if forbidden && strict => Duration::ZERO,
+                Some(seconds) if !forbidden && !under.stale_while_error.is_zero() => {
+                    under.stale_while_error.max(Duration::from_secs(seconds))
+                }
+                _ => under.stale_while_error,
+            };
+            (said.max(floor).min(under.max_ttl), window)
         };
         let trust_until = self.at + trust_age(under);
         let expires_at = self.at + lifetime;
@@ -80,6 +85,10 @@ impl Held {
             servable_until: (expires_at + window).min(trust_until),
         }
     }
+}
+
+fn most_keys(under: &IdentityProviderRegistration) -> usize {
+    usize::try_from(under.max_keys).unwrap_or(usize::MAX)
 }
 
 fn trust_age(under: &IdentityProviderRegistration) -> Duration {
@@ -93,13 +102,6 @@ impl Left {
     }
 }
 
-/// A lookup by kid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Allowed {
-    Nothing,
-    One(Material),
-}
-
 impl State {
     pub(super) fn times(&self) -> Option<Times> {
         Some(self.held.as_ref()?.times(self.registration.as_ref()?))
@@ -107,6 +109,12 @@ impl State {
 
     pub(super) fn is_servable(&self, now: Moment) -> bool {
         self.times().is_some_and(|times| now < times.servable_until)
+    }
+
+    /// What is held came after `since` and was granted no time at all.
+    pub(super) fn was_brought_for_nothing_else(&self, since: Moment) -> bool {
+        let none = |held: &Held| self.times().is_some_and(|times| times.servable_until <= held.at);
+        self.held.as_ref().is_some_and(|held| since <= held.at && none(held))
     }
 
     pub(super) fn is_fresh(&self, now: Moment) -> bool {
@@ -118,8 +126,17 @@ impl State {
             || self.denied.values().any(|materials| materials.contains(&key.material))
     }
 
+    /// The keys of a document that verify what they may: all of the world's are for EdDSA.
+    fn usable_in<'d>(&self, document: &'d Document) -> impl Iterator<Item = &'d Published> + use<'d> {
+        let may = self
+            .registration
+            .as_ref()
+            .is_some_and(|under| under.algorithms.is_empty() || under.algorithms.contains(&Algorithm::EdDSA));
+        document.usable().filter(move |_| may)
+    }
+
     fn published(&self) -> impl Iterator<Item = &Published> {
-        self.held.iter().flat_map(|held| held.document.usable()).filter(|key| !self.denies(key))
+        self.held.iter().flat_map(|held| self.usable_in(&held.document)).filter(|key| !self.denies(key))
     }
 
     /// The keys that verify, by material.
@@ -133,26 +150,37 @@ impl State {
         listed.filter(|key| !self.denies(key)).map(|key| (key.kid, key.material)).collect()
     }
 
-    /// What a kid stands for now; with none, the only key there is.
-    pub(super) fn key(&self, kid: Option<Kid>, now: Moment) -> Allowed {
-        let (Some(held), Some(under)) = (&self.held, &self.registration) else { return Allowed::Nothing };
+    /// What a kid stands for now, and otherwise why it stands for nothing; with none, the only key there is.
+    pub(super) fn key(&self, kid: Option<Kid>, now: Moment) -> Result<Material, KeyError> {
+        let (Some(held), Some(under)) = (&self.held, &self.registration) else {
+            return Err(KeyError::NoKeys);
+        };
+        let none_was_published = self.usable_in(&held.document).next().is_none();
         let Some(kid) = kid else {
             let usable = self.usable();
             return match usable.first() {
-                Some(one) if usable.len() == 1 => Allowed::One(*one),
-                _ => Allowed::Nothing,
+                Some(one) if usable.len() == 1 => Ok(*one),
+                Some(_) => Err(KeyError::Ambiguous),
+                None if none_was_published => Err(KeyError::NoKeys),
+                None => Err(KeyError::Denied),
             };
         };
         if let Some(key) = self.published().find(|key| key.kid == kid) {
-            return Allowed::One(key.material);
+            return Ok(key.material);
         }
-        let retiring = |old: &&Left| {
-            old.key.kid == kid
-                && now < old.until(under)
-                && !self.denies(&old.key)
-                && !held.document.mentions(kid)
-        };
-        self.left.iter().find(retiring).map_or(Allowed::Nothing, |old| Allowed::One(old.key.material))
+        let named = |key: &&Published| key.kid == kid;
+        let mut known = held.document.listed().chain(self.left.iter().map(|old| &old.key)).filter(named);
+        if self.denied.contains_key(&name(kid)) || known.any(|key| self.denies(key)) {
+            return Err(KeyError::Denied);
+        }
+        let listed = held.document.listed().any(|key| key.kid == kid);
+        let honoured = |old: &&Left| !listed && old.key.kid == kid && now < old.until(under);
+        match self.left.iter().find(honoured) {
+            Some(old) => Ok(old.key.material),
+            None if none_was_published => Err(KeyError::NoKeys),
+            None if listed => Err(KeyError::NoMatch),
+            None => Err(KeyError::UnknownKid),
+        }
     }
 
     /// The keys that may be shown as retiring.
@@ -168,26 +196,48 @@ impl State {
         !listed.filter(|key| !self.denies(key)).any(|key| key.kid == kid)
     }
 
-    /// Takes a 200. `false` when it must be refused: it would replace usable keys by none.
+    /// Takes a 200. `false` when it must be refused: it has too many keys, or would replace usable ones by none.
     pub(super) fn adopt(&mut self, next: Held) -> bool {
-        let usable = next.document.usable().next().is_some();
-        let holds_usable = self.held.as_ref().is_some_and(|held| held.document.usable().next().is_some());
-        if !usable && holds_usable && self.is_servable(next.at) {
+        let Some(under) = self.registration.clone() else { return false };
+        let any_usable = |held: &Held| self.usable_in(&held.document).next().is_some();
+        let usable = any_usable(&next);
+        let lost = !usable && self.held.as_ref().is_some_and(any_usable);
+        if next.document.keys.len() > most_keys(&under) || lost && self.is_servable(next.at) {
             return false;
         }
-        let Some(under) = self.registration.clone() else { return false };
         let now = next.at;
+        let left = std::mem::take(&mut self.left);
         if let Some(held) = self.held.take().filter(|_| usable) {
             let leaving =
-                held.document.usable().map(|key| Left { key: *key, at: now, last_held_at: held.at });
-            self.left.extend(leaving);
-            self.left.retain(|old| !next.document.mentions(old.key.kid) && now < old.until(&under));
-        } else {
-            self.left.clear();
+                self.usable_in(&held.document).map(|key| Left { key: *key, at: now, last_held_at: held.at });
+            // Those that left last stay, if they are too many.
+            let honoured = leaving
+                .chain(left)
+                .filter(|old| !next.document.mentions(old.key.kid) && now < old.until(&under));
+            self.left = honoured.take(most_keys(&under)).collect();
         }
         self.learn(next.document.listed().copied().collect());
         self.held = Some(next);
         true
+    }
+
+    /// Goes on under another registration; `keeps`: it trusts the source no less.
+    pub(super) fn register(&mut self, under: Arc<IdentityProviderRegistration>, keeps: bool) {
+        let most = most_keys(&under);
+        if !keeps || self.held.as_ref().is_some_and(|held| held.document.listed().count() > most) {
+            self.held = None;
+            self.left.clear();
+        }
+        if self.registration.is_none() {
+            self.denied.clear();
+        }
+        self.registration = Some(under);
+        let verifying = |state: &Self, old: &Left| {
+            let alone = Document { keys: vec![old.key], ..Document::default() };
+            state.usable_in(&alone).next().is_some()
+        };
+        let left = std::mem::take(&mut self.left);
+        self.left = left.into_iter().filter(|old| verifying(self, old)).take(most).collect();
     }
 
     /// Takes a 304. `false` when there is nothing that it could confirm.
@@ -253,6 +303,11 @@ impl Book {
         self.passed += 1;
         self.since = at;
         change(Arc::make_mut(&mut self.now))
+    }
+
+    /// Whether somebody waits for an answer.
+    pub(super) fn is_read(&self) -> bool {
+        self.readers > 0
     }
 
     pub(super) fn begin_reading(&mut self, at: Moment) -> Bookmark {

@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use jwks_cache::jsonwebtoken::jwk::AlgorithmParameters;
-use jwks_cache::{Algorithm, Error, ErrorKind, KeyError, Registry};
+use jwks_cache::{Algorithm, Error, ErrorKind, KeyError, Moment, Registry};
 
-use super::document::{Kid, Material, material_of_thumbprint, material_of_x, name};
-use super::law::{Allowed, Seen, shown, stray};
+use super::act::HANGS;
+use super::document::{Kid, Material, PROVIDERS, material_of_thumbprint, material_of_x, name};
+use super::law::{Seen, shown, stray};
 use super::scene::{Scene, Shared, TICK, provider, tenant};
 
 pub(super) const READS: &[&str] =
@@ -24,9 +25,6 @@ pub(super) const ANSWERS: &[&str] = &[
     "not registered",
     "dropped",
 ];
-
-/// No wait is longer, whatever is set here.
-const HANGS: Duration = Duration::from_secs(60);
 
 /// What a reader asks for.
 #[derive(Clone, Copy, Debug)]
@@ -55,8 +53,9 @@ pub(super) async fn read(world: Shared, registry: Registry, slot: usize, wanted:
             (false, Some(_)) => READS[4],
         };
         scene.note(slot, "read", kind, "");
-        let now = scene.now();
-        (scene.sites[slot].book.begin_reading(now), scene.clock.socket())
+        let (now, socket) = (scene.now(), scene.clock.socket());
+        scene.sites[slot].budget.asked(socket);
+        (scene.sites[slot].book.begin_reading(now), socket)
     };
     let lookup = async {
         let (tenant, kid) = (tenant(slot), wanted.kid.map(name));
@@ -86,7 +85,17 @@ pub(super) async fn read(world: Shared, registry: Registry, slot: usize, wanted:
         }
         return;
     };
+    scene.sites[slot].budget.read(now);
     judge(&mut scene, slot, wanted, &got, &seen, took);
+}
+
+/// Whether a text tells of another provider than this.
+pub(super) fn names_another(slot: usize, text: &str) -> bool {
+    let of = |other: usize| {
+        text.contains(&format!("{}/{}", tenant(other), provider(other)))
+            || text.contains(&format!("//p{other}.example"))
+    };
+    (0..PROVIDERS).any(|other| other != slot && of(other))
 }
 
 fn shown_key(key: &jwks_cache::jsonwebtoken::jwk::Jwk) -> (Kid, Material) {
@@ -103,34 +112,52 @@ fn judge(scene: &mut Scene, slot: usize, wanted: Wanted, got: &Got, seen: &Seen,
         Got::Key(material) => vec![*material],
         Got::Nothing(_) => Vec::new(),
     };
-    let allowed = seen.iter().any(|(state, from, to)| match got {
-        // What was servable when the flight brought it, or when the reader came.
-        Got::Set(keys) => state.is_servable(*from) && state.listed() == *keys,
-        Got::Key(key) => state.is_servable(*from) && state.key(wanted.kid, *from) == Allowed::One(*key),
-        Got::Nothing(Error::NotRegistered { .. }) => state.registration.is_none(),
-        Got::Nothing(_) => {
-            let answers = wanted.whole || state.key(wanted.kid, *to) != Allowed::Nothing;
-            !(state.registration.is_some() && state.is_servable(*to) && answers)
+    let Some((state, _, now)) = seen.last() else { return };
+    // What a flight brought that was granted no time at all (`http_strict`) is for those who waited for it.
+    let serves = |since: Moment| state.is_servable(*now) || state.was_brought_for_nothing_else(since);
+    let served = seen.first().is_some_and(|(_, came, _)| serves(*came));
+    let allowed = match got {
+        Got::Set(keys) => served && state.listed() == *keys,
+        Got::Key(key) => served && state.key(wanted.kid, *now) == Ok(*key),
+        Got::Nothing(Error::NotRegistered { .. }) => {
+            seen.iter().any(|(state, ..)| state.registration.is_none())
         }
-    });
+        Got::Nothing(Error::Key(KeyError::Denied)) if !served => {
+            wanted.kid.is_some_and(|kid| state.denied.contains_key(&name(kid)))
+        }
+        Got::Nothing(Error::Key(why)) => served && !wanted.whole && state.key(wanted.kid, *now) == Err(*why),
+        Got::Nothing(error) => error.kind() == ErrorKind::KeysUnavailable && !state.is_servable(*now),
+    };
     if !allowed {
         let law = match got {
             Got::Set(_) | Got::Key(_) if stray(slot, of(got)).is_some() => "I5: another provider's key",
-            Got::Set(_) if seen.iter().any(|(state, from, _)| state.is_servable(*from)) => {
-                "I1: not a set that was published"
-            }
+            Got::Set(_) if served => "I1: not the set that was published",
             Got::Set(_) | Got::Key(_) => "I2: a key that may not be used",
-            Got::Nothing(_) => "I1: keys are held, but the answer is none",
+            Got::Nothing(_) if served => "I1: keys are held, but the answer is none, or for another reason",
+            Got::Nothing(_) => "I2: no keys are held, but the answer is for another reason",
         };
         let error = if let Got::Nothing(error) = got { error.to_string() } else { String::new() };
-        scene.blame(slot, format!("{law}: {wanted:?} got {:?} {error}", of(got)));
+        let want = state.key(wanted.kid, *now);
+        scene.blame(slot, format!("{law}: {wanted:?} got {:?} {error}, not {want:?}", of(got)));
+    }
+    if let Got::Nothing(error) = got {
+        let of_this = error.provider().is_none_or(|of| of == (&*tenant(slot), provider(slot)));
+        let sources = seen.iter().filter_map(|(state, ..)| state.registration.as_ref());
+        let asked = error.url().is_none_or(|url| sources.clone().any(|under| under.jwks_url == *url));
+        let text = format!("{error} {error:?}");
+        if !of_this || !asked || names_another(slot, &text) {
+            scene.blame(slot, format!("I5: an error of another provider or source: {text}"));
+        }
     }
     let most = longest(wanted, seen);
     if took > most + TICK {
         scene.blame(slot, format!("I8: {wanted:?} took {took:?}, not {most:?}"));
     }
     let kind = kind(wanted, got, seen, took);
-    scene.note(slot, "answer", kind, "");
+    match got {
+        Got::Nothing(error) => scene.note(slot, "answer", kind, error),
+        Got::Set(_) | Got::Key(_) => scene.note(slot, "answer", kind, format_args!("{:?}", of(got))),
+    }
 }
 
 /// How long this may have taken.
@@ -145,9 +172,11 @@ fn longest(wanted: Wanted, seen: &Seen) -> Duration {
     let kid_wait = if missing { kid_wait } else { Duration::ZERO };
     let same =
         under.len() == seen.len() && under.windows(2).all(|two| std::sync::Arc::ptr_eq(&two[0], &two[1]));
-    if same && first.is_fresh(*from) {
+    // What ends during a wait is waited for anew.
+    let at_hand = same && seen.iter().all(|(state, _, to)| state.is_servable(*to));
+    if at_hand && first.is_fresh(*from) {
         kid_wait
-    } else if same && seen.iter().all(|(state, _, to)| state.is_servable(*to)) {
+    } else if at_hand {
         stale_wait.max(kid_wait)
     } else {
         of(|under| under.retry_policy.deadline).max(kid_wait) + stale_wait

@@ -1,7 +1,7 @@
 //! Everything the world knows, and the wire between its providers and the cache.
 
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,15 +10,17 @@ use jwks_cache::{
     Clock, Fetch, FetchRequest, Fetched, Fetching, IdentityProviderRegistration, Moment, NotFetched,
     ProviderState, ProviderStatus, Subscription, Timing, What,
 };
+use tokio::sync::Notify;
 
 use super::budget::{Budget, Paid};
 use super::chance::{Chance, mixed};
 use super::clock::WorldClock;
-use super::document::{Document, Material, material_of_thumbprint};
+use super::document::{Document, Material, Use, material_of_thumbprint};
 use super::fault::{Exchange, Reply};
 use super::figures::Figures;
 use super::law::{Book, Held, State, stray};
 use super::origin::{Origin, etag};
+use super::read::names_another;
 
 /// Waits of tokio end on whole milliseconds.
 pub(super) const TICK: Duration = Duration::from_millis(2);
@@ -30,14 +32,12 @@ pub(super) struct Site {
     pub(super) budget: Budget,
     /// Counts what ends a running flight: another registration, or none.
     pub(super) incarnation: u64,
-    /// What came in answer to a flight that had been ended; nobody may ever see it.
-    superseded: Option<Arc<Document>>,
 }
 
 impl Site {
     pub(super) fn new(origin: Origin, crowded: bool) -> Self {
         let budget = Budget::new(crowded);
-        Self { origin, book: Book::default(), budget, incarnation: 0, superseded: None }
+        Self { origin, book: Book::default(), budget, incarnation: 0 }
     }
 
     fn under(&self) -> Option<Arc<IdentityProviderRegistration>> {
@@ -51,6 +51,9 @@ pub(super) struct Scene {
     pub(super) sites: Vec<Site>,
     pub(super) figures: Figures,
     pub(super) events: Option<Subscription>,
+    /// Providers to which something happened that nobody has looked at, and the call to look.
+    pub(super) stirred: BTreeSet<usize>,
+    pub(super) call: Arc<Notify>,
     /// The first law that was broken.
     pub(super) broken: Option<String>,
     /// Folds all that happened, to compare two runs of one seed.
@@ -117,11 +120,16 @@ impl Scene {
     ) {
         self.figures.count(group, kind);
         let time = u64::try_from(self.clock.passed().as_nanos()).unwrap_or(u64::MAX);
-        let text =
-            group.bytes().chain(kind.bytes()).fold(slot as u64, |sum, byte| mixed(sum ^ u64::from(byte)));
-        self.digest = mixed(self.digest ^ mixed(time) ^ text);
+        let mut text = Folded(slot as u64);
+        let _ = write!(text, "{group} {kind} {detail}");
+        self.digest = mixed(self.digest ^ mixed(time) ^ text.0);
+        self.say(slot, format_args!("{group}: {kind} {detail}"));
+    }
+
+    /// Said where somebody listens.
+    pub(super) fn say(&self, slot: usize, what: impl fmt::Display) {
         if self.tell {
-            println!("{:>14.3} p{slot} {group}: {kind} {detail}", self.clock.passed().as_secs_f64());
+            println!("{:>14.3} p{slot} {what}", self.clock.passed().as_secs_f64());
         }
     }
 
@@ -131,6 +139,12 @@ impl Scene {
             let at = self.clock.passed();
             self.broken = Some(format!("{what} (provider p{slot}, {:.3} s in)", at.as_secs_f64()));
         }
+    }
+
+    /// Somebody asks about all providers.
+    pub(super) fn asked(&mut self) {
+        let socket = self.clock.socket();
+        self.sites.iter_mut().for_each(|site| site.budget.asked(socket));
     }
 
     /// Hears what the cache says of its flights.
@@ -160,7 +174,8 @@ impl Scene {
             self.blame(slot, "I5: a request to a source that is not registered");
             return None;
         };
-        let paid = site.budget.begin(now, socket, request.bypass_caches, &under);
+        let readers = site.book.is_read();
+        let paid = site.budget.begin(now, socket, request.bypass_caches, readers, &under);
         let mut promise = site.origin.promise.clone();
         promise.date = Some(self.clock.true_wall());
         let sound = Reply::Document(site.origin.document.clone());
@@ -190,9 +205,11 @@ impl Scene {
         let ticket = Ticket { slot, incarnation: site.incarnation, now, socket, reply, tagged, promise };
         match paid {
             Err(why) => self.blame(slot, why),
-            Ok(Paid::First) => self.note(slot, "request", "first", ""),
             Ok(Paid::Retry) => self.note(slot, "request", "retry", ""),
-            Ok(Paid::MissingKid) => self.note(slot, "request", "missing kid", ""),
+            Ok(Paid::First(kind)) => {
+                self.note(slot, "request", "first", "");
+                self.note(slot, "flight", kind, "");
+            }
         }
         if let Some((fault, _)) = fault {
             self.note(slot, "fault", fault.name, "");
@@ -217,9 +234,6 @@ impl Scene {
             Reply::Document(document) => {
                 let held = Held { document: document.clone(), promise: promise.clone(), age, at: now, wall };
                 let taken = current && site.book.change(now, |state| state.adopt(held));
-                if !current {
-                    site.superseded = Some(document.clone());
-                }
                 let (headers, body) = (promise.headers(document), document.body().into_bytes());
                 let fetched = Fetched { status: StatusCode::OK, headers, body, timing, requests: 1 };
                 (if taken { "document" } else { "refused document" }, taken, Ok(fetched))
@@ -277,6 +291,8 @@ impl Scene {
 
     fn leave(&mut self, ticket: &Ticket) {
         self.in_air -= 1;
+        self.stirred.insert(ticket.slot);
+        self.call.notify_one();
         let took = self.clock.socket() - ticket.socket;
         let site = &mut self.sites[ticket.slot];
         site.budget.end();
@@ -297,28 +313,26 @@ impl Scene {
             let material = |print: &str| material_of_thumbprint(print).unwrap_or(Material::MAX);
             keys.filter_map(|key| key.thumbprint.as_deref().map(material)).collect()
         };
+        let overdue = state.registration.as_ref().and_then(|under| site.budget.overdue(now, under));
         let (usable, retiring) = (with("usable"), with("retiring"));
         let ready = matches!(status.state, ProviderState::Ready | ProviderState::Refreshing);
         let most = state.registration.as_ref().map_or(0, |under| under.max_keys as usize);
+        let leaving = status.keys.iter().filter(|key| key.state == "retiring").count();
+        let published = status.keys.len() - leaving;
         let fresh_until = state.times().map(|times| times.fresh_until);
         let expires = status.expires_at.map(|at| (at - self.clock.wall()).num_milliseconds());
         let want = fresh_until.map(|until| {
             let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
             millis(until.since(now)) - millis(now.since(until))
         });
-        let blame = if let Some(owner) = stray(slot, usable.iter().chain(&retiring).copied()) {
+        let blame = if let Some(overdue) = overdue {
+            Some(format!("due: no timer has refreshed this for {overdue:?}"))
+        } else if let Some(owner) = stray(slot, usable.iter().chain(&retiring).copied()) {
             Some(format!("I5: shows a key of p{owner}"))
+        } else if let Some(text) = status.last_error.as_ref().filter(|text| names_another(slot, text)) {
+            Some(format!("I5: an error of another provider: {text}"))
         } else if usable != state.usable() {
-            let old = site
-                .superseded
-                .as_ref()
-                .is_some_and(|old| old.usable().map(|key| key.material).eq(usable.iter().copied()));
-            let law = if old {
-                "I6: an older document replaced a newer one"
-            } else {
-                "I1: not the set that came last"
-            };
-            Some(format!("{law}: {usable:?} for {:?}", state.usable()))
+            Some(format!("I1: not the set that came last: {usable:?} for {:?}", state.usable()))
         } else if !retiring.is_subset(&state.retiring(now)) {
             Some(format!("I3: still retiring {retiring:?}, but only {:?} may be", state.retiring(now)))
         } else if ready != state.is_servable(now) {
@@ -328,14 +342,15 @@ impl Scene {
                 status.state
             ))
         } else if status.last_refresh != state.held.as_ref().map(|held| held.wall) {
-            Some(format!("I6: last refreshed {:?}", status.last_refresh))
+            Some(format!("I1: last refreshed {:?}", status.last_refresh))
         } else if expires.zip(want).is_some_and(|(got, want)| (got - want).abs() > 2)
             || expires.is_some() != want.is_some()
         {
             let law = if expires < want { "I1: fresh too short" } else { "I2: fresh too long" };
             Some(format!("{law}: for {expires:?} ms, not {want:?}"))
-        } else if status.keys.len() > 2 * most || status.denied.len() != state.denied.len() {
-            Some(format!("I9: {} keys and {} denials", status.keys.len(), status.denied.len()))
+        } else if published > most || leaving > most || status.denied.len() != state.denied.len() {
+            let denied = status.denied.len();
+            Some(format!("I9: {published} keys, {leaving} retiring, {denied} denials; {most} keys may be"))
         } else {
             None
         };
@@ -345,11 +360,26 @@ impl Scene {
     }
 }
 
+/// A text as a number (FNV-1a).
+struct Folded(u64);
+
+impl Write for Folded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 =
+            text.bytes().fold(self.0, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        Ok(())
+    }
+}
+
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Document(document) => {
-                write!(f, "{} {:?}", document.number, document.keys)
+                write!(f, "{}", document.number)?;
+                document.keys.iter().try_for_each(|key| {
+                    write!(f, " k{}={}", key.kid, key.material)?;
+                    if key.good_for == Use::Signature { Ok(()) } else { write!(f, " {:?}", key.good_for) }
+                })
             }
             Self::Failure { reason, .. } => f.write_str(reason),
             Self::NotModified | Self::Rubbish(_) | Self::Silence => Ok(()),

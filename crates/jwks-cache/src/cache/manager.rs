@@ -43,20 +43,20 @@ impl CacheManager {
     /// A cache that uses your client. Give it `redirect::Policy::none()`: an answer from another URL
     /// than the one asked is refused. Its TLS, addresses and decompression are yours; deadlines and
     /// sizes stay ours. The `reqwest` that this crate re-exports brings no TLS backend of its own: install
-    /// a default `rustls` crypto provider before you build a client from it. A registration that is not valid is refused at its first use, and one with
-    /// pins at its first fetch.
+    /// a default `rustls` crypto provider before you build a client from it. A registration that is not valid is
+    /// refused at its first use, and one that sets `pinned_spki`, `tls`, `proxy`, `connect_timeout`,
+    /// `private_networks`, or `headers` other than `Authorization`, at its first fetch: your client cannot be held to
+    /// them. Headers it would take along when it follows a redirect to another origin; set them as the client's
+    /// default headers if it follows none. `Authorization` and `bearer_token` go out: `reqwest` drops them there.
     #[must_use]
     pub fn with_client(registration: IdentityProviderRegistration, client: reqwest::Client) -> Self {
         Self::build(registration, Some(client))
     }
 
-    fn build(mut registration: IdentityProviderRegistration, client: Option<reqwest::Client>) -> Self {
+    fn build(registration: IdentityProviderRegistration, client: Option<reqwest::Client>) -> Self {
         let invalid = registration.validate().is_err();
-        registration.normalize_allowed_domains();
-        let given_client = client.is_some();
         let engine = Engine::new(EngineParts { client, ..EngineParts::default() });
-        let registration = Arc::new(registration);
-        let source = Source { registration, registry_domains: Arc::default(), given_client };
+        let source = Source::new(registration, Arc::default(), &Arc::default());
         Self(Arc::new(Inner { provider: Provider::new(engine, source), invalid }))
     }
 
@@ -157,7 +157,7 @@ impl CacheManager {
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
         self.valid()?;
         match resolve::at_hand(&self.0.provider, want, W::keep) {
-            Some(answer) => answer,
+            Some(answer) => answer.map_err(Error::from),
             None => {
                 self.0.provider.engine.prepare().await;
                 resolve::waited(&self.0.provider, want).await
@@ -166,7 +166,12 @@ impl CacheManager {
     }
 
     fn valid(&self) -> Result<()> {
-        if self.0.invalid { self.0.provider.registration().validate() } else { Ok(()) }
+        if !self.0.invalid {
+            return Ok(());
+        }
+        // Pins come first: whatever else is wrong, this client cannot be held to them.
+        self.0.provider.pins_are_enforceable()?;
+        self.0.provider.registration().validate()
     }
 }
 

@@ -1,74 +1,67 @@
-//! Exchanges over HTTP. Everything that reqwest might do behind our back is off: redirects,
-//! retries, decompression, environment proxies.
+//! Exchanges over HTTP: requests, redirects, answers. Which client makes them, and what of ours they carry, is
+//! `dial`'s to say.
 
-use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use jwks_cache_core::freshness::{Timing, retry_after};
 use reqwest::{Client, Response};
-use rustls_platform_verifier::BuilderVerifierExt as _;
-use tower_layer::Layer;
-use tower_service::Service;
 use url::Url;
 
 use super::body::Body;
-use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, redirect};
+use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, Sent, redirect};
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::dial::{Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready};
 
-const USER_AGENT: &str = concat!("jwks-cache/", env!("CARGO_PKG_VERSION"));
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Idle connections are few and short-lived: refreshes are minutes apart.
-const IDLE_PER_HOST: usize = 4;
-const IDLE_FOR: Duration = Duration::from_secs(30);
 /// How much of an error's body is shown, and how long it is waited for.
 const EXCERPT_BYTES: usize = 256;
 const EXCERPT_WAIT: Duration = Duration::from_millis(250);
 
-tokio::task_local! {
-    /// Whether the exchange that runs in this task opened a connection.
-    static CONNECTED: Cell<bool>;
-}
-
-/// Who we are towards a provider: the client that is shared by all who are the same.
-#[derive(Clone)]
-pub(crate) enum Identity {
-    /// Our own clients: the pooled one, and one that always opens a connection.
-    Own { pooled: Arc<OnceLock<Client>>, fresh: Arc<OnceLock<Client>> },
-    /// A client that a user handed in.
+/// Whose client makes the exchanges.
+enum Whose {
+    Ours(Arc<Callers>),
+    /// One that a user handed in.
     Given(Client),
-}
-
-impl Default for Identity {
-    fn default() -> Self {
-        Self::Own { pooled: Arc::default(), fresh: Arc::default() }
-    }
 }
 
 /// Fetches over HTTP.
 pub(crate) struct HttpFetch {
-    identity: Identity,
+    whose: Whose,
     clock: Arc<dyn Clock>,
 }
 
+/// What the requests of one exchange go out by.
+enum Ready {
+    Ours(Present),
+    Given(Client, SentHeaders),
+}
+
 impl HttpFetch {
-    pub(crate) fn new(identity: Identity, clock: Arc<dyn Clock>) -> Self {
-        Self { identity, clock }
+    /// With clients of our own, one for each identity, that dial what `resolver` finds.
+    pub(crate) fn new(resolver: Arc<dyn Resolver>, clock: Arc<dyn Clock>) -> Self {
+        Self { whose: Whose::Ours(Arc::new(Callers::new(resolver))), clock }
+    }
+
+    /// With a client that was handed in.
+    pub(crate) fn with_client(client: Client, clock: Arc<dyn Clock>) -> Self {
+        Self { whose: Whose::Given(client), clock }
     }
 
     async fn exchange(&self, request: &FetchRequest) -> std::result::Result<Fetched, NotFetched> {
         redirect::check(request, &request.url).map_err(NotFetched::refused)?;
+        let ready = self.ready(request).await?;
         let mut url = request.url.clone();
         let mut hop = 0;
+        // Who has once been sent elsewhere comes back a stranger.
+        let mut at_home = true;
         loop {
+            at_home &= url.origin() == request.url.origin();
             let requested_at = self.clock.now();
-            let response = self.send(request, &url).await?;
+            let response = send(&ready, at_home, request, &url).await?;
             let timing =
                 Timing { requested_at, received_at: self.clock.now(), received_wall: self.clock.wall() };
             if response.url() != &url {
@@ -87,40 +80,118 @@ impl HttpFetch {
             let body = match status {
                 StatusCode::OK => read(response, &headers, request.max_response_bytes).await?,
                 StatusCode::NOT_MODIFIED if request.is_conditional() => Vec::new(),
-                _ => return Err(unexpected(response, timing).await),
+                _ => return Err(unexpected(response, timing, &secrets(&ready, request)).await),
             };
             return Ok(Fetched { status, headers, body, timing, requests: request.sent.get() });
         }
     }
 
-    /// Sends one request; one that a reused connection lost before an answer is sent once more on a new one.
-    async fn send(&self, request: &FetchRequest, url: &Url) -> std::result::Result<Response, NotFetched> {
-        let (pooled, fresh) = match &self.identity {
-            Identity::Own { pooled, fresh } => (own(pooled, IDLE_PER_HOST)?, Some(fresh)),
-            Identity::Given(client) => (client.clone(), None),
-        };
-        request.sent.one_more();
-        let (sent, connected) = CONNECTED
-            .scope(Cell::new(false), async {
-                let sent = ask(&pooled, request, url).send().await;
-                (sent, CONNECTED.with(Cell::get))
-            })
-            .await;
-        let sent = match (sent, fresh) {
-            (Err(error), Some(fresh)) if !connected && is_lost(&error) => {
-                let fresh = own(fresh, 0)?;
-                request.sent.one_more();
-                ask(&fresh, request, url).send().await
+    /// Reads the files that the registration names, and has a client at hand. Neither is done by a worker of the
+    /// runtime.
+    async fn ready(&self, request: &FetchRequest) -> std::result::Result<Ready, NotFetched> {
+        let (dial, notes) = (&request.dial, &request.notes);
+        match &self.whose {
+            Whose::Ours(callers) => {
+                if let Some(present) = dial.at_hand() {
+                    return Ok(Ready::Ours(present));
+                }
+                let turn = dial.turn().await;
+                // Whoever had the turn before may have left everything there.
+                if let Some(present) = dial.at_hand() {
+                    return Ok(Ready::Ours(present));
+                }
+                let (dial, notes, callers) = (dial.clone(), notes.clone(), callers.clone());
+                blocking(turn, move || dial.ready(&callers, &notes)).await.map(Ready::Ours)
             }
-            (sent, _) => sent,
-        };
-        sent.map_err(|error| {
-            if error.is_connect() {
-                request.sent.one_less();
+            Whose::Given(client) => {
+                if let Some(setting) = dial.for_our_client_only() {
+                    let why = "is set, but a client that was handed in cannot be held to it";
+                    return Err(NotFetched::refused(format!(
+                        "{setting} {why}; set it on the client instead"
+                    )));
+                }
+                if let Some(sent) = dial.headers_at_hand() {
+                    return Ok(Ready::Given(client.clone(), sent));
+                }
+                let turn = dial.turn().await;
+                let (dial, notes) = (dial.clone(), notes.clone());
+                let sent = blocking(turn, move || dial.headers(&notes)).await?;
+                Ok(Ready::Given(client.clone(), sent))
             }
-            transport(error)
-        })
+        }
     }
+}
+
+/// Works where that may block. Nobody else's turn begins before it is done, even if nobody waits for it any more.
+async fn blocking<T: Send + 'static>(
+    turn: impl Send + 'static,
+    work: impl FnOnce() -> std::result::Result<T, Unready> + Send + 'static,
+) -> std::result::Result<T, NotFetched> {
+    let work = move || {
+        let _turn = turn;
+        work()
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|error| NotFetched::new("client", "the runtime is going away").because(error))?;
+    done.map_err(|Unready { setting, reason }| NotFetched::new("client", format!("{setting}: {reason}")))
+}
+
+/// Sends one request; one that a reused connection lost before an answer is sent once more on a new one.
+async fn send(
+    ready: &Ready,
+    at_home: bool,
+    request: &FetchRequest,
+    url: &Url,
+) -> std::result::Result<Response, NotFetched> {
+    let (client, again, sent) = match ready {
+        Ready::Ours(present) => {
+            let caller = if at_home { &present.home } else { &present.away };
+            caller.check_literals(url).map_err(refused_address)?;
+            (caller.pooled().map_err(not_built)?, Some(caller), &present.sent)
+        }
+        Ready::Given(client, sent) => (client.clone(), None, sent),
+    };
+    let (mut answer, reused) = leave(request, ask(&client, sent, at_home, request, url)).await;
+    if let (Err(error), Some(caller)) = (&answer, again)
+        && reused
+        && is_lost(error)
+    {
+        let fresh = caller.fresh().map_err(not_built)?;
+        (answer, _) = leave(request, ask(&fresh, sent, at_home, request, url)).await;
+    }
+    answer.map_err(transport)
+}
+
+/// Sends `asking`, and counts it if it left. Says also whether an idle connection was used.
+async fn leave(request: &FetchRequest, asking: reqwest::RequestBuilder) -> (reqwest::Result<Response>, bool) {
+    struct Leaving<'a> {
+        sent: &'a Sent,
+        exchange: Exchange,
+        left: Option<bool>,
+    }
+    impl Drop for Leaving<'_> {
+        fn drop(&mut self) {
+            // Given up while it connects, as at the attempt's deadline, it has not left.
+            if !self.left.unwrap_or(!self.exchange.is_connecting()) {
+                self.sent.one_less();
+            }
+        }
+    }
+    request.sent.one_more();
+    let exchange = Exchange::new(&request.notes);
+    let mut leaving = Leaving { sent: &request.sent, exchange, left: None };
+    let answer = leaving.exchange.watch(asking.send()).await;
+    leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
+    (answer, !leaving.exchange.opened_a_connection())
+}
+
+/// No address was dialled, and another attempt would find the same.
+fn refused_address(refused: RefusedAddress) -> NotFetched {
+    NotFetched { reason: NotFetched::ADDRESS, ..NotFetched::refused(refused.to_string()) }.because(refused)
+}
+
+fn not_built(reason: String) -> NotFetched {
+    NotFetched::new("client", format!("the HTTP client could not be built: {reason}"))
 }
 
 impl Fetch for HttpFetch {
@@ -132,10 +203,13 @@ impl Fetch for HttpFetch {
     }
 
     fn prepare(&self) {
-        if let Identity::Own { pooled, .. } = &self.identity {
-            // What fails here fails again, and is told, when a client is needed.
-            let _ = own(pooled, IDLE_PER_HOST);
+        if let Whose::Ours(callers) = &self.whose {
+            callers.prepare();
         }
+    }
+
+    fn enforces_pins(&self) -> bool {
+        matches!(self.whose, Whose::Ours(_))
     }
 }
 
@@ -145,11 +219,24 @@ impl fmt::Debug for HttpFetch {
     }
 }
 
-fn ask(client: &Client, request: &FetchRequest, url: &Url) -> reqwest::RequestBuilder {
+fn ask(
+    client: &Client,
+    sent: &SentHeaders,
+    at_home: bool,
+    request: &FetchRequest,
+    url: &Url,
+) -> reqwest::RequestBuilder {
     let mut ask = client
         .get(url.clone())
         .header(header::ACCEPT, "application/jwk-set+json, application/json")
         .header(header::ACCEPT_ENCODING, "gzip");
+    if let Some(user_agent) = &sent.user_agent {
+        ask = ask.header(header::USER_AGENT, user_agent);
+    }
+    if at_home {
+        // They replace what has the same name.
+        ask = ask.headers(sent.secret.clone());
+    }
     let validators = [
         (header::IF_NONE_MATCH, &request.if_none_match),
         (header::IF_MODIFIED_SINCE, &request.if_modified_since),
@@ -178,8 +265,20 @@ async fn read(
     body.finish()
 }
 
+/// What a page may repeat of what was sent, and nobody is to read: headers, without the scheme of their credentials
+/// (RFC 9110 §11.4), and the URL's query.
+fn secrets<'a>(ready: &'a Ready, request: &'a FetchRequest) -> Vec<&'a [u8]> {
+    let (Ready::Ours(Present { sent, .. }) | Ready::Given(_, sent)) = ready;
+    let headers = sent.secret.iter().map(|(name, value)| {
+        let value = value.as_bytes().trim_ascii();
+        let scheme = value.iter().position(|byte| *byte == b' ').filter(|_| name == header::AUTHORIZATION);
+        value.get(scheme.unwrap_or(0)..).unwrap_or(value).trim_ascii()
+    });
+    headers.chain(request.url.query().map(str::as_bytes)).filter(|secret| !secret.is_empty()).collect()
+}
+
 /// An answer that is neither 200 nor a 304 we asked for.
-async fn unexpected(mut response: Response, timing: Timing) -> NotFetched {
+async fn unexpected(mut response: Response, timing: Timing, secrets: &[&[u8]]) -> NotFetched {
     let status = response.status();
     let retry_after = retry_after(response.headers(), timing.received_wall);
     let mut start = Vec::new();
@@ -202,18 +301,19 @@ async fn unexpected(mut response: Response, timing: Timing) -> NotFetched {
     };
     NotFetched {
         status: Some(status),
-        excerpt: excerpt(&start),
+        excerpt: excerpt(&start, secrets),
         retryable: status.is_server_error() || matches!(status.as_u16(), 408 | 429),
         retry_after,
         ..NotFetched::new("status", message)
     }
 }
 
-/// The start of an error's body, escaped. One that looks like keys is not shown at all: it may hold private ones.
-fn excerpt(start: &[u8]) -> Option<String> {
+/// The start of an error's body, escaped. One that looks like keys is not shown at all: it may hold private ones. Nor is
+/// one that repeats what we sent, as pages of gateways do.
+fn excerpt(start: &[u8], secrets: &[&[u8]]) -> Option<String> {
     let start = &start[..start.len().min(EXCERPT_BYTES)];
     let text = String::from_utf8_lossy(start);
-    if text.is_empty() || looks_like_keys(&text) {
+    if text.is_empty() || looks_like_keys(&text) || secrets.iter().any(|secret| repeats(start, secret)) {
         return None;
     }
     let mut shown = String::new();
@@ -224,6 +324,14 @@ fn excerpt(start: &[u8]) -> Option<String> {
         shown.push(c);
     }
     Some(shown)
+}
+
+/// Whether `page` shows `secret` or a telling part of it: it may be cut anywhere, and escaped or put in another case.
+fn repeats(page: &[u8], secret: &[u8]) -> bool {
+    const TELLING: usize = 4;
+    let length = secret.len().min(TELLING);
+    length > 0
+        && secret.windows(length).any(|part| page.windows(length).any(|seen| seen.eq_ignore_ascii_case(part)))
 }
 
 /// Whether `text` holds a member that keys have (JSON within JSON or HTML included), PEM, or a run as long
@@ -253,6 +361,10 @@ fn transport(error: reqwest::Error) -> NotFetched {
         ("timeout", "no connection was made in time")
     } else if error.is_timeout() {
         ("timeout", "timed out")
+    } else if let Some(mismatch) = chain(&error).find_map(pin_mismatch) {
+        return NotFetched { reason: "pin", ..NotFetched::refused(mismatch.to_string()) };
+    } else if let Some(refused) = chain(&error).find_map(|cause| cause.downcast_ref::<RefusedAddress>()) {
+        return refused_address(refused.clone());
     } else if chain(&error).any(is_tls) {
         ("tls", "the TLS handshake failed")
     } else if chain(&error).any(|cause| cause.to_string().starts_with("dns error")) {
@@ -277,9 +389,24 @@ fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 
+/// What TLS has to say, also from within an I/O error: those leave what they hold out of the chain of causes.
+fn tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => tls(io.get_ref()?),
+        None => error.downcast_ref(),
+    }
+}
+
+/// Whether TLS failed. HTTP/2 keeps of an alert its text alone.
 fn is_tls(error: &(dyn StdError + 'static)) -> bool {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    tls(error).is_some() || error.to_string().starts_with("received fatal alert")
+}
+
+fn pin_mismatch<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a PinMismatch> {
+    match tls(error)? {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
+    }
 }
 
 /// Whether the answer breaks the rules of HTTP: its head (RFC 9112 §2), or the framing of its body (§7.1).
@@ -291,82 +418,15 @@ fn is_not_http(error: &(dyn StdError + 'static)) -> bool {
         || error.downcast_ref::<std::io::Error>().is_some_and(malformed)
 }
 
-/// The client behind `cell`, built when it is first asked for: reading the machine's roots takes a while.
-fn own(cell: &OnceLock<Client>, idle_per_host: usize) -> std::result::Result<Client, NotFetched> {
-    if let Some(client) = cell.get() {
-        return Ok(client.clone());
-    }
-    let client = build(idle_per_host)
-        .map_err(|error| NotFetched::new("client", "the HTTP client could not be built").because(error))?;
-    Ok(cell.get_or_init(|| client).clone())
-}
-
-fn build(idle_per_host: usize) -> Result<Client> {
-    let tls =
-        rustls::ClientConfig::builder_with_provider(rustls::crypto::aws_lc_rs::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_platform_verifier())
-            .map_err(|error| Error::Cache(format!("TLS could not be set up: {error}")))?;
-    let mut tls = tls.with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let client = Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .no_gzip()
-        .no_brotli()
-        .no_zstd()
-        .no_deflate()
-        .referer(false)
-        .user_agent(USER_AGENT)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .pool_max_idle_per_host(idle_per_host)
-        .pool_idle_timeout(IDLE_FOR)
-        .connector_layer(NoteConnections)
-        .build()?;
-    Ok(client)
-}
-
-/// Notes in the task of an exchange that it opened a connection.
-#[derive(Clone)]
-struct NoteConnections;
-
-#[derive(Clone)]
-struct Noting<S>(S);
-
-impl<S> Layer<S> for NoteConnections {
-    type Service = Noting<S>;
-    fn layer(&self, connector: S) -> Noting<S> {
-        Noting(connector)
-    }
-}
-
-impl<S: Service<R>, R> Service<R> for Noting<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::result::Result<(), S::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: R) -> S::Future {
-        // Outside an exchange (there is none) nobody asks.
-        let _ = CONNECTED.try_with(|connected| connected.set(true));
-        self.0.call(request)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_excerpt_is_escaped_and_cut() {
-        assert_eq!(excerpt(b"down\r\nfor \x1b[1mnow").unwrap(), "down\\r\\nfor \\u{1b}[1mnow");
-        assert_eq!(excerpt(&[b'a', b' '].repeat(200)).unwrap().len(), EXCERPT_BYTES);
-        assert_eq!(excerpt(b""), None);
+        assert_eq!(excerpt(b"down\r\nfor \x1b[1mnow", &[]).unwrap(), "down\\r\\nfor \\u{1b}[1mnow");
+        assert_eq!(excerpt(&[b'a', b' '].repeat(200), &[]).unwrap().len(), EXCERPT_BYTES);
+        assert_eq!(excerpt(b"", &[]), None);
     }
 
     #[test]
@@ -380,12 +440,28 @@ mod tests {
             "-----BEGIN PRIVATE KEY-----",
             "d: 0123456789abcdefghijABCDEFGHIJ-_0123456789abcdef",
         ] {
-            assert_eq!(excerpt(body.as_bytes()), None, "{body}");
+            assert_eq!(excerpt(body.as_bytes(), &[]), None, "{body}");
         }
         for body in
             ["no keys today", r#"{"error":"invalid_request","id":"0f8fad5b-d9cb-469f-a165-70867728950e"}"#]
         {
-            assert!(excerpt(body.as_bytes()).is_some(), "{body}");
+            assert!(excerpt(body.as_bytes(), &[]).is_some(), "{body}");
         }
+    }
+
+    #[test]
+    fn an_excerpt_that_repeats_what_was_sent_is_not_shown() {
+        let shown = |page: &str, secret: &str| excerpt(page.as_bytes(), &[secret.as_bytes()]).is_some();
+        for page in [
+            "denied: token-1/x",
+            r"denied: token-1\/x",
+            "denied: TOKEN-1%2FX",
+            "denied: en-1 is what it ends with",
+            &format!("{:250}token-1/x", ""),
+        ] {
+            assert!(!shown(page, "token-1/x"), "{page}");
+        }
+        assert!(!shown("pin 7 is wrong", "7") && shown("pin 8 is wrong", "7"));
+        assert!(shown("denied: another", "token-1/x") && shown("denied", ""));
     }
 }

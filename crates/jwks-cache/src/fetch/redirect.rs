@@ -69,6 +69,8 @@ mod tests {
             max_redirects: 3,
             max_response_bytes: 1,
             sent: Default::default(),
+            dial: Default::default(),
+            notes: Default::default(),
         };
         let headers = HeaderMap::from_iter([(header::LOCATION, location.parse().unwrap())]);
         next(&request, &from.parse().unwrap(), &headers, 1)

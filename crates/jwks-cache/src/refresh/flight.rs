@@ -15,6 +15,7 @@ use tracing::{Instrument as _, Span, field};
 
 use super::{Provider, Source};
 use crate::clock::{later, socket_now};
+use crate::dial::{Note, Notes};
 use crate::error::FetchError;
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
@@ -126,14 +127,19 @@ impl Crew {
         deadline: Instant,
     ) -> Result<Outcome, NotFetched> {
         let engine = &self.provider.engine;
-        self.source.refuse_pins()?;
+        self.source.enforceable_by(engine)?;
         let most = self.policy.retry.attempt_timeout;
         let time = most.min(deadline.saturating_duration_since(socket_now()));
         request.sent.reset();
-        let fetched = match timeout(time, engine.fetch.fetch(request)).await {
+        let fetched = timeout(time, engine.fetch.fetch(request)).await;
+        self.tell_notes(&request.notes);
+        let fetched = match fetched {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(failed)) => {
                 self.answered(failed.status);
+                if failed.reason == NotFetched::ADDRESS {
+                    self.provider.counters.refused_addresses.fetch_add(1, Relaxed);
+                }
                 self.provider.counters.requests_sent.fetch_add(u64::from(failed.requests), Relaxed);
                 return Err(failed);
             }
@@ -146,6 +152,26 @@ impl Crew {
         self.answered(Some(fetched.status));
         tracing::debug!(attempt, status = fetched.status.as_u16(), bytes = fetched.body.len(), "answered");
         self.judge(fetched)
+    }
+
+    /// Tells what happened on the way, whatever became of the exchange.
+    fn tell_notes(&self, notes: &Notes) {
+        let Provider { tenant, id, counters, engine, .. } = &*self.provider;
+        for note in notes.take() {
+            let what = match note {
+                Note::PinMismatch { enforced, path } => {
+                    counters.pin_mismatches.fetch_add(1, Relaxed);
+                    tracing::warn!(enforced, ?path, "no key of the certificate path is pinned");
+                    What::PinMismatch { enforced, path: path.into() }
+                }
+                Note::OldKept { setting, reason } => {
+                    counters.old_credentials_kept.fetch_add(1, Relaxed);
+                    tracing::warn!(setting, %reason, "new content cannot be used; the old stays in force");
+                    What::CredentialNotRenewed { setting, reason: reason.into() }
+                }
+            };
+            engine.events.send(tenant, id, what);
+        }
     }
 
     fn answered(&self, status: Option<StatusCode>) {

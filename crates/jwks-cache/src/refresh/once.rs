@@ -12,8 +12,8 @@ use crate::error::Result;
 use crate::fetch::{Fetched, NotFetched};
 use crate::registration::IdentityProviderRegistration;
 
-/// Fetches the registered URL once, by the rules of production: scheme, allowed hosts, redirects, sizes
-/// and `attempt_timeout` are the registration's. Sends no validators, so the answer is a 200.
+/// Fetches the registered URL once, by the rules of production: scheme, allowed hosts, redirects, TLS,
+/// pins, credentials, sizes and `attempt_timeout` are the registration's. Sends no validators, so the answer is a 200.
 ///
 /// The body is not judged, and no other attempt is made.
 ///
@@ -36,20 +36,13 @@ use crate::registration::IdentityProviderRegistration;
 /// Dropping the future closes the connection.
 pub async fn fetch_once(registration: &IdentityProviderRegistration) -> Result<Fetched> {
     registration.validate()?;
-    let mut registration = registration.clone();
-    registration.normalize_allowed_domains();
     let time = registration.retry_policy.attempt_timeout;
-    let source = Source {
-        registration: Arc::new(registration),
-        registry_domains: Arc::default(),
-        given_client: false,
-    };
+    let source = Source::new(registration.clone(), Arc::default(), &Arc::default());
     let request = source.request(&Validators::default(), false);
     let engine = Engine::new(EngineParts::default());
     // Reading the machine's roots is not the provider's time.
     engine.prepare().await;
     let exchange = async {
-        source.refuse_pins()?;
         timeout(time, engine.fetch.fetch(&request)).await.unwrap_or_else(|_| Err(NotFetched::timed_out(time)))
     };
     exchange.await.map_err(|failed| source.failure(failed, 1).to_error())

@@ -1,9 +1,10 @@
 //! Forwards what is told to the recorder of the `metrics` facade, with handles kept per provider.
 
+use std::cell::Cell;
 use std::fmt;
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
+use metrics::{Counter, Gauge, Histogram, IntoF64, Key, Label, Level, Metadata, with_recorder};
 
 use super::{Told, Value};
 use crate::sync::{Mutex, lock};
@@ -31,8 +32,10 @@ enum Handle {
 }
 
 impl Recorder {
-    pub(super) fn flush(&self, tenant: &str, provider: &str, told: &[Told]) {
+    /// Asks for the numbers only when somebody listens.
+    pub(super) fn flush(&self, tenant: &str, provider: &str, told: impl FnOnce() -> Vec<Told>) {
         self.with(tenant, provider, |handles, recorder| {
+            let told = told();
             handles.told.reserve_exact(told.len().saturating_sub(handles.told.len()));
             for told in told.iter().skip(handles.told.len()) {
                 let key = key(told.name, tenant, provider, told.label);
@@ -43,7 +46,7 @@ impl Recorder {
                     Value::Gauge(_) => Handle::Gauge(recorder.register_gauge(&key, &METADATA)),
                 });
             }
-            for (handle, now) in handles.told.iter_mut().zip(told) {
+            for (handle, now) in handles.told.iter_mut().zip(&told) {
                 match (handle, now.value) {
                     (Handle::Counter { counter, told }, Value::Counter(now)) => {
                         counter.increment(now.saturating_sub(*told));
@@ -78,12 +81,31 @@ impl Recorder {
                 kept => {
                     let key = key(REFRESH_SECONDS, tenant, provider, None);
                     let seconds = recorder.register_histogram(&key, &METADATA);
+                    if nobody_listens(recorder, &seconds) {
+                        return;
+                    }
                     kept.insert(Box::new(Handles { made_by, told: Vec::new(), seconds }))
                 }
             };
             act(handles, recorder);
         });
     }
+}
+
+/// Whether `recorder` is the one that stands in while none is installed. `metrics` does not say; but that one
+/// has no state, and its handles drop what they are told unread.
+fn nobody_listens(recorder: &dyn metrics::Recorder, of_it: &Histogram) -> bool {
+    struct Ear<'a>(&'a Cell<bool>);
+    impl IntoF64 for Ear<'_> {
+        fn into_f64(self) -> f64 {
+            self.0.set(true);
+            0.0
+        }
+    }
+    let read = Cell::new(false);
+    // Told no times.
+    of_it.record_many(Ear(&read), 0);
+    size_of_val(recorder) == 0 && !read.get()
 }
 
 fn key(name: &'static str, tenant: &str, provider: &str, label: Option<(&'static str, &'static str)>) -> Key {
@@ -99,5 +121,27 @@ fn labels(tenant: &str, provider: &str) -> Vec<Label> {
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Recorder")
+    }
+}
+
+#[cfg(all(test, feature = "prometheus"))]
+mod tests {
+    use metrics::{NoopRecorder, with_local_recorder};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_counted_together_or_kept_while_nobody_listens() {
+        let recorder = Recorder::default();
+        with_local_recorder(&NoopRecorder, || {
+            recorder.took("acme", "main", Duration::from_millis(1));
+            recorder.flush("acme", "main", || panic!("nobody listens"));
+        });
+        assert!(lock(&recorder.0).is_none());
+        let prometheus = PrometheusBuilder::new().build_recorder();
+        let told = || vec![Told { name: "jwks_cache_hits_total", label: None, value: Value::Counter(7) }];
+        with_local_recorder(&prometheus, || recorder.flush("acme", "main", told));
+        assert!(prometheus.handle().render().contains("} 7"));
     }
 }

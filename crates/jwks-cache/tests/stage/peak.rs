@@ -17,6 +17,11 @@ pub(crate) async fn check(name: &str, expected: &str, reply: Reply) {
     stage.register(registration).await;
     stage.hold().await;
     stage.origin.set(JWKS, reply);
+    check_on(&stage, name, expected).await;
+}
+
+/// The same with a stage that holds a good set, whose next answer is hostile.
+pub(crate) async fn check_on(stage: &Stage, name: &str, expected: &str) {
     let before = peak_from_now();
     let error = stage.refresh().await.unwrap_err();
     let growth = peak().saturating_sub(before);
