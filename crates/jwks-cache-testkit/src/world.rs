@@ -4,7 +4,7 @@
 //!
 //! [`simulate`] runs one seed: seven days of at least three providers with lifetimes from 30 s to 24 h, at
 //! least a fault an hour and ten thousand reads. What the cache shows of a provider is held against the laws
-//! before and after every act on it, whenever a request of its ends, and now and then; every answer as it comes:
+//! after every act on it, whenever a request of its ends, and now and then; every answer as it comes:
 //!
 //! - I1 a failed refresh never changes the served set, nor how long it is served (`law`, `scene`);
 //! - I2 a key is usable only if a document of at most `max_trust_age` ago held it, and the last one or one
@@ -157,8 +157,9 @@ async fn live(seed: u64, tell: bool) -> Result<Run, String> {
             (pause, act::draw(chance), chance.index(slots))
         };
         tokio::time::sleep(pause).await;
-        let all = world.lock().figures.total("act").is_multiple_of(LOOKS_AROUND);
-        look_at(&stage, (0..slots).filter(|other| all || *other == slot)).await;
+        if world.lock().figures.total("act").is_multiple_of(LOOKS_AROUND) {
+            look_at(&stage, 0..slots).await;
+        }
         world.lock().note(slot, "act", act.name, "");
         (act.play)(&stage, slot).await;
         look_at(&stage, [slot]).await;

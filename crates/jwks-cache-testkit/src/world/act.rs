@@ -54,6 +54,7 @@ pub(super) const ACTS: &[Act] = &[
     rotation!("a key is added", |origin, _| origin.add_key()),
     rotation!("a key is removed", |origin, _| origin.drop_key()),
     rotation!("a key is replaced in place", |origin, _| origin.swap_material()),
+    rotation!("every key is another", |origin, _| origin.start_over()),
     rotation!("a set flaps", |origin, _| origin.flap()),
     rotation!("an encryption key", |origin, _| origin.mix_in_encryption()),
     rotation!("another lifetime", Origin::promise_anew),
@@ -86,7 +87,7 @@ pub(super) const ACTS: &[Act] = &[
 ];
 
 /// How much of a flood's kids is remembered as missing.
-pub(super) const MEMORIES: &[&str] = &["nothing", "some", "full"];
+pub(super) const MEMORIES: &[&str] = &["not full", "full"];
 
 /// Draws an act by weight.
 pub(super) fn draw(chance: &mut Chance) -> &'static Act {
@@ -209,9 +210,8 @@ impl Stage {
         let after = known().await;
         let mut scene = self.world.lock();
         match after.zip(before).map(|(after, before)| after - before) {
-            Some(0) => scene.note(slot, "memory", MEMORIES[0], ""),
-            Some(..REMEMBERED) => scene.note(slot, "memory", MEMORIES[1], ""),
-            Some(REMEMBERED) => scene.note(slot, "memory", MEMORIES[2], ""),
+            Some(..REMEMBERED) => scene.note(slot, "memory", MEMORIES[0], ""),
+            Some(REMEMBERED) => scene.note(slot, "memory", MEMORIES[1], ""),
             remembered => scene.blame(slot, format!("I9: it remembers {remembered:?} missing kids")),
         }
     }
@@ -435,7 +435,7 @@ fn registration(slot: usize, source: u64, chance: &mut Chance) -> IdentityProvid
         RefreshMode::WhileInUse,
         RefreshMode::Always,
     ]);
-    new.max_keys = chance.pick(&[5, 64, 64]);
+    new.max_keys = chance.pick(&[3, 5, 64, 64]);
     new.algorithms = match chance.below(20) {
         0..12 => Vec::new(),
         12..19 => vec![Algorithm::RS256, Algorithm::EdDSA],

@@ -12,8 +12,7 @@ use crate::key::encode;
 /// Key material by number. Every provider has 16 of its own, 8 for each of two sources in turn.
 pub(super) type Material = usize;
 
-/// The most providers of a world.
-pub(super) const PROVIDERS: usize = 6;
+const PROVIDERS: usize = 6;
 const PER_SOURCE: usize = 8;
 
 /// The material of a source, by place.

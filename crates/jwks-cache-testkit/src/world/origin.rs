@@ -132,6 +132,15 @@ impl Origin {
         self.publish(keys);
     }
 
+    /// Three keys under kids that were free.
+    pub(super) fn start_over(&mut self) {
+        let last = self.document.keys.last().map_or(0, |key| key.kid);
+        let free = (1..8).map(|step| (last + step) % 8).filter(|kid| !self.document.mentions(*kid));
+        let keys = free.take(3).map(|kid| Published::new(kid, material(self.slot, self.source, kid)));
+        let keys = keys.collect();
+        self.publish(keys);
+    }
+
     /// The oldest key leaves, if one that verifies stays.
     pub(super) fn drop_key(&mut self) {
         let mut keys = self.document.keys.clone();

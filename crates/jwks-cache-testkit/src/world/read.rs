@@ -7,7 +7,7 @@ use jwks_cache::jsonwebtoken::jwk::AlgorithmParameters;
 use jwks_cache::{Algorithm, Error, ErrorKind, KeyError, Moment, Registry};
 
 use super::act::HANGS;
-use super::document::{Kid, Material, PROVIDERS, material_of_thumbprint, material_of_x, name};
+use super::document::{Kid, Material, material_of_thumbprint, material_of_x, name};
 use super::law::{Seen, shown, stray};
 use super::scene::{Scene, Shared, TICK, provider, tenant};
 
@@ -91,11 +91,11 @@ pub(super) async fn read(world: Shared, registry: Registry, slot: usize, wanted:
 
 /// Whether a text tells of another provider than this.
 pub(super) fn names_another(slot: usize, text: &str) -> bool {
-    let of = |other: usize| {
-        text.contains(&format!("{}/{}", tenant(other), provider(other)))
-            || text.contains(&format!("//p{other}.example"))
-    };
-    (0..PROVIDERS).any(|other| other != slot && of(other))
+    let this = [
+        ("tenant-", format!("{}/{} ", tenant(slot), provider(slot))),
+        ("//p", format!("//p{slot}.example/")),
+    ];
+    this.iter().any(|(mark, this)| text.match_indices(mark).any(|(at, _)| !text[at..].starts_with(this)))
 }
 
 fn shown_key(key: &jwks_cache::jsonwebtoken::jwk::Jwk) -> (Kid, Material) {
@@ -137,14 +137,18 @@ fn judge(scene: &mut Scene, slot: usize, wanted: Wanted, got: &Got, seen: &Seen,
             Got::Nothing(_) => "I2: no keys are held, but the answer is for another reason",
         };
         let error = if let Got::Nothing(error) = got { error.to_string() } else { String::new() };
-        let want = state.key(wanted.kid, *now);
-        scene.blame(slot, format!("{law}: {wanted:?} got {:?} {error}, not {want:?}", of(got)));
+        let (key, set) = (state.key(wanted.kid, *now), state.listed());
+        let want = if wanted.whole { format!("{set:?}") } else { format!("{key:?}") };
+        scene.blame(slot, format!("{law}: {wanted:?} got {:?} {error}, not {want}", of(got)));
     }
-    if let Got::Nothing(error) = got {
+    // A `KeyError` names nobody.
+    if let Got::Nothing(error) = got
+        && !matches!(error, Error::Key(_))
+    {
         let of_this = error.provider().is_none_or(|of| of == (&*tenant(slot), provider(slot)));
         let sources = seen.iter().filter_map(|(state, ..)| state.registration.as_ref());
         let asked = error.url().is_none_or(|url| sources.clone().any(|under| under.jwks_url == *url));
-        let text = format!("{error} {error:?}");
+        let text = error.to_string();
         if !of_this || !asked || names_another(slot, &text) {
             scene.blame(slot, format!("I5: an error of another provider or source: {text}"));
         }

@@ -154,8 +154,17 @@ fn look(settings: Transport, host: &str, port: u16, until: Instant) -> Result<Ve
     let ready = ready.map_err(|unready| Error::validation(unready.setting, unready.reason))?;
     let unusable = |reason| Error::validation("tls", reason);
     let (inner, paths) = tls::believed(&ready.home.identity, callers.machine()).map_err(unusable)?;
-    let recorder = Arc::new(Recorder { inner, paths, path: Mutex::default() });
-    let config = tls::config_with(&ready.home.identity, recorder.clone()).map_err(unusable)?;
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let keep = seen.clone();
+    let look = move |end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now| {
+        paths.any(end_entity, intermediates, now, |path| {
+            *lock(&keep) = path;
+            true
+        });
+        Ok(())
+    };
+    let config =
+        tls::config_with(&ready.home.identity, Arc::new(Looking { inner, look })).map_err(unusable)?;
     let unreachable = |what: &str, error: io::Error| Error::Cache(format!("{host}:{port} {what}: {error}"));
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Error::validation("url", format!("{host} is not a host name")))?;
@@ -172,7 +181,7 @@ fn look(settings: Transport, host: &str, port: u16, until: Instant) -> Result<Ve
     while session.is_handshaking() {
         session.complete_io(&mut stream).map_err(|error| unreachable("is not believed", error))?;
     }
-    Ok(std::mem::take(&mut *lock(&recorder.path)))
+    Ok(std::mem::take(&mut *lock(&seen)))
 }
 
 /// What is left until then.
@@ -205,14 +214,18 @@ impl Write for Timed {
     }
 }
 
-/// Verifies as another verifier does, and keeps the path.
-struct Recorder {
-    inner: Arc<dyn ServerCertVerifier>,
-    paths: Paths,
-    path: Mutex<Vec<PathCertificate>>,
+/// Verifies as another verifier does, and then looks at what it believed.
+pub(super) struct Looking<L> {
+    pub(super) inner: Arc<dyn ServerCertVerifier>,
+    pub(super) look: L,
 }
 
-impl ServerCertVerifier for Recorder {
+impl<L> ServerCertVerifier for Looking<L>
+where
+    L: Fn(&CertificateDer<'_>, &[CertificateDer<'_>], UnixTime) -> std::result::Result<(), rustls::Error>
+        + Send
+        + Sync,
+{
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -223,10 +236,7 @@ impl ServerCertVerifier for Recorder {
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         let verified =
             self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        self.paths.any(end_entity, intermediates, now, |path| {
-            *lock(&self.path) = path;
-            true
-        });
+        (self.look)(end_entity, intermediates, now)?;
         Ok(verified)
     }
 
@@ -253,9 +263,9 @@ impl ServerCertVerifier for Recorder {
     }
 }
 
-impl std::fmt::Debug for Recorder {
+impl<L> std::fmt::Debug for Looking<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Recorder")
+        f.write_str("Looking")
     }
 }
 

@@ -7,9 +7,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, OtherError, SignatureScheme};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{CertificateError, OtherError};
 use serde::{Deserialize, Serialize};
 
 use super::caller;
@@ -66,77 +65,30 @@ impl Pins {
     }
 }
 
-/// Verifies as another verifier does, and then that a pinned key stands on a path to the same roots.
-pub(super) struct Pinned {
-    pub(super) inner: Arc<dyn ServerCertVerifier>,
-    pub(super) paths: Paths,
-    pub(super) pins: Pins,
-}
-
-impl Pinned {
-    fn look(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), PinMismatch> {
+/// Holds servers to `pins`: a pinned key must stand on one of `paths`.
+pub(super) fn look(
+    paths: Paths,
+    pins: Pins,
+) -> impl Fn(&CertificateDer<'_>, &[CertificateDer<'_>], UnixTime) -> Result<(), rustls::Error> + Send + Sync
+{
+    move |end_entity, intermediates, now| {
         let mut seen = Vec::new();
-        let found = self.paths.any(end_entity, intermediates, now, |path| {
-            let pinned = path.iter().any(|known| self.pins.keys.contains(&known.pin));
+        let found = paths.any(end_entity, intermediates, now, |path| {
+            let pinned = path.iter().any(|known| pins.keys.contains(&known.pin));
             seen.extend(path.into_iter().map(|known| known.pin));
             pinned
         });
-        if found { Ok(()) } else { Err(PinMismatch::new(seen)) }
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified =
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        let Err(mismatch) = self.look(end_entity, intermediates, now) else { return Ok(verified) };
-        let enforced = !self.pins.only_report();
+        if found {
+            return Ok(());
+        }
+        let mismatch = PinMismatch::new(seen);
+        let enforced = !pins.only_report();
         caller::note(Note::PinMismatch { enforced, path: mismatch.path.clone() });
         if enforced {
             let other = OtherError(Arc::new(mismatch));
             return Err(rustls::Error::InvalidCertificate(CertificateError::Other(other)));
         }
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-impl fmt::Debug for Pinned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pinned").field("pins", &self.pins).finish_non_exhaustive()
+        Ok(())
     }
 }
 

@@ -12,8 +12,8 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 
 use super::identity::Identity;
-use super::path::Paths;
-use super::pins::Pinned;
+use super::path::{Looking, Paths};
+use super::pins;
 use super::settings::TlsVersion;
 
 /// The machine's own trust, read once: that takes a while.
@@ -52,7 +52,7 @@ pub(super) fn config(of: &Identity, machine: &Machine) -> Result<ClientConfig, S
         return config_with(of, verifier(of, machine)?);
     }
     let (inner, paths) = believed(of, machine)?;
-    config_with(of, Arc::new(Pinned { inner, paths, pins: of.pins.clone() }))
+    config_with(of, Arc::new(Looking { inner, look: pins::look(paths, of.pins.clone()) }))
 }
 
 /// What verifies an identity's servers, and the paths to the same roots.

@@ -104,12 +104,6 @@ impl HttpFetch {
                 blocking(turn, move || dial.ready(&callers, &notes)).await.map(Ready::Ours)
             }
             Whose::Given(client) => {
-                if let Some(setting) = dial.for_our_client_only() {
-                    let why = "is set, but a client that was handed in cannot be held to it";
-                    return Err(NotFetched::refused(format!(
-                        "{setting} {why}; set it on the client instead"
-                    )));
-                }
                 if let Some(sent) = dial.headers_at_hand() {
                     return Ok(Ready::Given(client.clone(), sent));
                 }
