@@ -12,6 +12,7 @@ mod builder;
 mod cache;
 mod error;
 mod explain;
+mod headers;
 mod verified;
 
 use std::borrow::Cow;
@@ -23,6 +24,7 @@ use jwks_cache_core::{Algorithm, AlgorithmSet};
 use serde::de::DeserializeOwned;
 
 use self::cache::{Digest, Entry, Tokens};
+use self::headers::Headers;
 use self::verified::Inner;
 use crate::error::{Error, KeyError};
 use crate::refresh::Provider;
@@ -79,6 +81,7 @@ struct Parts {
     /// The only provider, if it was built for one.
     provider: Option<Arc<Provider>>,
     rules: Rules,
+    headers: Headers,
     tokens: Option<Tokens>,
 }
 
@@ -239,7 +242,7 @@ impl Scoped<'_> {
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
-        let Parts { rules, tokens, .. } = self.of;
+        let Parts { rules, headers, tokens, .. } = self.of;
         let digest = tokens.as_ref().filter(|_| token.len() <= rules.max_bytes).map(|_| cache::digest(token));
         if let (Some(tokens), Some(digest), None) = (tokens, &digest, &waited_for)
             && let Some(verified) = self.recall(tokens, digest)
@@ -247,9 +250,17 @@ impl Scoped<'_> {
             return verified.map_err(Halt::Refused);
         }
         let parts = Compact::split(token, rules.max_bytes)?;
-        let mut room = Room::<HEADER>::new();
-        let header = Header::read(text(room.decode(parts.header(), Part::Header)?, Part::Header)?)?;
-        rules.check_header(&header)?;
+        let headers = headers.open();
+        let (known, mut room) = (headers.get(parts.header()), None);
+        let header = match known {
+            Some(known) => known.header(),
+            None => {
+                let room = room.insert(Room::<HEADER>::new());
+                let header = Header::read(text(room.decode(parts.header(), Part::Header)?, Part::Header)?)?;
+                rules.check_header(&header)?;
+                header
+            }
+        };
         let (kid, algorithm) = (header.kid.as_deref(), header.algorithm);
         let mut room = Room::<PAYLOAD>::new();
         let payload = room.decode(parts.payload(), Part::Claims)?;
@@ -289,6 +300,9 @@ impl Scoped<'_> {
                 );
             }
         };
+        if known.is_none() {
+            headers.insert(parts.header(), &header);
+        }
         let verified = Verified::new(Inner { claims, key, provider, expires_at: times.exp });
         if let (Some(tokens), Some(digest), Some((terms, issuer))) = (tokens, digest, remembered) {
             let entry = Entry::new(&verified, terms, kid.is_some(), issuer, times, payload.len());

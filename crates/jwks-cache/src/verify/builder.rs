@@ -7,6 +7,7 @@ use jwks_cache_core::token::{ClaimRules, DEFAULT_MAX_TOKEN_BYTES};
 use jwks_cache_core::{Algorithm, AlgorithmSet};
 
 use super::cache::Tokens;
+use super::headers::Headers;
 use super::{Parts, Rules, Verifier};
 use crate::error::{Error, Result};
 use crate::refresh::Provider;
@@ -202,6 +203,7 @@ impl VerifierBuilder {
             max_bytes: self.max_token_bytes,
         };
         let tokens = (self.cache_bytes > 0).then(|| Tokens::new(self.cache_bytes));
-        Ok(Verifier(Arc::new(Parts { registry: self.registry, provider: self.provider, rules, tokens })))
+        let (registry, provider, headers) = (self.registry, self.provider, Headers::default());
+        Ok(Verifier(Arc::new(Parts { registry, provider, rules, headers, tokens })))
     }
 }
