@@ -6,7 +6,7 @@ use std::sync::Arc;
 use papaya::{Equivalent, HashMap};
 
 use crate::refresh::Provider;
-use crate::sync::{Mutex, MutexGuard, lock};
+use crate::sync::{Mutex, MutexGuard, lock, seen_by_others};
 
 /// An index that readers look into without a lock, however many tenants there are.
 #[derive(Debug, Default)]
@@ -33,9 +33,14 @@ impl Equivalent<Issued> for IssuedRef<'_> {
 
 impl Issuers {
     /// The only provider registered under `issuer` byte for byte: in `tenant`, or in all. Of several, none: which
-    /// was meant cannot be told.
-    pub(crate) fn find(&self, tenant: Option<&str>, issuer: &str) -> Option<Arc<Provider>> {
-        self.sole.pin().get(&IssuedRef(tenant, issuer)).cloned()
+    /// was meant cannot be told. It is borrowed for as long as `then` runs.
+    pub(crate) fn find<R>(
+        &self,
+        tenant: Option<&str>,
+        issuer: &str,
+        then: impl FnOnce(&Arc<Provider>) -> R,
+    ) -> Option<R> {
+        self.sole.pin().get(&IssuedRef(tenant, issuer)).map(then)
     }
 
     /// For a change; other changes wait for its end, readers do not.
@@ -51,18 +56,25 @@ pub(crate) struct Change<'i> {
 }
 
 impl Change<'_> {
-    /// Enters a provider that is not in the index.
-    pub(crate) fn enter(&mut self, issuer: Option<String>, provider: &Arc<Provider>) {
-        let Some(issuer) = issuer else { return };
-        let tenants = self.all.entry(issuer.clone()).or_default();
-        tenants.entry(provider.tenant.clone()).or_default().insert(provider.serial, provider.clone());
-        self.publish(&issuer, &provider.tenant);
+    /// Takes a provider from one issuer to another; where they are the same, readers notice nothing. Both are changed
+    /// before either is told, and each is told once: at no moment does an issuer of two lead to one of them.
+    pub(crate) fn take(&mut self, provider: &Arc<Provider>, from: Option<&str>, to: Option<&str>) {
+        if from == to {
+            return;
+        }
+        if let Some(from) = from {
+            self.forget(from, provider);
+        }
+        if let Some(to) = to {
+            let tenants = self.all.entry(to.to_owned()).or_default();
+            tenants.entry(provider.tenant.clone()).or_default().insert(provider.serial, provider.clone());
+        }
+        for issuer in [from, to].into_iter().flatten() {
+            self.publish(issuer, &provider.tenant);
+        }
     }
 
-    /// Takes a provider out, by the issuer it is registered under.
-    pub(crate) fn forget(&mut self, provider: &Arc<Provider>) {
-        let registration = provider.registration();
-        let Some(issuer) = &registration.issuer else { return };
+    fn forget(&mut self, issuer: &str, provider: &Provider) {
         let Some(tenants) = self.all.get_mut(issuer) else { return };
         if let Some(providers) = tenants.get_mut(&provider.tenant) {
             providers.remove(&provider.serial);
@@ -73,7 +85,6 @@ impl Change<'_> {
         if tenants.is_empty() {
             self.all.remove(issuer);
         }
-        self.publish(issuer, &provider.tenant);
     }
 
     /// Tells readers what holds now, of the issuer in a tenant and in all.
@@ -91,6 +102,7 @@ impl Change<'_> {
                     self.sole.pin().remove(&IssuedRef(tenant.map(|tenant| &**tenant), issuer));
                 }
             }
+            seen_by_others();
         }
     }
 }

@@ -190,13 +190,13 @@ impl Registry {
         let issuer = source.registration.issuer.clone();
         match map.get(&NameRef(&tenant, &id)) {
             Some(provider) => {
-                index.forget(provider);
-                index.enter(issuer, provider);
+                let before = provider.registration();
+                index.take(provider, before.issuer.as_deref(), issuer.as_deref());
                 provider.reconfigure(source);
             }
             None => {
                 let provider = Provider::new(self.0.engine.clone(), source);
-                index.enter(issuer, &provider);
+                index.take(&provider, None, issuer.as_deref());
                 map.insert(Name::new(&tenant, &id), provider);
             }
         }
@@ -295,7 +295,7 @@ impl Registry {
         let map = self.0.providers.pin();
         let removed = map.remove(&NameRef(tenant_id, provider_id));
         if let Some(provider) = removed {
-            index.forget(provider);
+            index.take(provider, provider.registration().issuer.as_deref(), None);
             provider.unregister();
         }
         Ok(removed.is_some())
@@ -379,14 +379,28 @@ impl Registry {
         self.0.shut_down();
     }
 
-    /// The only provider registered under `issuer`, in one tenant or in all.
-    pub(crate) fn of_issuer(&self, tenant: Option<&str>, issuer: &str) -> Option<Arc<Provider>> {
-        self.0.issuers.find(tenant, issuer)
+    /// Lends the only provider registered under `issuer`, in one tenant or in all.
+    pub(crate) fn with_issuer<R>(
+        &self,
+        tenant: Option<&str>,
+        issuer: &str,
+        then: impl FnOnce(&Arc<Provider>) -> R,
+    ) -> Option<R> {
+        self.0.issuers.find(tenant, issuer, then)
+    }
+
+    /// Lends a provider by its name.
+    pub(crate) fn with_named<R>(
+        &self,
+        tenant: &str,
+        id: &str,
+        then: impl FnOnce(&Arc<Provider>) -> R,
+    ) -> Option<R> {
+        self.0.providers.pin().get(&NameRef(tenant, id)).map(then)
     }
 
     pub(crate) fn find(&self, tenant: &str, id: &str) -> Result<Arc<Provider>> {
-        let map = self.0.providers.pin();
-        map.get(&NameRef(tenant, id)).cloned().ok_or_else(|| not_registered(tenant, id))
+        self.with_named(tenant, id, Arc::clone).ok_or_else(|| not_registered(tenant, id))
     }
 
     fn sorted(&self) -> Vec<Arc<Provider>> {

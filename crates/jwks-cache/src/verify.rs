@@ -18,14 +18,14 @@ mod verified;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use jwks_cache_core::key::{KeyRef, VerificationKey};
+use jwks_cache_core::key::KeyRef;
 use jwks_cache_core::token::{ClaimRules, Claims, Compact, Header, Room, Times, key_issuer_fits, text};
 use jwks_cache_core::{Algorithm, AlgorithmSet};
 use serde::de::DeserializeOwned;
 
 use self::cache::{Digest, Entry, Tokens};
 use self::headers::Headers;
-use self::verified::Inner;
+use self::verified::By;
 use crate::error::{Error, KeyError};
 use crate::refresh::Provider;
 use crate::registration::IdentityProviderRegistration;
@@ -109,6 +109,12 @@ enum Scope<'a> {
     Held(&'a Arc<Provider>),
 }
 
+impl Scope<'_> {
+    const fn asks_for_issuer(self) -> bool {
+        matches!(self, Self::Any | Self::Tenant(_))
+    }
+}
+
 impl Verifier {
     /// Verifies a token of the one provider that its issuer (`iss`) is registered for: the field
     /// [`issuer`](crate::IdentityProviderRegistration::issuer), byte for byte. However many are registered, this
@@ -128,7 +134,8 @@ impl Verifier {
         self.own().verify(token).await
     }
 
-    /// The same from keys at hand: never waits, and starts at most a refresh in the background.
+    /// The same from keys at hand: never waits. What [`Verifier::verify`] would wait for is started in the background,
+    /// where there is a runtime.
     ///
     /// # Errors
     /// [`VerifyError::NotCached`] where [`Verifier::verify`] would wait; otherwise as that.
@@ -146,13 +153,14 @@ impl Verifier {
         self.own().explain(token)
     }
 
-    /// The same rules, among a tenant's providers: the one that the token's issuer is registered for.
+    /// The same rules, among a tenant's providers: the one that the token's issuer is registered for. A verifier that
+    /// was built from a [`ProviderHandle`](crate::ProviderHandle) has that provider alone, whatever is named.
     #[must_use]
     pub fn in_tenant<'a>(&'a self, tenant_id: &'a str) -> Scoped<'a> {
         Scoped { of: &self.0, scope: Scope::Tenant(tenant_id) }
     }
 
-    /// The same rules, for one provider.
+    /// The same rules, for one provider; with the same exception.
     #[must_use]
     pub fn of_provider<'a>(&'a self, tenant_id: &'a str, provider_id: &'a str) -> Scoped<'a> {
         Scoped { of: &self.0, scope: Scope::Named(tenant_id, provider_id) }
@@ -226,8 +234,11 @@ impl Scoped<'_> {
     {
         self.go(token, None).map_err(|halt| match halt {
             Halt::Refused(why) => why,
-            Halt::Wait { provider, .. } if provider.slot.load().closed => VerifyError::UnknownProvider,
-            Halt::Wait { .. } => VerifyError::NotCached,
+            Halt::Wait { provider, kid, algorithm } => {
+                let kid = kid.as_deref();
+                let why = resolve::not_waited(&provider, &OneKey { kid, algorithm });
+                VerifyError::of_lookup(why, &provider, kid)
+            }
         })
     }
 
@@ -262,96 +273,92 @@ impl Scoped<'_> {
             }
         };
         let (kid, algorithm) = (header.kid.as_deref(), header.algorithm);
-        let mut room = Room::<PAYLOAD>::new();
-        let payload = room.decode(parts.payload(), Part::Claims)?;
-        let mut opened = Opened { parts, payload, claims: None };
+        let (mut payload, mut signature) = (Room::new(), Room::new());
+        // All that can be said of the text alone is said before anything is looked up: the same to everybody.
+        let mut opened = Opened::new(parts, &mut payload, &mut signature)?;
+        let issuer = if self.scope.asks_for_issuer() { opened.claimed_issuer(rules)? } else { "".into() };
 
-        let (provider, judged) = match waited_for {
-            Some((provider, Trusted { key, terms })) => {
-                let judged = opened.judge::<C>(rules, &provider, key.borrowed(), &terms, digest.is_some());
-                (provider, judged)
-            }
-            None => {
-                let provider = match self.scope {
-                    Scope::Held(provider) => provider.clone(),
-                    Scope::Named(tenant, id) => self.named(tenant, id)?,
-                    Scope::Tenant(_) | Scope::Any => self.issued_by(&opened.claimed_issuer(rules)?)?,
-                };
-                let want = KeyAndTerms(OneKey { kid, algorithm });
-                let judged = resolve::at_hand(&provider, &want, |(key, terms)| {
-                    opened.judge::<C>(rules, &provider, key, terms, digest.is_some())
-                });
-                match judged {
-                    Some(Ok(judged)) => (provider, judged),
-                    Some(Err(why)) => {
-                        return Err(VerifyError::of_lookup(Error::Key(why), &provider, kid).into());
-                    }
-                    None => return Err(Halt::Wait { provider, kid: kid.map(str::to_owned), algorithm }),
-                }
-            }
+        let judge = |provider: &Arc<Provider>, key: KeyRef<'_>, terms: &IdentityProviderRegistration| {
+            opened.judge(rules, provider, kid, key, terms, digest.is_some())
         };
-        let Judged { claims, key, times, remembered } = match judged {
-            Ok(judged) => judged,
-            Err(Doubt::Refused(why)) => return Err(why.into()),
-            Err(Doubt::BadSignature) => {
-                provider.suspect_rotation();
-                return Err(
-                    VerifyError::BadSignature(KeyDetail::new(&provider, kid, KeyError::NoMatch)).into()
-                );
-            }
+        let (verified, entry) = match waited_for {
+            Some((provider, Trusted { key, terms })) => judge(&provider, key.borrowed(), &terms)?,
+            None => self.with_provider(&issuer, |provider| {
+                let want = KeyAndTerms(OneKey { kid, algorithm });
+                match resolve::at_hand(provider, &want, |(key, terms)| judge(provider, key, terms)) {
+                    Some(Ok(judged)) => Ok(judged?),
+                    Some(Err(why)) => Err(VerifyError::of_lookup(Error::Key(why), provider, kid).into()),
+                    None => {
+                        Err(Halt::Wait { provider: provider.clone(), kid: kid.map(str::to_owned), algorithm })
+                    }
+                }
+            })??,
         };
         if known.is_none() {
             headers.insert(parts.header(), &header);
         }
-        let verified = Verified::new(Inner { claims, key, provider, expires_at: times.exp });
-        if let (Some(tokens), Some(digest), Some((terms, issuer))) = (tokens, digest, remembered) {
-            let entry = Entry::new(&verified, terms, kid.is_some(), issuer, times, payload.len());
+        if let (Some(tokens), Some(digest), Some(entry)) = (tokens, digest, entry) {
             tokens.insert::<C>(digest, entry);
         }
         Ok(verified)
     }
 
-    /// A token that was verified before, if all that made it so still holds: provider, registration, key, times.
+    /// A token that was verified before, if all that made it so still holds: provider, key, issuer, times.
     fn recall<C>(&self, tokens: &Tokens, digest: &Digest) -> Option<Result<Verified<C>, VerifyError>>
     where
         C: Send + Sync + 'static,
     {
         let entry = tokens.get::<C>(digest)?;
-        let provider = match self.scope {
-            Scope::Held(provider) => provider.clone(),
-            Scope::Named(tenant, id) => self.named(tenant, id).ok()?,
-            Scope::Tenant(_) | Scope::Any => self.issued_by(entry.issuer.as_deref()?).ok()?,
-        };
-        let verified = entry.verified::<C>()?;
-        let want =
-            OneKey { kid: verified.kid().filter(|_| entry.names_key), algorithm: verified.algorithm() };
-        let holds = Arc::ptr_eq(&provider, verified.provider())
-            && matches!(
-                resolve::at_hand(&provider, &KeyAndTerms(want), |(key, terms)| {
-                    key.thumbprint() == verified.thumbprint() && Arc::ptr_eq(terms, &entry.terms)
-                }),
-                Some(Ok(true))
-            );
-        if !holds {
-            return None;
-        }
-        if let Err(why) = self.of.rules.check_times(entry.times, &provider) {
+        let holds = self.judge_again(&entry);
+        if !matches!(holds, Some(Ok(_))) {
             tokens.remove::<C>(digest);
-            return Some(Err(why));
         }
-        Some(Ok(verified))
+        holds
     }
 
-    fn named(&self, tenant: &str, id: &str) -> Result<Arc<Provider>, VerifyError> {
-        self.of.registry.find(tenant, id).map_err(|_| VerifyError::UnknownProvider)
-    }
-
-    fn issued_by(&self, issuer: &str) -> Result<Arc<Provider>, VerifyError> {
-        let tenant = match self.scope {
-            Scope::Tenant(tenant) => Some(tenant),
-            _ => None,
+    /// Judges a remembered token by all but its signature. None where it must be looked at anew.
+    fn judge_again<C>(&self, entry: &Entry) -> Option<Result<Verified<C>, VerifyError>>
+    where
+        C: Send + Sync + 'static,
+    {
+        let rules = &self.of.rules;
+        let verified = entry.verified::<C>()?;
+        let kid = verified.kid().filter(|_| entry.names_key);
+        let want = KeyAndTerms(OneKey { kid, algorithm: verified.algorithm() });
+        let issuer = entry.issuer.as_deref();
+        let judge = |provider: &Arc<Provider>| {
+            if provider.serial != verified.serial() {
+                return None;
+            }
+            resolve::at_hand_if(provider, &want, |trusted| {
+                let (key, terms) =
+                    trusted.ok().filter(|(key, _)| key.thumbprint() == verified.thumbprint())?;
+                let (of_provider, of_key) = (terms.issuer.as_deref(), key.key().issuer());
+                rules.check_issuer(issuer, entry.entra_tenant.as_deref(), of_provider, of_key).ok()?;
+                Some(rules.check_times(entry.times, provider))
+            })
         };
-        self.of.registry.of_issuer(tenant, issuer).ok_or(VerifyError::UnknownProvider)
+        let times = self.with_provider(issuer.unwrap_or_default(), judge).ok()??;
+        Some(times.map(|()| verified))
+    }
+
+    /// Lends the provider whose keys may verify. The issuer counts where the scope asks for it.
+    fn with_provider<R>(
+        &self,
+        issuer: &str,
+        then: impl FnOnce(&Arc<Provider>) -> R,
+    ) -> Result<R, VerifyError> {
+        let Parts { registry, provider: own, .. } = self.of;
+        let then = |found: &Arc<Provider>| {
+            own.as_ref().is_none_or(|own| Arc::ptr_eq(own, found)).then(|| then(found))
+        };
+        let done = match self.scope {
+            Scope::Held(provider) => Some(then(provider)),
+            Scope::Named(tenant, id) => registry.with_named(tenant, id, then),
+            Scope::Tenant(tenant) => registry.with_issuer(Some(tenant), issuer, then),
+            Scope::Any => registry.with_issuer(None, issuer, then),
+        };
+        done.flatten().ok_or(VerifyError::UnknownProvider)
     }
 }
 
@@ -359,57 +366,49 @@ impl Scoped<'_> {
 struct Opened<'t> {
     parts: Compact<'t>,
     payload: &'t [u8],
+    signature: &'t [u8],
     claims: Option<Claims<'t>>,
 }
 
-/// A token that its key vouches for.
-struct Judged<C> {
-    claims: C,
-    key: VerificationKey,
-    times: Times,
-    /// By what it was judged, if it is to be remembered: the registration, and the issuer that it claims.
-    remembered: Option<(Arc<IdentityProviderRegistration>, Option<Box<str>>)>,
-}
-
-/// Why a key does not vouch for a token.
-enum Doubt {
-    BadSignature,
-    Refused(VerifyError),
-}
-
-impl<E: Into<VerifyError>> From<E> for Doubt {
-    fn from(refused: E) -> Self {
-        Self::Refused(refused.into())
-    }
-}
-
 impl<'t> Opened<'t> {
+    fn new(
+        parts: Compact<'t>,
+        payload: &'t mut Room<PAYLOAD>,
+        signature: &'t mut Room<SIGNATURE>,
+    ) -> Result<Self, VerifyError> {
+        let payload = payload.decode(parts.payload(), Part::Claims)?;
+        let signature = signature.decode(parts.signature(), Part::Signature)?;
+        Ok(Self { parts, payload, signature, claims: None })
+    }
+
     /// Which issuer it claims to be of: enough to choose among those registered, and for nothing else.
     fn claimed_issuer(&mut self, rules: &Rules) -> Result<Cow<'t, str>, VerifyError> {
-        if self.parts.payload().is_empty() {
+        if self.payload.is_empty() {
             return Err(VerifyError::Unsupported(Unsupported::Detached));
         }
         let claims = self.claims.insert(Claims::read(text(self.payload, Part::Claims)?, &rules.claims)?);
         claims.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))
     }
 
-    fn judge<C: DeserializeOwned>(
+    /// The token verified by a key, and held to its registration's terms; and what to remember of it, if asked.
+    fn judge<C>(
         self,
         rules: &Rules,
-        provider: &Provider,
+        provider: &Arc<Provider>,
+        kid: Option<&str>,
         key: KeyRef<'_>,
-        terms: &Arc<IdentityProviderRegistration>,
+        terms: &IdentityProviderRegistration,
         remembers: bool,
-    ) -> Result<Judged<C>, Doubt> {
-        let mut room = Room::<SIGNATURE>::new();
-        let signature = room.decode(self.parts.signature(), Part::Signature)?;
-        if key.verify(self.parts.signing_input().as_bytes(), signature).is_err() {
-            return Err(if self.parts.payload().is_empty() {
-                // The signature is over something else, as the sender knows: no reason to doubt the key.
-                VerifyError::Unsupported(Unsupported::Detached).into()
-            } else {
-                Doubt::BadSignature
-            });
+    ) -> Result<(Verified<C>, Option<Entry>), VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        if key.verify(self.parts.signing_input().as_bytes(), self.signature).is_err() {
+            // Over an empty payload it may be a detached one's, as its sender knows: no reason to doubt the key.
+            if !self.payload.is_empty() {
+                provider.suspect_rotation();
+            }
+            return Err(VerifyError::BadSignature(KeyDetail::new(provider, kid, KeyError::NoMatch)));
         }
         // From here on the token's text is its provider's.
         let json = text(self.payload, Part::Claims)?;
@@ -417,15 +416,23 @@ impl<'t> Opened<'t> {
             Some(claims) => claims,
             None => Claims::read(json, &rules.claims)?,
         };
-        let issuer = claims.issuer()?;
-        rules.check_issuer(issuer.as_deref(), &claims, terms.issuer.as_deref(), key.key().issuer())?;
+        let (issuer, of_entra) = (claims.issuer()?, claims.entra_tenant());
+        rules.check_issuer(
+            issuer.as_deref(),
+            of_entra.as_deref(),
+            terms.issuer.as_deref(),
+            key.key().issuer(),
+        )?;
         claims.check(&rules.claims)?;
         let times = claims.times()?;
         rules.check_times(times, provider)?;
-        let claims =
+        let typed =
             serde_json::from_str(json).map_err(|error| VerifyError::UnfitClaims(Unfit::new(&error)))?;
-        let remembered = remembers.then(|| (terms.clone(), issuer.map(|issuer| issuer.into())));
-        Ok(Judged { claims, key: key.to_shared(), times, remembered })
+        let verified = Verified::new(typed, By::new(provider, key), times.exp);
+        let entry = remembers.then(|| {
+            Entry::new(&verified, kid.is_some(), issuer.as_deref(), of_entra.as_deref(), times, json)
+        });
+        Ok((verified, entry))
     }
 }
 
@@ -444,7 +451,7 @@ impl Rules {
     fn check_issuer(
         &self,
         issuer: Option<&str>,
-        claims: &Claims<'_>,
+        entra_tenant: Option<&str>,
         of_provider: Option<&str>,
         of_key: Option<&str>,
     ) -> Result<(), VerifyError> {
@@ -456,9 +463,8 @@ impl Rules {
         let is_ours = of_provider.is_none_or(|own| own == issuer)
             && (self.issuers.is_empty() || self.issuers.iter().any(|one| one == issuer))
             && (of_provider.is_some() || !self.issuers.is_empty() || self.any_issuer);
-        let is_the_keys =
-            || of_key.is_none_or(|own| key_issuer_fits(own, issuer, claims.entra_tenant().as_deref()));
-        if is_ours && is_the_keys() { Ok(()) } else { Err(VerifyError::WrongIssuer) }
+        let is_the_keys = of_key.is_none_or(|own| key_issuer_fits(own, issuer, entra_tenant));
+        if is_ours && is_the_keys { Ok(()) } else { Err(VerifyError::WrongIssuer) }
     }
 
     fn check_times(&self, times: Times, provider: &Provider) -> Result<(), VerifyError> {

@@ -160,8 +160,10 @@ async fn the_audience_must_be_ours_unless_any_will_do() {
     play.check(json!({"aud": null}), |it| it, "missing aud").await;
     play.check(json!({"aud": {"orders": 1}}), |it| it, "ill-typed aud").await;
     play.check(json!({"aud": "second"}), |it| it.audience("second"), "ok").await;
-    play.check(json!({"aud": "x"}), VerifierBuilder::any_audience, "ok").await;
-    play.check(json!({"aud": null}), VerifierBuilder::any_audience, "ok").await;
+    let anybodys = play.stage.registry.verifier().any_audience().build().unwrap();
+    for aud in [json!("x"), json!(null)] {
+        assert_eq!(outcome(&anybodys.verify::<Value>(&play.token(json!({"aud": aud}))).await), "ok");
+    }
 }
 
 #[tokio::test]
@@ -170,6 +172,9 @@ async fn required_claims_and_types_are_asked_for() {
     play.check(json!({"sub": null}), |it| it, "ok").await;
     play.check(json!({"sub": null}), |it| it.require_claim("iat").require_claim("sub"), "missing sub").await;
     play.check(json!({"scope": "a"}), |it| it.require_claim("scope"), "ok").await;
+    // Said twice, it is asked for once.
+    play.check(json!({}), |it| it.require_claim("sub").require_claim("sub"), "ok").await;
+    play.check(json!({"sub": null}), |it| it.require_claim("sub").require_claim("sub"), "missing sub").await;
     let typed = play.verifier(|it| it.typ("at+jwt").typ("x"));
     let claims = play.claims(json!({})).to_string();
     for (typ, want) in
@@ -229,6 +234,9 @@ async fn a_verifier_that_could_take_anybodys_tokens_is_not_built_unasked() {
     let many =
         (0..65).fold(stage.registry.verifier().any_audience(), |it, n| it.require_claim(n.to_string()));
     assert_eq!(field(many), "required_claims");
+    // Of two that contradict each other, neither is dropped in silence.
+    assert_eq!(field(stage.registry.verifier().audience("a").any_audience()), "audiences");
+    assert_eq!(field(stage.registry.verifier().any_audience().issuer("i").any_issuer()), "issuers");
     assert!(handle.verifier().audience("a").any_issuer().build().is_ok());
     assert!(handle.verifier().any_audience().issuer("i").build().is_ok());
 }
@@ -269,6 +277,98 @@ async fn an_answer_does_not_tell_tenant_key_and_signature_apart_and_a_log_does()
     }
     seen.dedup();
     assert_eq!(seen, ["the token's signature could not be verified"]);
+}
+
+#[tokio::test]
+async fn what_a_text_alone_shows_is_told_alike_whether_tenant_and_kid_exist_or_not() {
+    let play = Play::new().await;
+    let verifier = play.verifier(|it| it);
+    let good = play.token(json!({}));
+    verifier.verify::<Value>(&good).await.unwrap();
+    let [header, payload, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
+    let other_header = stage::scripted::b64(r#"{"alg":"EdDSA","kid":"nobody"}"#);
+    for end in [
+        format!("{payload}.!"),
+        format!("{payload}.A"),
+        format!("{payload}.{signature}="),
+        format!("{payload}!.{signature}"),
+        format!(".{signature}"),
+        ".AAAA".into(),
+        ".".into(),
+        format!("{}.{signature}", stage::scripted::b64([0xff])),
+        format!("e30.{signature}"),
+    ] {
+        let mut told = Vec::new();
+        for tenant in [TENANT, "nobody"] {
+            for header in [header, &other_header] {
+                let token = format!("{header}.{end}");
+                let why = verifier.of_provider(tenant, PROVIDER).verify::<Value>(&token).await.unwrap_err();
+                told.push((why.kind(), why.to_string()));
+            }
+        }
+        told.dedup();
+        assert_eq!(told.len(), 1, "{end}: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_signature_over_a_detached_payload_is_no_reason_to_doubt_the_key() {
+    let play = Play::new().await;
+    let verifier = play.verifier(|it| it);
+    let good = play.token(json!({}));
+    verifier.verify::<Value>(&good).await.unwrap();
+    play.stage.pass(30);
+    let (header, signature) = (good.split('.').next().unwrap(), good.rsplit('.').next().unwrap());
+    let detached = format!("{header}..{signature}");
+    let at = verifier.of_provider(TENANT, PROVIDER);
+    assert_eq!(outcome(&at.verify::<Value>(&detached).await), "BadSignature");
+    assert_eq!(outcome(&verifier.verify::<Value>(&detached).await), "Unsupported");
+    settle().await;
+    assert_eq!(play.stage.source.asked(), 1);
+}
+
+#[tokio::test]
+async fn verify_now_alone_follows_a_rotation_and_says_unknown_where_there_is_nothing_to_wait_for() {
+    let play = Play::new().await;
+    let verifier = play.verifier(|it| it);
+    let now = |signer: &Signer, kid: &str| {
+        let header = json!({"alg": "EdDSA", "kid": kid}).to_string();
+        let token = signer.token_as(&header, "EdDSA", &play.claims(json!({})).to_string());
+        outcome(&verifier.verify_now::<StandardClaims>(&token))
+    };
+    let misses = async |outcome: &str| {
+        let status = play.stage.status().await;
+        let mut all = status.metrics.iter().filter(|metric| metric.name == "jwks_cache_kid_misses_total");
+        all.find(|metric| metric.labels["outcome"] == outcome).map(|metric| metric.value)
+    };
+    // Nothing held: the fetch that would be waited for is started.
+    assert_eq!(now(&play.signer, "k"), "NotCached");
+    settle().await;
+    play.stage.landed().await;
+    assert_eq!((now(&play.signer, "k"), play.stage.source.asked()), ("ok".into(), 1));
+    // A new kid: the same, within the budget.
+    let new = Signer::ed();
+    let keys = vec![play.signer.jwk(Some("k"), None), new.jwk(Some("k2"), None)];
+    play.stage.source.set(document(keys, "max-age=300"));
+    play.stage.pass(20);
+    assert_eq!((now(&new, "k2"), now(&new, "k2")), ("NotCached".into(), "NotCached".into()));
+    settle().await;
+    play.stage.landed().await;
+    assert_eq!((now(&new, "k2"), play.stage.source.asked()), ("ok".into(), 2));
+    // Within the interval `verify` would not wait, nor once the kid is known to be missing.
+    assert_eq!((now(&new, "k3"), misses("not_now").await), ("UnknownKey".into(), Some(1.0)));
+    play.stage.pass(20);
+    assert!(play.stage.key("k3").await.is_err());
+    play.stage.pass(20);
+    assert_eq!((now(&new, "k3"), misses("known_missing").await), ("UnknownKey".into(), Some(1.0)));
+    settle().await;
+    assert_eq!(play.stage.source.asked(), 3);
+    // Expired, it is as if nothing were held.
+    play.stage.pass(1_000);
+    assert_eq!(now(&new, "k2"), "NotCached");
+    settle().await;
+    play.stage.landed().await;
+    assert_eq!((now(&new, "k2"), play.stage.source.asked()), ("ok".into(), 4));
 }
 
 #[tokio::test]
@@ -336,6 +436,33 @@ async fn explain_says_which_key_or_why_none_and_starts_nothing() {
     }
     assert!(verifier.explain(header).to_string().contains("registered provider"));
     assert_eq!(play.stage.source.asked(), 1);
+}
+
+#[tokio::test]
+async fn explain_refuses_what_verify_would() {
+    let play = Play::new().await;
+    let handle = play.stage.registry.provider(TENANT, PROVIDER).unwrap();
+    let verifier = handle.verifier().audience("orders").build().unwrap();
+    let token = play.token(json!({}));
+    verifier.verify::<Value>(&token).await.unwrap();
+    let agree = |text: &str| {
+        let (it, refused) = (verifier.explain(text), verifier.verify_now::<Value>(text).unwrap_err());
+        assert_eq!(it.why_not, Some(refused.detail().to_string()), "{text:.100}");
+    };
+    let long = play.signer.token_as(
+        &json!({"alg": "EdDSA", "kid": "k", "x": "y".repeat(20_000)}).to_string(),
+        "EdDSA",
+        "{}",
+    );
+    for text in [&*long, &format!(" {token}"), &format!("{token}\n"), &format!("{token}!"), "a.b"] {
+        agree(text);
+    }
+    // A header alone is held to the same length.
+    let header = long.split('.').next().unwrap();
+    assert!(verifier.explain(header).to_string().contains("too long"));
+    assert_eq!(verifier.explain(&token).why_not, None);
+    play.stage.registry.unregister(TENANT, PROVIDER).await.unwrap();
+    agree(&token);
 }
 
 #[tokio::test]

@@ -175,6 +175,60 @@ async fn another_registration_or_tenant_finds_nothing_remembered() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_bound_to_another_issuer_vouches_no_more_for_what_is_remembered() {
+    let bound = |signer: &Signer, issuer: Option<&str>| {
+        let mut key = signer.jwk(Some("k"), None);
+        if let Some(issuer) = issuer {
+            key["issuer"] = issuer.into();
+        }
+        document(vec![key], "max-age=300")
+    };
+    let play = Play::new().await;
+    let rules = play.stage.registry.verifier().any_audience().any_issuer().cache_bytes(1 << 20);
+    let verifier = rules.build().unwrap();
+    let mut registration = registration(TENANT, PROVIDER, "idp.test");
+    registration.removal_grace = Duration::ZERO;
+    play.stage.registry.register(registration).await.unwrap();
+    let at = verifier.of_provider(TENANT, PROVIDER);
+    let now = play.stage.clock.wall().timestamp();
+    let claims = json!({"iss": "https://login/7/", "tid": "7", "exp": now + 300});
+    let token = play.signer.token("EdDSA", &claims);
+    let mut seen = Vec::new();
+    for issuer in [
+        None,
+        Some("https://login/7/"),
+        Some("https://login/{tenantid}/"),
+        Some("https://login/8/"),
+        Some("https://login.us/{tenantid}/"),
+        None,
+    ] {
+        play.stage.adopt(bound(&play.signer, issuer)).await;
+        let remembered = at.verify::<Value>(&token).await;
+        let anew = play.stage.registry.verifier().any_audience().any_issuer().build().unwrap();
+        let anew = anew.of_provider(TENANT, PROVIDER).verify::<Value>(&token).await;
+        assert_eq!(remembered.is_ok(), anew.is_ok(), "{issuer:?}: {remembered:?}, {anew:?}");
+        assert!(remembered.is_ok() || matches!(remembered, Err(VerifyError::WrongIssuer)), "{remembered:?}");
+        seen.push(remembered.is_ok());
+    }
+    assert_eq!(seen, [true, true, true, false, false, true]);
+}
+
+#[tokio::test]
+async fn a_token_is_looked_up_once_and_counted_once_remembered_or_not() {
+    let play = Play::new().await;
+    let (token, _) = play.remembered().await;
+    let count = async |what: &str| play.stage.metric(&format!("jwks_cache_{what}_total")).await;
+    let (requests, hits) = (count("requests").await, count("hits").await);
+    play.verify(&token).await.unwrap();
+    assert_eq!((count("requests").await - requests, count("hits").await - hits), (1.0, 1.0));
+    // The same kid with other material: what is remembered holds no more.
+    play.stage.adopt(document(vec![Signer::ed().jwk(Some("k"), None)], "max-age=300")).await;
+    let requests = count("requests").await;
+    assert!(play.verify(&token).await.is_err());
+    assert_eq!(count("requests").await - requests, 1.0);
+}
+
+#[tokio::test]
 async fn made_up_tokens_push_nothing_out() {
     let play = Play::with(|it| it.cache_bytes(64 << 10)).await;
     let (token, verified) = play.remembered().await;

@@ -9,6 +9,7 @@ mod stage;
 
 use std::collections::BTreeMap;
 
+use chrono::DateTime;
 use jwks_cache::jsonwebtoken::jwk::Jwk;
 use jwks_cache::jsonwebtoken::{self, DecodingKey, Validation};
 use jwks_cache::{Clock, SystemClock, Verifier, VerifyError};
@@ -205,9 +206,7 @@ impl Made {
                  skips what is absent",
             ),
             (
-                ["exp", "nbf"]
-                    .iter()
-                    .any(|name| self.has(name, |at| at.as_f64().is_some_and(|at| at.fract() != 0.0))),
+                self.rounding_decides(ours, now),
                 "a fraction of a second counts: ours, RFC 7519 §2; jsonwebtoken rounds",
             ),
             (
@@ -219,6 +218,23 @@ impl Made {
     }
 }
 
+impl Made {
+    /// Whether a time with a fraction makes our verdict as it stands, and the other when it is rounded.
+    #[expect(clippy::cast_precision_loss, reason = "seconds of this century are exact")]
+    fn rounding_decides(&self, ours: bool, now: i64) -> bool {
+        let (earliest, latest) = ((now - LEEWAY) as f64, (now + LEEWAY) as f64);
+        let times = [("exp", true), ("nbf", false)];
+        times.into_iter().any(|(name, is_end)| {
+            self.has(name, |at| {
+                let Some(at) = at.as_f64().filter(|at| at.fract() != 0.0) else { return false };
+                let exactly = if is_end { at > earliest } else { at <= latest };
+                let rounded = if is_end { at.round() >= earliest } else { at.round() <= latest };
+                exactly == ours && rounded != ours
+            })
+        })
+    }
+}
+
 fn fits_type(name: &str, value: &Value) -> bool {
     match name {
         "iss" => value.is_string(),
@@ -227,11 +243,11 @@ fn fits_type(name: &str, value: &Value) -> bool {
     }
 }
 
-/// Sets a clock to the machine's, which `jsonwebtoken` reads; gives the second.
+/// Sets a clock to the machine's second, as `jsonwebtoken` reads it; gives it.
 fn set(clock: &ManualClock) -> i64 {
-    let wall = SystemClock.wall();
-    clock.advance((wall - clock.wall()).to_std().unwrap_or_default());
-    wall.timestamp()
+    let now = SystemClock.wall().timestamp();
+    clock.set_wall(DateTime::from_timestamp(now, 0).unwrap());
+    now
 }
 
 /// What `jsonwebtoken` says, with the key and the rules that a careful user gives it.

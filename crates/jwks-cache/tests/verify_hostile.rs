@@ -5,7 +5,7 @@
 mod stage;
 
 use jwks_cache::verify::{Malformed, Part, Unsupported};
-use jwks_cache::{Verifier, VerifyError};
+use jwks_cache::{StandardClaims, Verifier, VerifyError};
 use serde_json::{Value, json};
 use stage::scripted::{Stage, b64, document};
 use stage::tokens::{ALGORITHMS, Signer, hmac_of, signed};
@@ -262,7 +262,9 @@ async fn only_a_compact_jws_with_its_payload_inside_is_a_token() {
     for serialised in [flat.to_string(), general.to_string(), "{}".into(), "{.a.b.}".into()] {
         target.unsupported(&serialised, Unsupported::JsonSerialization);
     }
-    target.unsupported(&format!("{header}..{signature}"), Unsupported::Detached);
+    // An empty payload is a payload: whether this is one or a detached one's place, the signature says.
+    let detached = target.verify(&format!("{header}..{signature}"));
+    assert!(matches!(detached, Err(VerifyError::BadSignature(_))), "{detached:?}");
     target
         .unsupported(&format!("{header}.{payload}.{payload}.{payload}.{signature}"), Unsupported::Encrypted);
     for header in
@@ -334,14 +336,20 @@ async fn a_signed_payload_that_is_no_object_has_no_claims() {
         let token = signer.token_as(r#"{"alg":"EdDSA","kid":"k"}"#, "EdDSA", payload);
         target.malformed(&token, Malformed::NotJson(Part::Claims));
     }
-    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(5_000), "]".repeat(5_000));
     let header = r#"{"alg":"EdDSA","kid":"k"}"#;
-    let _ = target.verify(&signer.token_as(header, "EdDSA", &deep));
-    let _ = target.verify(&signer.token_as(
-        &format!(r#"{{"alg":"EdDSA","kid":"k","a":{}"#, "[".repeat(5_000)),
-        "EdDSA",
-        "{}",
-    ));
+    let deep = |open: &str, close: &str| format!("{}{}", open.repeat(1_000), close.repeat(1_000));
+    for (open, close) in [("[", "]"), (r#"{"b":"#, "}")] {
+        let deep = deep(open, close).replace(":}", ":1}");
+        // Nobody asked what `a` holds; who does gets an error, not the end of the stack.
+        let token = signer.token_as(header, "EdDSA", &format!(r#"{{"a":{deep}}}"#));
+        let seen = target.verify(&token);
+        assert!(matches!(seen, Err(VerifyError::UnfitClaims(_))), "{seen:?}");
+        target.verifier.verify_now::<StandardClaims>(&token).unwrap();
+        let nested = format!(r#"{{"alg":"EdDSA","kid":"k","a":{deep}}}"#);
+        target.verify(&signer.token_as(&nested, "EdDSA", "{}")).unwrap();
+    }
+    let open = format!(r#"{{"alg":"EdDSA","kid":"k","a":{}"#, "[".repeat(5_000));
+    target.malformed(&signer.token_as(&open, "EdDSA", "{}"), Malformed::NotJson(Part::Header));
 }
 
 #[tokio::test]

@@ -156,6 +156,45 @@ async fn registering_again_moves_a_provider_to_its_new_issuer_with_its_keys() {
     assert_eq!(any("https://new").await, "one/main");
 }
 
+#[test]
+fn registering_the_same_again_is_not_noticed_by_who_verifies_meanwhile() {
+    const TIMES: usize = 2_000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let world = World::new();
+    let signer = world.signer_at("a.test");
+    let shared = world.signer_at("shared.test");
+    runtime.block_on(async {
+        world.register("one", "main", "a.test", Some("https://a")).await;
+        for tenant in ["one", "two"] {
+            world.register(tenant, "shared", "shared.test", Some("https://shared")).await;
+        }
+        let verifier = world.verifier();
+        assert_eq!(place(verifier.verify(&by(&signer, "https://a")).await), "one/main");
+        assert_eq!(
+            place(verifier.in_tenant("two").verify(&by(&shared, "https://shared")).await),
+            "two/shared"
+        );
+    });
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            runtime.block_on(async {
+                for _ in 0..TIMES {
+                    world.register("one", "main", "a.test", Some("https://a")).await;
+                    world.register("one", "shared", "shared.test", Some("https://shared")).await;
+                }
+            });
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let verifier = world.verifier();
+        let (mine, of_two) = (by(&signer, "https://a"), by(&shared, "https://shared"));
+        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            assert_eq!(place(verifier.verify_now(&mine)), "one/main");
+            assert_eq!(place(verifier.verify_now(&of_two)), "UnknownProvider");
+        }
+    });
+}
+
 #[tokio::test]
 async fn without_a_registered_issuer_the_verifier_says_which_or_that_any_will_do() {
     let world = World::new();
@@ -223,6 +262,15 @@ async fn a_provider_handle_makes_a_verifier_of_its_provider_alone() {
     assert_eq!(place(verifier.verify(&by(&a, "https://a")).await), "one/main");
     assert_eq!(place(verifier.verify(&by(&b, "https://b")).await), "BadSignature");
     assert_eq!(place(verifier.verify(&by(&a, "https://b")).await), "WrongIssuer");
+    // Nor does naming another make it that one's.
+    for (tenant, token, want) in
+        [("one", by(&a, "https://a"), "one/main"), ("two", by(&b, "https://b"), "UnknownProvider")]
+    {
+        assert_eq!(place(verifier.in_tenant(tenant).verify(&token).await), want);
+        assert_eq!(place(verifier.of_provider(tenant, "main").verify(&token).await), want);
+        let explained = verifier.of_provider(tenant, "main").explain(&token);
+        assert_eq!(explained.thumbprint.is_some(), want == "one/main", "{explained}");
+    }
     world.registry.unregister("one", "main").await.unwrap();
     assert_eq!(place(verifier.verify(&by(&a, "https://a")).await), "UnknownProvider");
     assert_eq!(place(verifier.verify_now(&by(&a, "https://a"))), "UnknownProvider");

@@ -119,7 +119,10 @@ impl VerifierBuilder {
     /// Adds a claim that must be there, and not null. `exp`, and `aud` where an audience is asked for, need not be
     /// named. At most 64.
     pub fn require_claim(mut self, name: impl Into<String>) -> Self {
-        self.required.push(name.into());
+        let name = name.into();
+        if !self.required.contains(&name) {
+            self.required.push(name);
+        }
         self
     }
 
@@ -150,7 +153,8 @@ impl VerifierBuilder {
 
     /// Remembers verified tokens, in about so many bytes; 0, the default, does not. A token that comes again costs
     /// its SHA-256 and a look at its key: `exp`, `nbf`, age, denials and the key's standing are checked each time,
-    /// and claims are shared. Claims are estimated at four times their text.
+    /// and claims are shared. They are counted as what they would take as a [`serde_json::Value`], which most types
+    /// stay below; a token's keys and provider are not held by it.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
@@ -159,8 +163,8 @@ impl VerifierBuilder {
     /// Builds it.
     ///
     /// # Errors
-    /// [`Error::Validation`]: `audiences` when neither an audience nor that any will do was said; `issuers` when it
-    /// is for one provider, and neither its registration nor the verifier says whose tokens it takes;
+    /// [`Error::Validation`]: `audiences` when neither an audience nor that any will do was said, or both; `issuers`
+    /// when an issuer and that any will do were both said, or neither, for one provider that is registered without;
     /// `required_claims` when there are too many.
     pub fn build(self) -> Result<Verifier> {
         let refuse = |field, reason: &str| Err(Error::validation(field, reason));
@@ -169,6 +173,12 @@ impl VerifierBuilder {
                 "audiences",
                 "say whom tokens are for by `audience`, or that it does not matter by `any_audience`",
             );
+        }
+        if !self.audiences.is_empty() && self.any_audience {
+            return refuse("audiences", "`audience` and `any_audience` are both said: leave one out");
+        }
+        if !self.issuers.is_empty() && self.any_issuer {
+            return refuse("issuers", "`issuer` and `any_issuer` are both said: leave one out");
         }
         let registered =
             self.provider.as_ref().is_none_or(|provider| provider.registration().issuer.is_some());
@@ -190,7 +200,7 @@ impl VerifierBuilder {
         let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         let rules = Rules {
             claims: ClaimRules {
-                audiences: if self.any_audience { Vec::new() } else { self.audiences },
+                audiences: self.audiences,
                 required: self.required,
                 may_lack_expiry: self.may_lack_expiry,
                 leeway: millis(self.leeway),

@@ -9,9 +9,9 @@ use aws_lc_rs::digest;
 use jwks_cache_core::token::Times;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use serde_json::Value;
 
 use super::verified::{Inner, Verified};
-use crate::registration::IdentityProviderRegistration;
 
 /// The SHA-256 of a whole token, signature included.
 pub(super) type Digest = [u8; 32];
@@ -28,41 +28,62 @@ pub(super) fn digest(token: &str) -> Digest {
 /// that are, the ones used again outlive those used once.
 pub(super) struct Tokens(Cache<(Digest, TypeId), Arc<Entry>, ByWeight>);
 
-/// A verified token, and what made it so: all of it must still hold.
+/// A verified token, and what made it so: all of it must still hold. It keeps nothing alive but the claims.
 pub(super) struct Entry {
     verified: Arc<dyn Any + Send + Sync>,
-    pub(super) terms: Arc<IdentityProviderRegistration>,
     /// Whether its header names the key; then its key's kid is that name.
     pub(super) names_key: bool,
     pub(super) issuer: Option<Box<str>>,
+    /// Entra's name for its tenant, by which keys may be bound.
+    pub(super) entra_tenant: Option<Box<str>>,
     pub(super) times: Times,
     weight: u64,
 }
 
 impl Entry {
-    /// An entry for claims whose text is so long.
+    /// An entry for claims that `text` is the JSON of.
     pub(super) fn new<C: Send + Sync + 'static>(
         verified: &Verified<C>,
-        terms: Arc<IdentityProviderRegistration>,
         names_key: bool,
-        issuer: Option<Box<str>>,
+        issuer: Option<&str>,
+        entra_tenant: Option<&str>,
         times: Times,
-        text: usize,
+        text: &str,
     ) -> Self {
-        // Claims as a tree of values take some four times their text.
-        let claims = size_of::<Inner<C>>() + 4 * text;
-        let weight = (OVERHEAD + claims + issuer.as_deref().map_or(0, str::len)) as u64;
-        Self { verified: verified.inner().clone(), terms, names_key, issuer, times, weight }
+        let said: usize = [issuer, entra_tenant].into_iter().flatten().map(|text| PIECE + text.len()).sum();
+        let inner = verified.inner();
+        let weight = OVERHEAD + size_of::<Inner<C>>() + PIECE + inner.by.beside() + said + tree(text);
+        let [issuer, entra_tenant] = [issuer, entra_tenant].map(|text| text.map(Box::from));
+        Self { verified: inner.clone(), names_key, issuer, entra_tenant, times, weight: weight as u64 }
     }
 
-    /// The token, if its claims are of that type, as the key it was found by says.
+    /// The token, if its claims are of that type.
     pub(super) fn verified<C: Send + Sync + 'static>(&self) -> Option<Verified<C>> {
         self.verified.clone().downcast::<Inner<C>>().ok().map(Verified::shared)
     }
 }
 
-/// What an entry takes besides claims: itself, its digest, its place in the table.
-const OVERHEAD: usize = size_of::<Entry>() + 160;
+/// What an entry takes besides what it holds: itself, its digest, its place in the table.
+const OVERHEAD: usize = size_of::<Entry>() + 192;
+
+/// What an allocator adds to a piece, at most.
+const PIECE: usize = 32;
+
+/// What JSON takes as a tree of values, at most: its strings, and for each mark what the smallest thing behind it
+/// costs. An object begins with a node of a B-tree, and its members fill later ones by half; a list doubles.
+fn tree(text: &str) -> usize {
+    const VALUE: usize = size_of::<Value>();
+    const MEMBER: usize = VALUE + size_of::<String>();
+    text.bytes().fold(0, |sum, byte| {
+        sum + match byte {
+            b'{' => 12 * MEMBER,
+            b'[' => 4 * VALUE + PIECE,
+            b',' => 3 * MEMBER,
+            b'"' => PIECE / 2 + 1,
+            _ => 1,
+        }
+    })
+}
 
 #[derive(Clone)]
 struct ByWeight;

@@ -1,14 +1,14 @@
 //! Which key would verify a token, or why none: for people who wonder. Nothing is counted, started or waited for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jwks_cache_core::Algorithm;
-use jwks_cache_core::token::{Claims, Compact, Header, Part, Room, text};
+use jwks_cache_core::token::{Compact, Fault, Header, Malformed, Part, Room, text};
 use serde::Serialize;
 
 use super::error::VerifyError;
-use super::{HEADER, PAYLOAD, Scope, Scoped};
-use crate::error::Error;
+use super::{HEADER, Opened, Scoped};
 use crate::resolve::{self, OneKey};
 use crate::status::{KeyStatus, shown_kid};
 
@@ -64,34 +64,31 @@ pub(super) fn explain(scoped: &Scoped<'_>, token: &str) -> Explanation {
 
 fn fill(it: &mut Explanation, scoped: &Scoped<'_>, token: &str) -> Result<(), VerifyError> {
     let rules = &scoped.of.rules;
-    let token = token.trim();
-    let whole = if token.contains('.') && !token.starts_with('{') {
-        Some(Compact::split(token, rules.max_bytes)?)
-    } else {
-        None
-    };
+    if token.len() > rules.max_bytes {
+        return Err(Fault::from(Malformed::TooLong).into());
+    }
+    let is_json = token.trim_start().starts_with('{');
+    let whole =
+        if token.contains('.') && !is_json { Some(Compact::split(token, rules.max_bytes)?) } else { None };
     let mut room = Room::<HEADER>::new();
-    let json = match whole.map_or(token, |parts| parts.header()) {
-        json if json.starts_with('{') => json,
-        encoded => text(room.decode(encoded, Part::Header)?, Part::Header)?,
+    let json = match whole {
+        Some(parts) => text(room.decode(parts.header(), Part::Header)?, Part::Header)?,
+        None if is_json => token,
+        None => text(room.decode(token.trim(), Part::Header)?, Part::Header)?,
     };
     let header = Header::read(json)?;
     let kid = header.kid.as_deref();
     (it.algorithm, it.kid) = (Some(header.algorithm), kid.map(shown_kid));
     rules.check_header(&header)?;
 
-    let provider = match (scoped.scope, whole) {
-        (Scope::Held(provider), _) => provider.clone(),
-        (Scope::Named(tenant, id), _) => scoped.named(tenant, id)?,
-        (Scope::Tenant(_) | Scope::Any, None) => return Err(VerifyError::UnknownProvider),
-        (Scope::Tenant(_) | Scope::Any, Some(parts)) => {
-            let mut room = Room::<PAYLOAD>::new();
-            let payload = room.decode(parts.payload(), Part::Claims)?;
-            let claims = Claims::read(text(payload, Part::Claims)?, &rules.claims)?;
-            let issuer = claims.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))?;
-            scoped.issued_by(&issuer)?
-        }
+    let (mut payload, mut signature) = (Room::new(), Room::new());
+    let opened = whole.map(|parts| Opened::new(parts, &mut payload, &mut signature)).transpose()?;
+    let issuer = match opened {
+        _ if !scoped.scope.asks_for_issuer() => "".into(),
+        Some(mut opened) => opened.claimed_issuer(rules)?,
+        None => return Err(VerifyError::UnknownProvider),
     };
+    let provider = scoped.with_provider(&issuer, Arc::clone)?;
     (it.tenant_id, it.provider_id) = (Some(provider.tenant.to_string()), Some(provider.id.to_string()));
     let keys = provider.key_statuses();
     let named = |key: &KeyStatus| it.kid.is_some() && key.kid == it.kid;
@@ -99,7 +96,7 @@ fn fill(it: &mut Explanation, scoped: &Scoped<'_>, token: &str) -> Result<(), Ve
     it.keys = keys.iter().filter(|key| !some_named || named(key)).cloned().collect();
     match resolve::peek(&provider, &OneKey { kid, algorithm: header.algorithm }) {
         Ok(key) => it.thumbprint = Some(key.thumbprint().to_string()),
-        Err(why) => return Err(VerifyError::of_lookup(Error::Key(why), &provider, kid)),
+        Err(why) => return Err(VerifyError::of_lookup(why, &provider, kid)),
     }
     Ok(())
 }

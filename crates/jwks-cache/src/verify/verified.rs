@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Algorithm;
-use jwks_cache_core::key::{Thumbprint, VerificationKey};
+use jwks_cache_core::key::{KeyRef, Thumbprint};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -16,15 +16,49 @@ use crate::refresh::Provider;
 pub struct Verified<C>(Arc<Inner<C>>);
 
 pub(super) struct Inner<C> {
-    pub(super) claims: C,
-    pub(super) key: VerificationKey,
-    pub(super) provider: Arc<Provider>,
-    pub(super) expires_at: Option<i64>,
+    claims: C,
+    pub(super) by: By,
+    expires_at: Option<i64>,
+}
+
+/// Whose key verified it: by value, for a token that is remembered must keep no key set and no provider alive.
+pub(super) struct By {
+    /// The provider of that number, which no other has in its registry.
+    serial: u64,
+    thumbprint: Thumbprint,
+    algorithm: Algorithm,
+    /// Tenant, provider and kid, one after another.
+    names: Box<str>,
+    tenant: usize,
+    kid: Option<usize>,
+}
+
+impl By {
+    pub(super) fn new(provider: &Provider, key: KeyRef<'_>) -> Self {
+        let (tenant, id, kid) = (&*provider.tenant, &*provider.id, key.kid());
+        Self {
+            serial: provider.serial,
+            thumbprint: key.thumbprint(),
+            algorithm: key.algorithm(),
+            names: [tenant, id, kid.unwrap_or_default()].concat().into(),
+            tenant: tenant.len(),
+            kid: kid.map(|_| tenant.len() + id.len()),
+        }
+    }
+
+    pub(super) fn kid(&self) -> Option<&str> {
+        self.names.get(self.kid?..)
+    }
+
+    /// The bytes that it has beside itself.
+    pub(super) fn beside(&self) -> usize {
+        self.names.len()
+    }
 }
 
 impl<C> Verified<C> {
-    pub(super) fn new(inner: Inner<C>) -> Self {
-        Self(Arc::new(inner))
+    pub(super) fn new(claims: C, by: By, expires_at: Option<i64>) -> Self {
+        Self(Arc::new(Inner { claims, by, expires_at }))
     }
 
     pub(super) fn shared(inner: Arc<Inner<C>>) -> Self {
@@ -35,8 +69,8 @@ impl<C> Verified<C> {
         &self.0
     }
 
-    pub(super) fn provider(&self) -> &Arc<Provider> {
-        &self.0.provider
+    pub(super) fn serial(&self) -> u64 {
+        self.0.by.serial
     }
 
     /// The claims.
@@ -57,31 +91,33 @@ impl<C> Verified<C> {
     /// The ID of the key that verified it.
     #[must_use]
     pub fn kid(&self) -> Option<&str> {
-        self.0.key.kid()
+        self.0.by.kid()
     }
 
     /// The RFC 7638 thumbprint of the key that verified it.
     #[must_use]
     pub fn thumbprint(&self) -> Thumbprint {
-        self.0.key.thumbprint()
+        self.0.by.thumbprint
     }
 
     /// The algorithm of its signature.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
-        self.0.key.algorithm()
+        self.0.by.algorithm
     }
 
     /// The tenant whose provider's key verified it.
     #[must_use]
     pub fn tenant_id(&self) -> &str {
-        &self.0.provider.tenant
+        let By { names, tenant, .. } = &self.0.by;
+        names.get(..*tenant).unwrap_or_default()
     }
 
     /// The provider whose key verified it.
     #[must_use]
     pub fn provider_id(&self) -> &str {
-        &self.0.provider.id
+        let By { names, tenant, kid, .. } = &self.0.by;
+        names.get(*tenant..kid.unwrap_or(names.len())).unwrap_or_default()
     }
 
     /// `exp`: when it expires; whole milliseconds.
@@ -109,9 +145,11 @@ impl<C> Clone for Verified<C> {
 impl<C> fmt::Debug for Verified<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verified")
-            .field("tenant", &self.0.provider.tenant)
-            .field("provider", &self.0.provider.id)
-            .field("key", &self.0.key)
+            .field("tenant", &self.tenant_id())
+            .field("provider", &self.provider_id())
+            .field("kid", &self.kid())
+            .field("thumbprint", &self.thumbprint())
+            .field("algorithm", &self.algorithm())
             .finish_non_exhaustive()
     }
 }
