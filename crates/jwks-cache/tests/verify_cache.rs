@@ -214,6 +214,16 @@ async fn a_key_that_is_bound_to_another_issuer_vouches_no_more_for_what_is_remem
 }
 
 #[tokio::test]
+async fn what_is_remembered_keeps_no_key_set_alive() {
+    let play = Play::new().await;
+    let (_, verified) = play.remembered().await;
+    let set = std::sync::Arc::downgrade(&play.stage.resolve().await.unwrap());
+    play.stage.adopt(document(vec![Signer::ed().jwk(Some("k2"), None)], "max-age=300")).await;
+    assert!(set.upgrade().is_none());
+    assert_eq!((verified.kid(), verified.provider_id()), (Some("k"), PROVIDER));
+}
+
+#[tokio::test]
 async fn a_token_is_looked_up_once_and_counted_once_remembered_or_not() {
     let play = Play::new().await;
     let (token, _) = play.remembered().await;
