@@ -16,11 +16,11 @@ pub(crate) struct Issuers {
 }
 
 /// Providers by issuer, then tenant, then serial.
-type All = BTreeMap<String, BTreeMap<Arc<str>, BTreeMap<u64, Arc<Provider>>>>;
+type All = BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeMap<u64, Arc<Provider>>>>;
 
 /// An issuer, of one tenant or of all. Two texts, never joined: nothing written in one can pass for the other.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Issued(Option<Arc<str>>, Box<str>);
+struct Issued(Option<Arc<str>>, Arc<str>);
 
 #[derive(Hash)]
 struct IssuedRef<'a>(Option<&'a str>, &'a str);
@@ -58,19 +58,19 @@ pub(crate) struct Change<'i> {
 impl Change<'_> {
     /// Takes a provider from one issuer to another; where they are the same, readers notice nothing. Both are changed
     /// before either is told, and each is told once: at no moment does an issuer of two lead to one of them.
-    pub(crate) fn take(&mut self, provider: &Arc<Provider>, from: Option<&str>, to: Option<&str>) {
+    pub(crate) fn take(&mut self, provider: &Arc<Provider>, from: Option<Arc<str>>, to: Option<Arc<str>>) {
         if from == to {
             return;
         }
-        if let Some(from) = from {
+        if let Some(from) = &from {
             self.forget(from, provider);
         }
-        if let Some(to) = to {
-            let tenants = self.all.entry(to.to_owned()).or_default();
+        if let Some(to) = &to {
+            let tenants = self.all.entry(to.clone()).or_default();
             tenants.entry(provider.tenant.clone()).or_default().insert(provider.serial, provider.clone());
         }
         for issuer in [from, to].into_iter().flatten() {
-            self.publish(issuer, &provider.tenant);
+            self.publish(&issuer, &provider.tenant);
         }
     }
 
@@ -88,7 +88,7 @@ impl Change<'_> {
     }
 
     /// Tells readers what holds now, of the issuer in a tenant and in all.
-    fn publish(&self, issuer: &str, tenant: &Arc<str>) {
+    fn publish(&self, issuer: &Arc<str>, tenant: &Arc<str>) {
         let tenants = self.all.get(issuer);
         let in_tenant = tenants.and_then(|tenants| sole(tenants.get(tenant)?));
         let in_all =
@@ -96,7 +96,7 @@ impl Change<'_> {
         for (tenant, found) in [(Some(tenant), in_tenant), (None, in_all)] {
             match found {
                 Some(provider) => {
-                    self.sole.pin().insert(Issued(tenant.cloned(), issuer.into()), provider.clone());
+                    self.sole.pin().insert(Issued(tenant.cloned(), issuer.clone()), provider.clone());
                 }
                 None => {
                     self.sole.pin().remove(&IssuedRef(tenant.map(|tenant| &**tenant), issuer));

@@ -187,16 +187,15 @@ impl Registry {
         // Held until the provider has its issuer, so that the two never part.
         let mut index = self.0.issuers.open();
         let map = self.0.providers.pin();
-        let issuer = source.registration.issuer.clone();
+        let issuer = source.issuer.clone();
         match map.get(&NameRef(&tenant, &id)) {
             Some(provider) => {
-                let before = provider.registration();
-                index.take(provider, before.issuer.as_deref(), issuer.as_deref());
+                index.take(provider, provider.issuer(), issuer);
                 provider.reconfigure(source);
             }
             None => {
                 let provider = Provider::new(self.0.engine.clone(), source);
-                index.take(&provider, None, issuer.as_deref());
+                index.take(&provider, None, issuer);
                 map.insert(Name::new(&tenant, &id), provider);
             }
         }
@@ -295,7 +294,7 @@ impl Registry {
         let map = self.0.providers.pin();
         let removed = map.remove(&NameRef(tenant_id, provider_id));
         if let Some(provider) = removed {
-            index.take(provider, provider.registration().issuer.as_deref(), None);
+            index.take(provider, provider.issuer(), None);
             provider.unregister();
         }
         Ok(removed.is_some())

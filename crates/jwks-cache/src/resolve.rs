@@ -16,7 +16,6 @@ use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::refresh::{Asked, KidAsked, Provider};
-use crate::registration::IdentityProviderRegistration;
 use crate::slot::{Ended, Flight, View};
 use crate::sync::lock;
 
@@ -120,19 +119,12 @@ impl Want for OneKey<'_> {
     }
 }
 
-/// The same, with the registration that its provider had at that moment: for who judges tokens by both.
-pub(crate) struct KeyAndTerms<'a>(pub(crate) OneKey<'a>);
+/// The same, with the issuer that its provider was registered under at that moment: for who judges tokens by both.
+pub(crate) struct KeyOfIssuer<'a>(pub(crate) OneKey<'a>);
 
-/// A key that may verify tokens, and what they must keep to.
-#[derive(Clone)]
-pub(crate) struct Trusted {
-    pub(crate) key: VerificationKey,
-    pub(crate) terms: Arc<IdentityProviderRegistration>,
-}
-
-impl Want for KeyAndTerms<'_> {
-    type Borrowed<'v> = (KeyRef<'v>, &'v Arc<IdentityProviderRegistration>);
-    type Answer = Trusted;
+impl Want for KeyOfIssuer<'_> {
+    type Borrowed<'v> = (KeyRef<'v>, Option<&'v str>);
+    type Answer = (VerificationKey, Option<Arc<str>>);
 
     fn kid(&self) -> Option<&str> {
         self.0.kid
@@ -144,11 +136,11 @@ impl Want for KeyAndTerms<'_> {
 
     fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>> {
         let Picked { answer, missing } = self.0.pick(view, now);
-        Picked { answer: answer.map(|key| (key, &view.registration)), missing }
+        Picked { answer: answer.map(|key| (key, view.issuer.as_deref())), missing }
     }
 
-    fn keep((key, terms): Self::Borrowed<'_>) -> Trusted {
-        Trusted { key: key.to_shared(), terms: terms.clone() }
+    fn keep((key, issuer): Self::Borrowed<'_>) -> Self::Answer {
+        (key.to_shared(), issuer.map(Arc::from))
     }
 }
 

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 
 use crate::clock::socket_now;
 use crate::error::FetchError;
-use crate::registration::IdentityProviderRegistration;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -22,10 +21,10 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct View {
+    /// Whose tokens its keys verify: the issuer that the provider was registered under when this was published.
+    pub(crate) issuer: Option<Arc<str>>,
     pub(crate) published: Published,
     pub(crate) policy: Arc<Policy>,
-    /// What the provider was registered with when this was published.
-    pub(crate) registration: Arc<IdentityProviderRegistration>,
     pub(crate) flight: Option<Arc<Flight>>,
     /// Why the last flight failed, if the last one did.
     pub(crate) last_error: Option<FetchError>,
@@ -35,23 +34,16 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(
+        issuer: Option<Arc<str>>,
         published: Published,
         policy: Arc<Policy>,
-        registration: Arc<IdentityProviderRegistration>,
         flight: Option<Arc<Flight>>,
         last_error: Option<FetchError>,
         closed: bool,
     ) -> Self {
         // Readers of fresh keys look at nothing else, so this is how they learn of it.
         let refresh_at = if closed { Moment::ORIGIN } else { published.refresh_at };
-        Self {
-            published: Published { refresh_at, ..published },
-            policy,
-            registration,
-            flight,
-            last_error,
-            closed,
-        }
+        Self { issuer, published: Published { refresh_at, ..published }, policy, flight, last_error, closed }
     }
 
     /// Whether a reader who finds keys due or expired should ask for a flight.

@@ -18,7 +18,7 @@ mod verified;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use jwks_cache_core::key::KeyRef;
+use jwks_cache_core::key::{KeyRef, VerificationKey};
 use jwks_cache_core::token::{ClaimRules, Claims, Compact, Header, Room, Times, key_issuer_fits, text};
 use jwks_cache_core::{Algorithm, AlgorithmSet};
 use serde::de::DeserializeOwned;
@@ -28,9 +28,8 @@ use self::headers::Headers;
 use self::verified::By;
 use crate::error::{Error, KeyError};
 use crate::refresh::Provider;
-use crate::registration::IdentityProviderRegistration;
 use crate::registry::Registry;
-use crate::resolve::{self, KeyAndTerms, OneKey, Trusted};
+use crate::resolve::{self, KeyOfIssuer, OneKey};
 
 pub use builder::VerifierBuilder;
 pub use error::{KeyDetail, Malformed, Part, Unfit, Unsupported, VerifyError, VerifyErrorKind};
@@ -39,9 +38,9 @@ pub use verified::{StandardClaims, Verified};
 
 /// Room for what is decoded, on the stack; what is longer goes to the heap.
 const HEADER: usize = 384;
-const PAYLOAD: usize = 1024;
-/// RSA of 4096 bits, and what decoding may need besides.
-const SIGNATURE: usize = 520;
+const PAYLOAD: usize = 768;
+/// RSA of 2048 bits, and what decoding may need besides.
+const SIGNATURE: usize = 264;
 
 /// Verifies tokens by the keys of a registry. Cloning it is cheap.
 ///
@@ -214,11 +213,11 @@ impl Scoped<'_> {
             Err(Halt::Wait { provider, kid, algorithm }) => (provider, kid, algorithm),
         };
         let kid = kid.as_deref();
-        let trusted = resolve::waited(&provider, &KeyAndTerms(OneKey { kid, algorithm }))
+        let (key, issuer) = resolve::waited(&provider, &KeyOfIssuer(OneKey { kid, algorithm }))
             .await
             .map_err(|error| VerifyError::of_lookup(error, &provider, kid))?;
         // From the start: beside what was waited for, a second look at the text costs nothing.
-        self.go(token, Some((provider, trusted))).map_err(|halt| match halt {
+        self.go(token, Some((provider, key, issuer))).map_err(|halt| match halt {
             Halt::Refused(why) => why,
             Halt::Wait { .. } => VerifyError::NotCached,
         })
@@ -249,7 +248,11 @@ impl Scoped<'_> {
     }
 
     /// Goes as far as keys at hand reach, or with the key that was waited for.
-    fn go<C>(&self, token: &str, waited_for: Option<(Arc<Provider>, Trusted)>) -> Result<Verified<C>, Halt>
+    fn go<C>(
+        &self,
+        token: &str,
+        waited_for: Option<(Arc<Provider>, VerificationKey, Option<Arc<str>>)>,
+    ) -> Result<Verified<C>, Halt>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
@@ -278,14 +281,14 @@ impl Scoped<'_> {
         let mut opened = Opened::new(parts, &mut payload, &mut signature)?;
         let issuer = if self.scope.asks_for_issuer() { opened.claimed_issuer(rules)? } else { "".into() };
 
-        let judge = |provider: &Arc<Provider>, key: KeyRef<'_>, terms: &IdentityProviderRegistration| {
-            opened.judge(rules, provider, kid, key, terms, digest.is_some())
+        let judge = |provider: &Arc<Provider>, key: KeyRef<'_>, of_provider: Option<&str>| {
+            opened.judge(rules, provider, kid, key, of_provider, digest.is_some())
         };
         let (verified, entry) = match waited_for {
-            Some((provider, Trusted { key, terms })) => judge(&provider, key.borrowed(), &terms)?,
+            Some((provider, key, issuer)) => judge(&provider, key.borrowed(), issuer.as_deref())?,
             None => self.with_provider(&issuer, |provider| {
-                let want = KeyAndTerms(OneKey { kid, algorithm });
-                match resolve::at_hand(provider, &want, |(key, terms)| judge(provider, key, terms)) {
+                let want = KeyOfIssuer(OneKey { kid, algorithm });
+                match resolve::at_hand(provider, &want, |(key, issuer)| judge(provider, key, issuer)) {
                     Some(Ok(judged)) => Ok(judged?),
                     Some(Err(why)) => Err(VerifyError::of_lookup(Error::Key(why), provider, kid).into()),
                     None => {
@@ -324,16 +327,16 @@ impl Scoped<'_> {
         let rules = &self.of.rules;
         let verified = entry.verified::<C>()?;
         let kid = verified.kid().filter(|_| entry.names_key);
-        let want = KeyAndTerms(OneKey { kid, algorithm: verified.algorithm() });
+        let want = KeyOfIssuer(OneKey { kid, algorithm: verified.algorithm() });
         let issuer = entry.issuer.as_deref();
         let judge = |provider: &Arc<Provider>| {
             if provider.serial != verified.serial() {
                 return None;
             }
-            resolve::at_hand_if(provider, &want, |trusted| {
-                let (key, terms) =
-                    trusted.ok().filter(|(key, _)| key.thumbprint() == verified.thumbprint())?;
-                let (of_provider, of_key) = (terms.issuer.as_deref(), key.key().issuer());
+            resolve::at_hand_if(provider, &want, |found| {
+                let (key, of_provider) =
+                    found.ok().filter(|(key, _)| key.thumbprint() == verified.thumbprint())?;
+                let of_key = key.key().issuer();
                 rules.check_issuer(issuer, entry.entra_tenant.as_deref(), of_provider, of_key).ok()?;
                 Some(rules.check_times(entry.times, provider))
             })
@@ -390,16 +393,16 @@ impl<'t> Opened<'t> {
         claims.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))
     }
 
-    /// The token verified by a key, and held to its registration's terms; and what to remember of it, if asked.
+    /// The token verified by a key, and held to its provider's issuer and the rules; and what to remember of it, if asked.
     fn judge<C>(
         self,
         rules: &Rules,
         provider: &Arc<Provider>,
         kid: Option<&str>,
         key: KeyRef<'_>,
-        terms: &IdentityProviderRegistration,
+        of_provider: Option<&str>,
         remembers: bool,
-    ) -> Result<(Verified<C>, Option<Entry>), VerifyError>
+    ) -> Result<(Verified<C>, Option<Arc<Entry>>), VerifyError>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
@@ -417,12 +420,8 @@ impl<'t> Opened<'t> {
             None => Claims::read(json, &rules.claims)?,
         };
         let (issuer, of_entra) = (claims.issuer()?, claims.entra_tenant());
-        rules.check_issuer(
-            issuer.as_deref(),
-            of_entra.as_deref(),
-            terms.issuer.as_deref(),
-            key.key().issuer(),
-        )?;
+        let of_key = key.key().issuer();
+        rules.check_issuer(issuer.as_deref(), of_entra.as_deref(), of_provider, of_key)?;
         claims.check(&rules.claims)?;
         let times = claims.times()?;
         rules.check_times(times, provider)?;

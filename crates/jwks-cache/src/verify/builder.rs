@@ -180,8 +180,7 @@ impl VerifierBuilder {
         if !self.issuers.is_empty() && self.any_issuer {
             return refuse("issuers", "`issuer` and `any_issuer` are both said: leave one out");
         }
-        let registered =
-            self.provider.as_ref().is_none_or(|provider| provider.registration().issuer.is_some());
+        let registered = self.provider.as_ref().is_none_or(|provider| provider.issuer().is_some());
         if !registered && self.issuers.is_empty() && !self.any_issuer {
             return refuse(
                 "issuers",

@@ -49,12 +49,19 @@ impl Entry {
         entra_tenant: Option<&str>,
         times: Times,
         text: &str,
-    ) -> Self {
+    ) -> Arc<Self> {
         let said: usize = [issuer, entra_tenant].into_iter().flatten().map(|text| PIECE + text.len()).sum();
         let inner = verified.inner();
         let weight = OVERHEAD + size_of::<Inner<C>>() + PIECE + inner.by.beside() + said + tree(text);
         let [issuer, entra_tenant] = [issuer, entra_tenant].map(|text| text.map(Box::from));
-        Self { verified: inner.clone(), names_key, issuer, entra_tenant, times, weight: weight as u64 }
+        Arc::new(Self {
+            verified: inner.clone(),
+            names_key,
+            issuer,
+            entra_tenant,
+            times,
+            weight: weight as u64,
+        })
     }
 
     /// The token, if its claims are of that type.
@@ -115,8 +122,8 @@ impl Tokens {
         self.0.get(&(*token, TypeId::of::<C>()))
     }
 
-    pub(super) fn insert<C: 'static>(&self, token: Digest, entry: Entry) {
-        self.0.insert((token, TypeId::of::<C>()), Arc::new(entry));
+    pub(super) fn insert<C: 'static>(&self, token: Digest, entry: Arc<Entry>) {
+        self.0.insert((token, TypeId::of::<C>()), entry);
     }
 
     pub(super) fn remove<C: 'static>(&self, token: &Digest) {
