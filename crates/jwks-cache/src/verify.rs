@@ -370,7 +370,8 @@ struct Opened<'t> {
     parts: Compact<'t>,
     payload: &'t [u8],
     signature: &'t [u8],
-    claims: Option<Claims<'t>>,
+    /// Its text and what that claims, once somebody looked.
+    claims: Option<(&'t str, Claims<'t>)>,
 }
 
 impl<'t> Opened<'t> {
@@ -389,8 +390,14 @@ impl<'t> Opened<'t> {
         if self.payload.is_empty() {
             return Err(VerifyError::Unsupported(Unsupported::Detached));
         }
-        let claims = self.claims.insert(Claims::read(text(self.payload, Part::Claims)?, &rules.claims)?);
+        let read = self.read(rules)?;
+        let (_, claims) = self.claims.insert(read);
         claims.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))
+    }
+
+    fn read(&self, rules: &Rules) -> Result<(&'t str, Claims<'t>), VerifyError> {
+        let json = text(self.payload, Part::Claims)?;
+        Ok((json, Claims::read(json, &rules.claims)?))
     }
 
     /// The token verified by a key, and held to its provider's issuer and the rules; and what to remember of it, if asked.
@@ -414,10 +421,9 @@ impl<'t> Opened<'t> {
             return Err(VerifyError::BadSignature(KeyDetail::new(provider, kid, KeyError::NoMatch)));
         }
         // From here on the token's text is its provider's.
-        let json = text(self.payload, Part::Claims)?;
-        let claims = match self.claims {
-            Some(claims) => claims,
-            None => Claims::read(json, &rules.claims)?,
+        let (json, claims) = match self.claims {
+            Some(read) => read,
+            None => self.read(rules)?,
         };
         let (issuer, of_entra) = (claims.issuer()?, claims.entra_tenant());
         let of_key = key.key().issuer();

@@ -1,9 +1,15 @@
 //! The three parts of a compact JWS (RFC 7515 §7.1), and what their base64url stands for.
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::fault::{Fault, Malformed, Part, Unsupported};
+
+/// Decodes with the processor's vectors, where it has some: of all work beside the signature, one part in six.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+static BASE64URL: std::sync::LazyLock<base64::engine::Simd> =
+    std::sync::LazyLock::new(|| base64::engine::Simd::url_safe(base64::engine::general_purpose::NO_PAD));
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
+static BASE64URL: &base64::engine::GeneralPurpose = &base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// A compact JWS, taken apart and not yet believed.
 #[derive(Clone, Copy)]
@@ -91,10 +97,10 @@ impl<const N: usize> Room<N> {
     pub fn decode(&mut self, encoded: &str, part: Part) -> Result<&[u8], Fault> {
         let malformed = Fault::from(Malformed::NotBase64(part));
         if base64::decoded_len_estimate(encoded.len()) > N {
-            self.heap = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| malformed)?;
+            self.heap = BASE64URL.decode(encoded).map_err(|_| malformed)?;
             return Ok(&self.heap);
         }
-        let length = URL_SAFE_NO_PAD.decode_slice(encoded, &mut self.stack).map_err(|_| malformed)?;
+        let length = BASE64URL.decode_slice(encoded, &mut self.stack).map_err(|_| malformed)?;
         Ok(self.stack.get(..length).unwrap_or_default())
     }
 }
@@ -150,5 +156,22 @@ mod tests {
         }
         check::<0>();
         check::<64>();
+    }
+
+    #[test]
+    fn vectors_take_and_refuse_what_one_byte_after_another_does() {
+        let slowly = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let quickly = |text: &str| Room::<256>::new().decode(text, Part::Signature).map(<[u8]>::to_vec);
+        for length in 0..=200_usize {
+            let bytes: Vec<u8> = (0..length).map(|n| (n * 73 + length) as u8).collect();
+            let good = slowly.encode(&bytes);
+            assert_eq!(quickly(&good), Ok(bytes));
+            for at in 0..good.len() {
+                for other in ['=', '+', '/', '.', '\n', '\0', '\u{7f}', 'A', '_'] {
+                    let text = [&good[..at], &*other.to_string(), &good[at + 1..]].concat();
+                    assert_eq!(quickly(&text).ok(), slowly.decode(&text).ok(), "{text}");
+                }
+            }
+        }
     }
 }
