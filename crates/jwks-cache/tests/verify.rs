@@ -408,6 +408,80 @@ async fn a_bad_signature_starts_one_refresh_an_interval_in_the_background() {
     }
 }
 
+/// How many headers a verifier remembers.
+fn headers_of(verifier: &Verifier) -> usize {
+    let told = format!("{verifier:?}");
+    let count = told.rsplit("headers: ").next().unwrap().split(|c: char| !c.is_ascii_digit()).next();
+    count.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_header_is_remembered_after_its_token_was_verified_and_not_before() {
+    let play = Play::new().await;
+    let verifier = play.verifier(|it| it);
+    let (good, header) = (play.token(json!({})), r#"{"alg":"EdDSA","kid":"k","x":1}"#);
+    let claims = |change: Value| play.claims(change).to_string();
+    verifier.verify_now::<Value>(&good).unwrap_err();
+    play.stage.resolve().await.unwrap();
+    for refused in [
+        Signer::ed().token_as(header, "EdDSA", &claims(json!({}))),
+        play.signer.token_as(header, "EdDSA", &claims(json!({"aud": "other"}))),
+        play.signer.token_as(header, "EdDSA", &claims(json!({"exp": 1}))),
+        play.signer.token_as(header, "EdDSA", "no claims"),
+        play.signer.token_as(r#"{"alg":"EdDSA","kid":"other"}"#, "EdDSA", &claims(json!({}))),
+    ] {
+        verifier.verify::<Value>(&refused).await.unwrap_err();
+    }
+    assert_eq!(headers_of(&verifier), 0);
+    for _ in 0..2 {
+        verifier.verify::<Value>(&good).await.unwrap();
+        assert_eq!(headers_of(&verifier), 1);
+    }
+    // Under a header that is known, everything else is asked as ever.
+    let forged = Signer::ed().token("EdDSA", &play.claims(json!({})));
+    assert_eq!(outcome(&verifier.verify::<Value>(&forged).await), "BadSignature");
+    assert_eq!(outcome(&verifier.verify::<Value>(&play.token(json!({"exp": 1}))).await), "Expired");
+    play.stage.registry.deny_key(TENANT, PROVIDER, "k").await.unwrap();
+    assert_eq!(outcome(&verifier.verify::<Value>(&good).await), "DeniedKey");
+}
+
+#[tokio::test]
+async fn what_one_verifier_remembers_of_headers_another_does_not_take() {
+    let play = Play::new().await;
+    let token = play.token(json!({}));
+    for _ in 0..2 {
+        assert_eq!(outcome(&play.verifier(|it| it).verify::<Value>(&token).await), "ok");
+        play.check(json!({}), |it| it.algorithms([Algorithm::ES256]), "Unsupported").await;
+        play.check(json!({}), |it| it.typ("at+jwt"), "WrongType").await;
+    }
+    // A token that was good, under a header that is the same but for its type.
+    let typed = play.verifier(|it| it.typ("at+jwt"));
+    let claims = play.claims(json!({})).to_string();
+    let of_type = |typ: &str| {
+        let header = json!({"alg": "EdDSA", "kid": "k", "typ": typ}).to_string();
+        play.signer.token_as(&header, "EdDSA", &claims)
+    };
+    for (typ, want) in [("at+jwt", "ok"), ("JWT", "WrongType"), ("at+jwt", "ok"), ("JWT", "WrongType")] {
+        assert_eq!(outcome(&typed.verify::<Value>(&of_type(typ)).await), want, "{typ}");
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_is_known_leads_to_the_key_of_now() {
+    let play = Play::new().await;
+    let verifier = play.verifier(|it| it);
+    let old = play.token(json!({}));
+    verifier.verify::<Value>(&old).await.unwrap();
+    // The provider changes its key in place: the header stays the same, byte for byte.
+    let changed = Signer::ed();
+    play.stage.adopt(document(vec![changed.jwk(Some("k"), None)], "max-age=300")).await;
+    let new = changed.token("EdDSA", &play.claims(json!({})));
+    assert_eq!(old.split('.').next(), new.split('.').next());
+    assert_eq!(outcome(&verifier.verify::<Value>(&new).await), "ok");
+    assert_eq!(outcome(&verifier.verify::<Value>(&old).await), "BadSignature");
+    assert_eq!(headers_of(&verifier), 1);
+}
+
 #[tokio::test]
 async fn explain_says_which_key_or_why_none_and_starts_nothing() {
     let play = Play::new().await;

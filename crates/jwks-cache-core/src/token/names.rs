@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Objects with more members than this allocate.
-const FEW: usize = 32;
+const FEW: usize = 16;
 
 /// The names that an object had so far, by a digest of 64 bits. Equal names are always found. Different ones
 /// with one digest would be taken for equal, which refuses the token of whoever searched for them.

@@ -9,10 +9,11 @@ use jwks_cache_core::Algorithm;
 use jwks_cache_core::token::Header;
 use papaya::{HashMap, HashMapRef, LocalGuard};
 
-/// Issuers put few headers before all their tokens: one for each key and type.
-const MOST: usize = 4096;
+/// Issuers put few headers before all their tokens: one for each key and type. With [`LONGEST`] it bounds what one
+/// verifier remembers to some megabytes.
+const MOST: usize = 16 * 1024;
 /// Longer ones carry certificates or other things that change.
-const LONGEST: usize = 512;
+const LONGEST: usize = 256;
 
 /// The headers that one verifier accepted: to another's rules they may be no good.
 ///
@@ -65,5 +66,48 @@ impl Open<'_> {
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Headers").field("headers", &self.0.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(headers: &Headers, encoded: &str) -> Option<(Algorithm, Option<String>)> {
+        let open = headers.open();
+        let header = open.get(encoded).map(Known::header)?;
+        Some((header.algorithm, header.kid.map(Cow::into_owned)))
+    }
+
+    #[test]
+    fn a_header_is_known_by_every_byte_of_its_text_and_says_what_it_said() {
+        let headers = Headers::default();
+        for (encoded, json) in [
+            ("a", r#"{"alg":"ES256","kid":"k"}"#),
+            ("b", r#"{"alg":"RS256","kid":""}"#),
+            ("", r#"{"alg":"PS512"}"#),
+        ] {
+            assert_eq!(known(&headers, encoded), None);
+            let header = Header::read(json).unwrap();
+            headers.open().insert(encoded, &header);
+            assert_eq!(known(&headers, encoded), Some((header.algorithm, header.kid.map(Cow::into_owned))));
+        }
+        assert_eq!((known(&headers, "A"), known(&headers, "ab"), known(&headers, "a ")), (None, None, None));
+    }
+
+    #[test]
+    fn headers_that_never_repeat_or_are_long_fill_nothing_for_ever() {
+        let headers = Headers::default();
+        let header = Header::read(r#"{"alg":"ES256"}"#).unwrap();
+        for (length, is_kept) in [(LONGEST, true), (LONGEST + 1, false)] {
+            let encoded = "x".repeat(length);
+            headers.open().insert(&encoded, &header);
+            assert_eq!(known(&headers, &encoded).is_some(), is_kept, "{length}");
+        }
+        for n in 0..3 * MOST {
+            headers.open().insert(&n.to_string(), &header);
+            assert!(headers.0.len() <= MOST);
+            assert!(known(&headers, &n.to_string()).is_some(), "{n}");
+        }
     }
 }
