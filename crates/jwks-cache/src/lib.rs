@@ -24,6 +24,7 @@ mod error;
 mod events;
 mod fetch;
 mod gate;
+mod issuers;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod refresh;
@@ -37,6 +38,7 @@ mod snapshot;
 mod status;
 mod sync;
 mod telemetry;
+pub mod verify;
 
 pub use jsonwebtoken;
 pub use jsonwebtoken::jwk::JwkSet;
@@ -70,6 +72,8 @@ pub use registry::{ProviderHandle, Registry};
 pub use security::SpkiFingerprint;
 pub use snapshot::PersistentSnapshot;
 pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, StatusMetric};
+
+pub use verify::{StandardClaims, Verified, Verifier, VerifierBuilder, VerifyError};
 
 /// The README's examples compile.
 #[cfg(doctest)]
