@@ -19,6 +19,7 @@ pub mod published;
 pub mod select;
 pub mod snapshot;
 mod time;
+pub mod token;
 
 pub use algorithm::{Algorithm, AlgorithmSet, UnknownAlgorithm};
 pub use time::{Dice, Moment};

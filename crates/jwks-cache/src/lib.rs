@@ -25,6 +25,7 @@ mod error;
 mod events;
 mod fetch;
 mod gate;
+mod issuers;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 mod refresh;
@@ -39,6 +40,7 @@ mod status;
 pub mod store;
 mod sync;
 mod telemetry;
+pub mod verify;
 
 pub use jsonwebtoken;
 pub use jsonwebtoken::jwk::JwkSet;
@@ -77,6 +79,8 @@ pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatu
 #[cfg(feature = "redis")]
 pub use store::RedisStore;
 pub use store::{FileStore, KeyRing, SnapshotStore};
+
+pub use verify::{StandardClaims, Verified, Verifier, VerifierBuilder, VerifyError};
 
 /// The README's examples compile.
 #[cfg(doctest)]

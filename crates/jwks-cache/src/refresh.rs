@@ -91,6 +91,8 @@ enum Closed {
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) registration: Arc<IdentityProviderRegistration>,
+    /// The registration's issuer, one text for all who compare it.
+    pub(crate) issuer: Option<Arc<str>>,
     /// The registry's own list; it applies besides the registration's.
     pub(crate) registry_domains: Arc<Vec<String>>,
     /// How it is dialled, by the registration and, where that says nothing, by the registry.
@@ -131,7 +133,7 @@ impl Provider {
     pub(crate) fn new(engine: Arc<Engine>, source: Source) -> Arc<Self> {
         let policy = engine.policy(source.registration.policy());
         let lifecycle = Lifecycle::new(policy.clone());
-        let view = View::new(lifecycle.published(), policy, None, None, false);
+        let view = View::new(source.issuer.clone(), lifecycle.published(), policy, None, None, false);
         let (slot, publisher) = Slot::new(view);
         Arc::new(Self {
             tenant: source.registration.tenant_id.as_str().into(),
@@ -157,6 +159,11 @@ impl Provider {
 
     pub(crate) fn registration(&self) -> Arc<IdentityProviderRegistration> {
         lock(&self.owner).source.registration.clone()
+    }
+
+    /// The issuer it is registered under.
+    pub(crate) fn issuer(&self) -> Option<Arc<str>> {
+        lock(&self.owner).source.issuer.clone()
     }
 
     /// Flights that failed in a row.
@@ -400,6 +407,7 @@ impl Provider {
     /// Replaces what readers see by what the lifecycle says.
     fn publish(&self, owner: &mut Owner) -> Arc<View> {
         let view = View::new(
+            owner.source.issuer.clone(),
             owner.lifecycle.published(),
             Arc::<Policy>::clone(owner.lifecycle.policy()),
             owner.running.as_ref().map(|running| running.flight.clone()),
@@ -427,7 +435,8 @@ impl Source {
         registration.normalize_allowed_domains();
         let pins = Pins::new(&registration.pinned_spki, registration.pin_mode);
         let dial = defaults.under(registration.transport(), pins);
-        Self { registration: Arc::new(registration), registry_domains, dial }
+        let issuer = registration.issuer.as_deref().map(Arc::from);
+        Self { registration: Arc::new(registration), issuer, registry_domains, dial }
     }
 
     fn request(&self, validators: &Validators, bypass_caches: bool) -> FetchRequest {

@@ -22,6 +22,9 @@ pub use jwks_cache_core::policy::{
     DEFAULT_STALE_WHILE_ERROR, JitterStrategy, MAX_REDIRECTS, MIN_TTL_FLOOR, RefreshMode,
 };
 
+/// The longest issuer, in bytes: browsers and proxies take no longer URL.
+const LONGEST_ISSUER: usize = 2048;
+
 /// A provider: whose it is, where its keys are, how they are cached.
 ///
 /// ```
@@ -43,6 +46,10 @@ pub struct IdentityProviderRegistration {
     /// Where the JWKS is published. Has a host, no credentials, no fragment.
     #[serde(deserialize_with = "unquoted::jwks_url")]
     pub jwks_url: Url,
+    /// The issuer of this provider's tokens, as their `iss` says it, byte for byte: then a [`Verifier`](crate::Verifier)
+    /// finds the provider by it, and takes no other issuer's tokens from it. 1 to 2,048 bytes. Default none.
+    #[serde(default)]
+    pub issuer: Option<String>,
     /// Whether only https will do. Default true. An https URL is never downgraded by a redirect,
     /// whatever this says.
     #[serde(default = "yes")]
@@ -173,6 +180,7 @@ impl IdentityProviderRegistration {
             tenant_id: tenant_id.into(),
             provider_id: provider_id.into(),
             jwks_url: Url::parse(jwks_url.as_ref())?,
+            issuer: None,
             require_https: true,
             allowed_domains: Vec::new(),
             refresh_early: DEFAULT_REFRESH_EARLY,
@@ -232,6 +240,14 @@ impl IdentityProviderRegistration {
             check_domain(domain)?;
         }
         self.validate_url()?;
+        if self.issuer.as_ref().is_some_and(|issuer| issuer.is_empty() || issuer.len() > LONGEST_ISSUER) {
+            return Err(Error::validation(
+                "issuer",
+                format!(
+                    "must be 1 to {LONGEST_ISSUER} bytes, as in the tokens' `iss`; leave it out to take any"
+                ),
+            ));
+        }
         self.policy().check()?;
         if !self.pinned_spki.is_empty() && self.jwks_url.scheme() != "https" {
             return Err(Error::validation(
@@ -353,6 +369,7 @@ impl fmt::Debug for IdentityProviderRegistration {
             .field("tenant_id", &self.tenant_id)
             .field("provider_id", &self.provider_id)
             .field("jwks_url", &redacted(&self.jwks_url).as_str())
+            .field("issuer", &self.issuer)
             .field("require_https", &self.require_https)
             .field("allowed_domains", &self.allowed_domains)
             .field("refresh_early", &self.refresh_early)

@@ -46,7 +46,7 @@ fn read(json: &Value) -> Result<IdentityProviderRegistration, String> {
 /// A registration in which no field is at its default.
 fn unusual() -> IdentityProviderRegistration {
     let mut it = minimal();
-    it.require_https = false;
+    (it.issuer, it.require_https) = (Some("https://id.example.com/".into()), false);
     it.allowed_domains = vec!["example.com".into()];
     (it.refresh_early, it.stale_while_error) = (secs(41), secs(42));
     (it.min_ttl, it.max_ttl, it.default_ttl) = (secs(43), secs(4_400), secs(45));
@@ -81,7 +81,10 @@ fn the_smallest_registration_reads_with_every_default() {
     assert_eq!(read, minimal());
     assert_eq!((read.refresh_early, read.stale_while_error), (secs(30), secs(60)));
     assert_eq!((read.min_ttl, read.max_ttl, read.default_ttl), (secs(30), secs(86_400), secs(300)));
-    assert_eq!((read.require_https, read.http_strict, read.required), (true, false, true));
+    assert_eq!(
+        (read.issuer.as_ref(), read.require_https, read.http_strict, read.required),
+        (None, true, false, true)
+    );
     assert_eq!((read.max_response_bytes, read.max_keys, read.min_rsa_bits), (1 << 20, 512, 2048));
     assert_eq!((read.max_trust_age, read.negative_cache_ttl), (None, secs(0)));
     assert_eq!((read.kid_miss_interval, read.kid_miss_wait), (secs(10), secs(2)));

@@ -430,7 +430,9 @@ async fn partition() -> String {
     });
     let [one, two] = lookups;
     let looked_up = one.stop().await + two.stop().await;
-    format!("each of two replicas refreshed by itself, 0 of {looked_up} lookups failed; what both denied was kept")
+    format!(
+        "each of two replicas refreshed by itself, 0 of {looked_up} lookups failed; what both denied was kept"
+    )
 }
 
 async fn evicted() -> String {
