@@ -21,7 +21,7 @@ use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
 use crate::slot::{Ended, Flight};
 use crate::sync::lock;
-use crate::telemetry::FlightStatus;
+use crate::telemetry::{Counters, FlightStatus};
 
 /// Everything that flies.
 pub(super) struct Crew {
@@ -131,24 +131,27 @@ impl Crew {
         let most = self.policy.retry.attempt_timeout;
         let time = most.min(deadline.saturating_duration_since(socket_now()));
         request.sent.reset();
+        let counters = &self.provider.counters;
+        let mut leaving = Leaving { counters, request, known: None };
         let fetched = timeout(time, engine.fetch.fetch(request)).await;
+        leaving.known = match &fetched {
+            Ok(Ok(fetched)) => Some(fetched.requests),
+            Ok(Err(failed)) => Some(failed.requests),
+            Err(_) => None,
+        };
+        drop(leaving);
         self.tell_notes(&request.notes);
         let fetched = match fetched {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(failed)) => {
                 self.answered(failed.status);
                 if failed.reason == NotFetched::ADDRESS {
-                    self.provider.counters.refused_addresses.fetch_add(1, Relaxed);
+                    counters.refused_addresses.fetch_add(1, Relaxed);
                 }
-                self.provider.counters.requests_sent.fetch_add(u64::from(failed.requests), Relaxed);
                 return Err(failed);
             }
-            Err(_) => {
-                self.provider.counters.requests_sent.fetch_add(u64::from(request.sent.get()), Relaxed);
-                return Err(NotFetched::timed_out(time));
-            }
+            Err(_) => return Err(NotFetched::timed_out(time)),
         };
-        self.provider.counters.requests_sent.fetch_add(u64::from(fetched.requests), Relaxed);
         self.answered(Some(fetched.status));
         tracing::debug!(attempt, status = fetched.status.as_u16(), bytes = fetched.body.len(), "answered");
         self.judge(fetched)
@@ -194,6 +197,21 @@ impl Crew {
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
         self.source.failure(failed, attempt)
+    }
+}
+
+/// Counts the requests of an attempt, however it ends: its flight may be dropped at any time.
+struct Leaving<'a> {
+    counters: &'a Counters,
+    request: &'a FetchRequest,
+    /// What the fetcher says.
+    known: Option<u32>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        let requests = self.known.unwrap_or_else(|| self.request.sent.get());
+        self.counters.requests_sent.fetch_add(u64::from(requests), Relaxed);
     }
 }
 
