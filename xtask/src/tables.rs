@@ -301,6 +301,7 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     Ok(vec![
         test("", &["jwks-cache-core", "jwks-cache", "jwks-cache-testkit", "jwks-cache-server"]),
         words("cargo test --no-fail-fast --doc"),
+        words("cargo test --no-fail-fast --doc -p jwks-cache --all-features"),
         test("-p jwks-cache --no-default-features", &["jwks-cache"]),
         test("-p jwks-cache --all-features", &["jwks-cache"]),
         words("cargo test --no-fail-fast -p xtask"),

@@ -79,7 +79,7 @@ pub(crate) struct FetchArgs {
 }
 
 /// Whom to believe, and who to be.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct IdentityArgs {
     /// A pin that must stand on the certificate path (see `pin`); can be given again, one of them is enough
     #[arg(long, value_name = "BASE64")]

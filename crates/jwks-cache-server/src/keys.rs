@@ -12,7 +12,7 @@ use jwks_cache_core::keyset::{KeyRules, KeySet};
 use serde::Deserialize;
 use url::Url;
 
-use crate::cli::KeysArgs;
+use crate::cli::{IdentityArgs, KeysArgs};
 use crate::document::{self, Manner, NotHad, is_url};
 
 /// A provider whose keys are at hand.
@@ -30,11 +30,18 @@ pub(crate) struct Keys {
 pub(crate) async fn get(args: &KeysArgs) -> Result<Option<Keys>, NotHad> {
     let (insecure_http, deny_private) = (args.insecure_http, args.deny_private);
     let manner = Manner { insecure_http, deny_private, identity: &args.identity };
-    let source = match (&args.jwks, &args.issuer) {
-        (Some(source), _) => source.clone(),
-        (None, Some(issuer)) => discover(issuer, &manner).await?,
+    // Header and certificate are for the issuer's own origin.
+    let stranger = IdentityArgs { cert: None, key: None, header: Vec::new(), ..args.identity.clone() };
+    let (source, identity) = match (&args.jwks, &args.issuer) {
+        (Some(source), _) => (source.clone(), &args.identity),
+        (None, Some(issuer)) => {
+            let (asked, url) = discover(issuer, &manner).await?;
+            let at_home = asked.origin() == url.origin();
+            (url.to_string(), if at_home { &args.identity } else { &stranger })
+        }
         (None, None) => return Ok(None),
     };
+    let manner = Manner { identity, ..manner };
     let (body, source) = if is_url(&source) {
         let settings = manner.settings(&source)?;
         (document::fetch(&settings).await?.body, without_query(&settings.jwks_url))
@@ -64,8 +71,8 @@ struct Discovered {
     jwks_uri: String,
 }
 
-/// Where the issuer's keys are, by its own word: it must call itself as it was called (§4.3).
-async fn discover(issuer: &str, manner: &Manner<'_>) -> Result<String, NotHad> {
+/// Which URL was asked, and where the issuer's keys are by its word: it must call itself as it was called (§4.3).
+async fn discover(issuer: &str, manner: &Manner<'_>) -> Result<(Url, Url), NotHad> {
     const PATH: &str = "/.well-known/openid-configuration";
     let settings = manner.settings(&format!("{}{PATH}", issuer.trim_end_matches('/')))?;
     let fetched = document::fetch(&settings).await?;
@@ -80,10 +87,13 @@ async fn discover(issuer: &str, manner: &Manner<'_>) -> Result<String, NotHad> {
             "write the issuer as it writes itself, if that is whom you mean",
         ));
     }
+    let useless = |why: &str| NotHad::new(why, "its discovery document names no key set; use --jwks");
+    let url = Url::parse(&found.jwks_uri).map_err(|error| useless(&error.to_string()))?;
     // A file is nothing that a provider may name.
-    Url::parse(&found.jwks_uri)
-        .map(String::from)
-        .map_err(|error| NotHad::new(error, "its discovery document names no key set; use --jwks"))
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(useless("jwks_uri is no http or https URL"));
+    }
+    Ok((settings.jwks_url, url))
 }
 
 fn without_query(url: &Url) -> String {

@@ -185,6 +185,29 @@ fn without_keys_nothing_is_said_of_the_token_and_the_reason_is() {
 }
 
 #[test]
+fn header_and_certificate_are_for_the_issuers_own_origin_and_keys_come_from_a_url() {
+    let (issuer, elsewhere) = (Origin::start(), Origin::start());
+    let name = issuer.url("").to_string();
+    elsewhere.set("/jwks", Reply::json(json!({"keys": []})));
+    let asks = |jwks_uri: &str| {
+        let metadata = json!({"issuer": name, "jwks_uri": jwks_uri});
+        issuer.set("/.well-known/openid-configuration", Reply::json(metadata));
+        let args = ["verify", "--insecure-http", "--issuer", &name, "--header", "X-Api-Key: s3cret", "-"];
+        run_with("a.b.c", &args)
+    };
+    asks(elsewhere.url("/jwks").as_str());
+    assert_eq!(elsewhere.requests("/jwks")[0].header("x-api-key"), None);
+    issuer.set("/jwks", Reply::json(json!({"keys": []})));
+    asks(issuer.url("/jwks").as_str());
+    let own = &issuer.requests("/jwks")[0];
+    assert_eq!(own.header("x-api-key"), Some("s3cret"));
+    for no_url in ["file:///etc/passwd", "data:application/json,{}", "c:/keys.json", "keys.json"] {
+        let said = asks(no_url);
+        assert!(said.err.contains("names no key set"), "{no_url}: {}", said.err);
+    }
+}
+
+#[test]
 fn a_token_on_the_command_line_is_taken_with_a_warning() {
     let idp = IdentityProvider::start();
     let (minted, url) = (idp.mint(&token()), idp.jwks_url().to_string());

@@ -273,7 +273,7 @@ async fn without_keys_the_answer_is_to_come_again_and_never_that_the_token_is_ba
 async fn realm_and_body_are_the_services_own_and_break_no_header() {
     let guard = guard([TokenSource::Authorization])
         .realm("a\"b\\c\r\nX-Evil: 1\u{e4}")
-        .body("application/problem+json", |refusal| {
+        .body(HeaderValue::from_static("application/problem+json"), |refusal| {
             format!("{} {}", refusal.status().as_u16(), refusal.code())
         });
     let response: Response<String> = guard.response(&Refusal::NoToken);

@@ -7,6 +7,7 @@ mod stage;
 use actix_web::dev::ServiceResponse;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use actix_web::{App, web};
+use http::HeaderValue;
 use jwks_cache::verify::actix_web::MaybeClaims;
 use jwks_cache::{Claims, Guard, Scopes, StandardClaims, TokenSource};
 use stage::guarded::Guarded;
@@ -116,7 +117,8 @@ async fn headers_sent_twice_and_cookies_planted_get_nobody_in() {
 #[actix_web::test]
 async fn a_provider_that_is_down_is_no_reason_to_blame_the_token() {
     let stage = Guarded::new().await;
-    let guard = stage.guard.clone().body("text/plain", |refusal| refusal.code().to_owned());
+    let guard =
+        stage.guard.clone().body(HeaderValue::from_static("text/plain"), |refusal| refusal.code().to_owned());
     let bearer = stage.bearer();
     stage.idp.go_down();
     for path in ["/", "/orders", "/offers"] {
@@ -129,13 +131,20 @@ async fn a_provider_that_is_down_is_no_reason_to_blame_the_token() {
 }
 
 #[actix_web::test]
-async fn a_guard_within_data_does_and_none_lets_nobody_in() {
+async fn the_innermost_guard_counts_and_none_lets_nobody_in() {
     let stage = Guarded::new().await;
     let bearer = stage.bearer();
-    let request =
-        || TestRequest::get().uri("/").append_header(("authorization", bearer.as_str())).to_request();
-    let within = App::new().app_data(web::Data::new(stage.guard.clone())).route("/", web::get().to(hello));
-    assert_eq!(call_service(&init_service(within).await, request()).await.status().as_u16(), 200);
-    let without = App::new().route("/", web::get().to(hello));
-    assert_eq!(call_service(&init_service(without).await, request()).await.status().as_u16(), 500);
+    let ask = |path: &str| {
+        TestRequest::get().uri(path).append_header(("authorization", bearer.as_str())).to_request()
+    };
+    let others = stage.registry.verifier().any_issuer().audience("others").build().unwrap();
+    let inner = web::scope("/inner").app_data(Guard::new(others)).route("", web::get().to(hello));
+    let app = App::new().app_data(stage.guard.clone()).service(inner).route("/", web::get().to(hello));
+    let app = init_service(app).await;
+    assert_eq!(call_service(&app, ask("/")).await.status().as_u16(), 200);
+    assert_eq!(call_service(&app, ask("/inner")).await.status().as_u16(), 401);
+    for without in [App::new(), App::new().app_data(web::Data::new(stage.guard.clone()))] {
+        let without = without.route("/", web::get().to(hello));
+        assert_eq!(call_service(&init_service(without).await, ask("/")).await.status().as_u16(), 500);
+    }
 }

@@ -7,6 +7,7 @@ mod stage;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
+use http::HeaderValue;
 use jwks_cache::{Claims, Guard, Scopes, StandardClaims, TokenSource, Verified};
 use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
@@ -156,7 +157,10 @@ async fn headers_sent_twice_and_cookies_planted_get_nobody_in() {
 
 #[tokio::test]
 async fn a_provider_that_is_down_is_no_reason_to_blame_the_token() {
-    let served = Served::with(|it| it.body("text/plain", |refusal| refusal.code().to_owned())).await;
+    let served = Served::with(|it| {
+        it.body(HeaderValue::from_static("text/plain"), |refusal| refusal.code().to_owned())
+    })
+    .await;
     let bearer = served.stage.bearer();
     served.stage.idp.go_down();
     for path in ["/", "/orders", "/offers", "/layered"] {

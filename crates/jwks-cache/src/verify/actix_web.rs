@@ -1,5 +1,5 @@
-//! [`Claims`] as an actix-web extractor. The [`Guard`] comes from the app's data: `App::new().app_data(guard)`, or
-//! within `web::Data`.
+//! [`Claims`] as an actix-web extractor. The [`Guard`] is what `app_data(guard)` gave to the app, or to the innermost scope
+//! that has one; not within `web::Data`.
 //!
 //! A handler that also serves requests without a token takes [`MaybeClaims`]. Not `Option<Claims<C>>`: to actix-web that
 //! means to go on after *any* refusal, so a forged token would pass for none.
@@ -83,8 +83,8 @@ where
     S: Scopes,
     T: 'static,
 {
-    let held = || request.app_data::<web::Data<Guard>>().map(|data| data.get_ref());
-    let Some(guard) = request.app_data::<Guard>().or_else(held) else {
+    // One type alone: of two, an outer scope's would come before an inner one's.
+    let Some(guard) = request.app_data::<Guard>() else {
         let absent = actix_web::error::ErrorInternalServerError("the app has no Guard among its data");
         return Extracting(State::Done(Some(Err(absent))));
     };

@@ -83,7 +83,7 @@ struct Manner {
     sources: Vec<TokenSource>,
     realm: Option<String>,
     retry_after: u64,
-    content_type: &'static str,
+    content_type: HeaderValue,
     body: Option<Arc<Body>>,
 }
 
@@ -231,7 +231,7 @@ impl Guard {
             sources: vec![TokenSource::Authorization],
             realm: None,
             retry_after: 5,
-            content_type: "application/json",
+            content_type: HeaderValue::from_static("application/json"),
             body: None,
         };
         Self { verifier, manner: Arc::new(manner) }
@@ -264,7 +264,7 @@ impl Guard {
     #[must_use]
     pub fn body(
         mut self,
-        content_type: &'static str,
+        content_type: HeaderValue,
         body: impl Fn(&Refusal) -> String + Send + Sync + 'static,
     ) -> Self {
         let manner = Arc::make_mut(&mut self.manner);
@@ -399,7 +399,7 @@ impl Guard {
             _ => None,
         };
         let challenge = manner.challenge(refusal).map(|value| (WWW_AUTHENTICATE, value));
-        let content_type = (CONTENT_TYPE, HeaderValue::from_static(manner.content_type));
+        let content_type = (CONTENT_TYPE, manner.content_type.clone());
         let body = manner.body.as_ref().map_or_else(|| plain(refusal), |body| body(refusal));
         Head { status: refusal.status(), headers: [Some(content_type), challenge, retry], body }
     }
@@ -574,7 +574,8 @@ impl Scopes for () {
 }
 
 /// The claims of a request's token, taken by a handler: it runs only if the token is good, and grants `S`. An extractor
-/// of axum (feature `axum`) and of actix-web (feature `actix-web`).
+/// of axum (feature `axum`; `Option<Claims<C>>` lets in those without a token) and of actix-web (feature `actix-web`;
+/// there `MaybeClaims` does, and `Option` would let in everybody).
 ///
 /// It gives the [`Verified`] token by [`Deref`], and that its claims.
 pub struct Claims<C, S = ()> {
