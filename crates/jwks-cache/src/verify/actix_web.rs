@@ -33,7 +33,7 @@ use std::task::{Context, Poll};
 use actix_web::dev::Payload;
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
-use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, ResponseError};
 use http::HeaderName;
 use serde::de::DeserializeOwned;
 
