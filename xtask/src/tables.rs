@@ -29,8 +29,19 @@ pub(crate) enum Absent {
 }
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
-pub(crate) const DEFAULT_GROUPS: &[&str] =
-    &["unit", "corpora", "model", "six-mutants", "idp", "cache-tests", "sim", "concurrency", "fuzz-smoke"];
+pub(crate) const DEFAULT_GROUPS: &[&str] = &[
+    "unit",
+    "corpora",
+    "model",
+    "six-mutants",
+    "idp",
+    "cache-tests",
+    "services",
+    "features",
+    "sim",
+    "concurrency",
+    "fuzz-smoke",
+];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -76,6 +87,23 @@ pub(crate) const GROUPS: &[Part] = &[
         // Uncaptured, as it prints how many tests apply and pass.
         commands: |_| {
             Ok(vec![words(&format!("cargo test -p {ACCEPTANCE} --test {CACHE_SUITE} -- --nocapture"))])
+        },
+    },
+    Part {
+        name: "services",
+        shows: "the examples beside the demo's provider, and 10,000 requests each through axum and tonic in bad times",
+        needs: &[],
+        commands: services,
+    },
+    Part {
+        name: "features",
+        shows: "every combination of the library's features builds",
+        needs: &[CARGO_HACK],
+        commands: |_| {
+            // The two backends of jsonwebtoken are alike, and pass nothing on to us.
+            let line = "cargo hack check -p jwks-cache --feature-powerset --exclude-features \
+                        default,jsonwebtoken-rust-crypto && echo 'test result: ok. 1 passed; 0 failed;'";
+            Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line.to_owned()]])
         },
     },
     Part {
@@ -239,6 +267,12 @@ const CARGO_MUTANTS: Need = Need {
     install: Some(&["cargo", "install", "cargo-mutants", "--locked"]),
 };
 
+const CARGO_HACK: Need = Need {
+    what: "cargo-hack",
+    is_there: |root| run::succeeds(root, &["cargo", "hack", "--version"]),
+    install: Some(&["cargo", "install", "cargo-hack", "--locked"]),
+};
+
 const VALGRIND: Need = Need {
     what: "valgrind",
     is_there: |root| run::succeeds(root, &["valgrind", "--version"]),
@@ -311,26 +345,37 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     Ok(vec![
         test("", &["jwks-cache-core", "jwks-cache", "jwks-cache-testkit", "jwks-cache-server"]),
         words("cargo test --no-fail-fast --doc"),
+        words("cargo test --no-fail-fast --doc -p jwks-cache --all-features"),
         test("-p jwks-cache --no-default-features", &["jwks-cache"]),
         test("-p jwks-cache --all-features", &["jwks-cache"]),
         words("cargo test --no-fail-fast -p xtask"),
     ])
 }
 
-/// The crate of the real parts, and those of its tests that are groups of their own.
+/// The crate of the real parts, and its tests that have groups of their own.
 const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
 const STORES: &str = "stores";
+const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    for (_, name) in tests(root)
-        .into_iter()
-        .filter(|(owner, name)| owner == ACCEPTANCE && ![CACHE_SUITE, STORES].contains(&name.as_str()))
-    {
+    let apart = |name: &str| [CACHE_SUITE, STORES].contains(&name) || SERVICES.contains(&name);
+    for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
         command.extend(["--test".to_owned(), name]);
     }
     Ok(vec![command])
+}
+
+/// What the examples are run as is built first: no test of another crate knows where it is otherwise.
+fn services(_: &Path) -> Result<Vec<Vec<String>>, Absent> {
+    let [examples, load] = SERVICES;
+    let line = format!(
+        "cargo build -p jwks-cache-server --bin jwks-cache && \
+         cargo build -p jwks-cache --examples --all-features && \
+         cargo test --no-fail-fast -p {ACCEPTANCE} --test {examples} --test {load} -- --nocapture"
+    );
+    Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line]])
 }
 
 /// How a test file's name begins when it reads the corpora.
@@ -400,6 +445,15 @@ pub(crate) const CHECKS: &[Check] = &[
         run: |root| {
             let command = words("cargo doc --workspace --no-deps --all-features");
             run::checks(root, &command, &[("RUSTDOCFLAGS", "-D warnings")])
+        },
+    },
+    Check {
+        name: "docs, as docs.rs renders them",
+        run: |root| {
+            let command = words("cargo doc -p jwks-cache --no-deps --all-features");
+            // What says at each item which feature it needs is not stable; for our crate alone it is let through.
+            let env = [("RUSTDOCFLAGS", "--cfg docsrs -D warnings"), ("RUSTC_BOOTSTRAP", "jwks_cache")];
+            run::checks(root, &command, &env)
         },
     },
 ];

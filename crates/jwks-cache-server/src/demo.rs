@@ -3,6 +3,7 @@
 
 mod judge;
 mod keep;
+mod serve;
 mod stage;
 mod tell;
 
@@ -31,6 +32,9 @@ const LONGEST: Duration = Duration::from_secs(180);
 pub(crate) async fn run(args: &DemoArgs) -> ExitCode {
     if let Some(folder) = &args.store {
         return keep::run(folder, args.json).await;
+    }
+    if args.serve {
+        return serve::run(args).await;
     }
     let teller = if args.json { Teller::silent() } else { Teller::on_stdout() };
     let began = SystemClock.now();

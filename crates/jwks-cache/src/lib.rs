@@ -12,7 +12,11 @@
 //! - `metrics` (default): counters per provider, forwarded to the `metrics` facade once a second.
 //! - `prometheus` (default): a ready-made recorder, `install_default_exporter`.
 //! - `redis`: snapshots in Redis or Valkey: standalone, TLS, Sentinel, Cluster.
+//! - `tower`, `axum`, `tonic`, `actix-web`: a [`Guard`] in front of services of those frameworks; see
+//!   [`verify::bearer`].
 //! - `jsonwebtoken-aws-lc-rs`, `jsonwebtoken-rust-crypto`: pass-through to jsonwebtoken's backends.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
 pub mod cache;
@@ -80,9 +84,19 @@ pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatu
 pub use store::RedisStore;
 pub use store::{FileStore, KeyRing, SnapshotStore};
 
+pub use verify::bearer::{Claims, Guard, Refusal, Scopes, TokenSource};
 pub use verify::{StandardClaims, Verified, Verifier, VerifierBuilder, VerifyError};
 
 /// The README's examples compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So do those of the other pages; the one on testing runs.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../docs/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../../../docs/migrating.md")]
+    struct Migrating;
+}

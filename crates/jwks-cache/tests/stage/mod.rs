@@ -3,9 +3,11 @@
 //! [`scripted`] has no sockets: for rules of standing and refreshing, and for waits that are tokio's, whose paused
 //! time would run ahead of sockets. [`socket`] has an identity provider, for settings and registrations.
 //! [`secured`] has an origin that speaks TLS, for certificates, pins and credentials.
+//! [`guarded`] has an identity provider and a guard, for services.
 //! [`served`] has an origin that does whatever may go wrong in an exchange.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod guarded;
 pub(crate) mod names;
 pub(crate) mod peak;
 pub(crate) mod peer;
