@@ -771,6 +771,19 @@ async fn denials_of_a_provider_that_allows_small_documents_come_back_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_no_store_could_keep_is_not_denied() {
+    let stage = process(&ManualClock::new(), |it| it).with_keys(good()).await;
+    let long = "x".repeat(100 << 10);
+    for n in 0..10 {
+        assert!(stage.registry.deny_key(TENANT, PROVIDER, &format!("{n}{long}")).await.unwrap());
+    }
+    is_validation(stage.registry.deny_key(TENANT, PROVIDER, &long).await, "id");
+    assert!(stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap(), "there is room for a short one");
+    assert!(!stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap());
+    assert_eq!(stage.kids().await, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn denials_in_a_snapshot_of_another_name_count_for_nothing() {
     for member in ["tenant_id", "provider_id"] {
         let (clock, store) = (ManualClock::new(), MemoryStore::new());
