@@ -334,14 +334,6 @@ impl Lifecycle {
         };
         self.flight = None;
         match outcome {
-            // Not as it came, but as it began: what came is older than what is held.
-            Outcome::Document { timing, .. }
-                if self.held.as_ref().is_some_and(|held| held.requested_at > timing.requested_at) =>
-            {
-                let due = self.held.as_ref().map(|held| held.refresh_at);
-                self.wake_at = due.filter(|_| self.timer());
-                Change::Superseded { recovered: self.succeed() }
-            }
             Outcome::Document { set, headers, timing } => {
                 let servable = self.held.as_ref().filter(|held| held.is_servable(now));
                 let usable_held = servable.is_some_and(|held| held.set.usable().next().is_some());
@@ -349,6 +341,12 @@ impl Lifecycle {
                 if usable_held && !usable {
                     self.fail(asker, None, now, dice);
                     return Change::Refused(Refusal::NothingUsable);
+                }
+                // Not as they came, but as they began: this is older than what is held.
+                if let Some(held) = self.held.as_ref().filter(|held| held.requested_at > timing.requested_at)
+                {
+                    self.wake_at = Some(held.refresh_at).filter(|_| self.timer());
+                    return Change::Superseded { recovered: self.succeed() };
                 }
                 let last = self.held.as_ref().map(|held| held.set.clone());
                 let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |last| diff(last, &set));

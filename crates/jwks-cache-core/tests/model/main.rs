@@ -234,7 +234,16 @@ impl Life {
         let (cold, was_failing) =
             (self.contract.servable(self.now).is_none(), self.contract.failed_at.is_some());
         match self.land(self.number, outcome) {
-            Change::Adopted { recovered, .. } => assert_eq!(recovered, was_failing),
+            Change::Superseded { recovered } if self.contract.holds_later() => {
+                assert_eq!(recovered, was_failing);
+                assert!(
+                    self.it.wake_at().is_some() || self.contract.policy.refresh_mode == RefreshMode::OnDemand
+                );
+                return self.contract.superseded();
+            }
+            Change::Adopted { recovered, .. } if !self.contract.holds_later() => {
+                assert_eq!(recovered, was_failing);
+            }
             other => panic!("{other:?}"),
         }
         self.contract.brought(entries.to_vec(), said.clone(), self.now, self.it.held().unwrap().refresh_at);
@@ -358,13 +367,14 @@ impl Life {
         }
         let (at, now, draw) = (self.now - age, self.now, self.draw);
         let headers = StoredHeaders::from_validators(Some("\"kept\""), None);
+        let letter = (age.as_secs() % 2 == 0).then_some(lifetime / 2);
         let snapshot = Stored {
             set,
             headers,
             age,
             transit: Duration::ZERO,
             lifetime,
-            strict_window: None,
+            strict_window: letter,
             received_wall: DateTime::UNIX_EPOCH,
             retiring: Vec::new(),
             trusted: false,
@@ -377,6 +387,7 @@ impl Life {
             at,
             transit: Duration::ZERO,
             stored: Some(lifetime),
+            letter,
             refresh_at,
         };
         assert_eq!(taken, self.contract.restore(stored, now), "a snapshot of {age:?} ago");
