@@ -367,7 +367,7 @@ impl Life {
         }
         let (at, now, draw) = (self.now - age, self.now, self.draw);
         let headers = StoredHeaders::from_validators(Some("\"kept\""), None);
-        let letter = (age.as_secs() % 2 == 0).then_some(lifetime / 2);
+        let letter = age.as_secs().is_multiple_of(2).then_some(lifetime / 2);
         let snapshot = Stored {
             set,
             headers,
