@@ -11,15 +11,18 @@
 //! arguments, exit codes and what stands on a terminal.
 
 mod cli;
+pub mod control;
 mod demo;
 mod document;
 mod fetch;
 mod keys;
 mod manual;
 mod pin;
+mod problem;
 mod terminal;
 mod token;
 mod verify;
+mod wire;
 
 use std::process::ExitCode;
 
