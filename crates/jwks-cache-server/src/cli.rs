@@ -15,6 +15,11 @@ pub(crate) struct Cli {
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Serve(ServeArgs),
+    Check(CheckArgs),
+    /// Print the JSON Schema of the configuration file
+    Schema,
+    Health(HealthArgs),
     Demo(DemoArgs),
     Fetch(FetchArgs),
     Verify(VerifyArgs),
@@ -22,6 +27,90 @@ pub(crate) enum Command {
     Pin(PinArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+}
+
+/// Run the server: keys for every language, kept fresh here
+///
+/// Settings come from a TOML file, over it environment variables (JWKS_CACHE__DATA__LISTEN for data.listen), over them
+/// flags. The file is read again when it changes and on SIGHUP: all of it is taken, or nothing. SIGTERM and Ctrl-C let
+/// requests end first.
+///
+/// Exit code: 0 after a signal, 1 if a setting is wrong or something it asks for cannot be had.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
+
+/// Check a configuration, and say what to do about what is wrong
+///
+/// Reads what `serve` would read. With --online each provider is fetched as well, by the same rules.
+///
+/// Exit code: 0 if all is well, 1 if not.
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+
+    /// Fetch each provider's keys too
+    #[arg(long)]
+    pub(crate) online: bool,
+
+    /// Print one JSON document on stdout and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Ask a running server how it is, for container checks
+///
+/// Asks the ops listener that the settings name. Over TLS its certificate is not verified: the name in it is not this
+/// machine's own.
+///
+/// Exit code: 0 if it is well, 1 if not or if nobody answers.
+#[derive(Args, Debug)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+
+    /// Ask whether it is ready: every required provider has keys
+    #[arg(long)]
+    pub(crate) ready: bool,
+}
+
+/// Where settings come from.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct SettingsArgs {
+    /// A TOML file; otherwise what $JWKS_CACHE_CONFIG names, otherwise none
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where services get keys: host:port, unix:/path or off
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) data: Option<String>,
+
+    /// Where operators register, refresh and deny: unix:/path, off, or host:port with credentials
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) control: Option<String>,
+
+    /// Where health and metrics are
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ops: Option<String>,
+
+    /// The folder of what outlives a restart
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state_dir: Option<String>,
+
+    /// error, warn, info, debug or trace, or by target as in info,jwks_cache=debug
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+
+    /// json or pretty
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) log_format: Option<String>,
+
+    /// Any other field, as in limits.connections=100; can be given again
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub(crate) set: Vec<String>,
 }
 
 /// Show the cache at work: load, rotation, a flood, a slow and a dead provider

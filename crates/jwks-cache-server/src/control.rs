@@ -51,7 +51,7 @@ struct Inner {
     removed: Mutex<BTreeSet<Name>>,
 }
 
-/// What [`State::restore`] did.
+/// What [`Held::restore`] did.
 #[derive(Debug, Default)]
 pub struct Restored {
     /// How many providers were registered.
@@ -84,7 +84,7 @@ impl State {
     }
 
     /// Says which registrations are the configuration file's: they are told apart, and changed there alone. Registering them
-    /// is the caller's matter; call [`State::restore`] afterwards, for a name that the file no longer has may stand in the
+    /// is the caller's matter; call [`Held::restore`] afterwards, for a name that the file no longer has may stand in the
     /// book.
     pub fn configure(&self, registrations: impl IntoIterator<Item = IdentityProviderRegistration>) {
         let name = |of: &IdentityProviderRegistration| (of.tenant_id.clone(), of.provider_id.clone());
@@ -92,32 +92,9 @@ impl State {
         self.0.configured.store(Arc::new(map));
     }
 
-    /// Registers what stands in the book and is not there yet, and denies what is denied there. A provider of the
-    /// configuration file wins over the book's of the same name.
-    pub async fn restore(&self) -> Restored {
-        let mut restored = Restored::default();
-        let _pen = self.book().pen().await;
-        for (name, record) in self.book().all() {
-            let (tenant, provider) = &name;
-            let in_file = self.configured().contains_key(&name);
-            let is_there = self.registry().provider(tenant, provider).is_ok();
-            if let Some(registered) = record.registered.as_ref().filter(|_| !in_file && !is_there) {
-                match self.registry().register(registered.registration.clone()).await {
-                    Ok(()) => restored.providers += 1,
-                    Err(error) => {
-                        tracing::error!(tenant, provider, %error, "a registration of the book is refused");
-                        restored.refused.push((tenant.clone(), provider.clone(), error));
-                    }
-                }
-            }
-            for id in record.denials.keys() {
-                // Of a provider that the file no longer has, they wait for it.
-                if let Ok(is_new) = self.registry().deny_key(tenant, provider, id).await {
-                    restored.denials += usize::from(is_new);
-                }
-            }
-        }
-        restored
+    /// Keeps everybody else from changing anything until this is dropped: while a configuration is exchanged, and at the start.
+    pub async fn hold(&self) -> Held<'_> {
+        Held { state: self, _pen: self.book().pen().await }
     }
 
     /// Whether there was such a provider since the start, and it was removed: gone, not unknown.
@@ -164,6 +141,43 @@ impl State {
         if removed.len() < MOST_REMOVED {
             removed.insert(name);
         }
+    }
+}
+
+/// See [`State::hold`].
+#[derive(Debug)]
+pub struct Held<'a> {
+    state: &'a State,
+    _pen: book::Pen<'a>,
+}
+
+impl Held<'_> {
+    /// Registers what stands in the book and is not there yet, and denies what is denied there. A provider of the
+    /// configuration file wins over the book's of the same name.
+    pub async fn restore(&self) -> Restored {
+        let mut restored = Restored::default();
+        let state = self.state;
+        for (name, record) in state.book().all() {
+            let (tenant, provider) = &name;
+            let in_file = state.configured().contains_key(&name);
+            let is_there = state.registry().provider(tenant, provider).is_ok();
+            if let Some(registered) = record.registered.as_ref().filter(|_| !in_file && !is_there) {
+                match state.registry().register(registered.registration.clone()).await {
+                    Ok(()) => restored.providers += 1,
+                    Err(error) => {
+                        tracing::error!(tenant, provider, %error, "a registration of the book is refused");
+                        restored.refused.push((tenant.clone(), provider.clone(), error));
+                    }
+                }
+            }
+            for id in record.denials.keys() {
+                // Of a provider that the file no longer has, they wait for it.
+                if let Ok(is_new) = state.registry().deny_key(tenant, provider, id).await {
+                    restored.denials += usize::from(is_new);
+                }
+            }
+        }
+        restored
     }
 }
 

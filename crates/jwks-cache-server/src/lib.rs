@@ -1,5 +1,8 @@
-//! The command `jwks-cache`: a demonstration of the cache, and a look into any key set.
+//! The command `jwks-cache`: the cache as a server for every language, a demonstration of it, and a look into any key
+//! set.
 //!
+//! - `jwks-cache serve` is the server: a [`Server`] of a [`Config`]. `jwks-cache check` and `jwks-cache schema` say what
+//!   it may be told, `jwks-cache health` whether it is well.
 //! - `jwks-cache demo` runs two identity providers and a registry in this process, lets things go wrong, and
 //!   holds what it sees against what the cache promises.
 //! - `jwks-cache fetch` judges one key set as the cache would, and says what it is worth.
@@ -8,17 +11,25 @@
 //! - `jwks-cache completions` and `jwks-cache man` say for shells and `man` what the command takes.
 //!
 //! Nothing here decides how keys are fetched, judged or kept: that is the library's to say. This crate knows
-//! arguments, exit codes and what stands on a terminal.
+//! arguments, settings, sockets, routes, exit codes and what stands on a terminal.
 
+mod check;
 mod cli;
+mod config;
 pub mod control;
+mod data;
 mod demo;
 mod document;
 mod fetch;
+mod health;
 mod keys;
+mod logs;
 mod manual;
+mod ops;
 mod pin;
 mod problem;
+mod run;
+mod serve;
 mod terminal;
 mod token;
 mod verify;
@@ -29,6 +40,13 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use cli::{Cli, Command};
+
+pub use config::{
+    Access, Client, Config, Control, Data, Defaults, Digest, Limits, Listen, Loaded, Log, LogFormat, Ops,
+    Place, Problem, Problems, Provider, Redis, RedisMode, Source, Span, Stamp, Store, Tenant, Tls, Token,
+    schema,
+};
+pub use serve::{Addresses, Identity, Peer, RequestId, Server, StartError};
 
 /// Runs the command that the process was started with.
 ///
@@ -45,6 +63,10 @@ pub fn main() -> ExitCode {
     };
     runtime.block_on(async {
         match cli.command {
+            Command::Serve(args) => run::run(&args).await,
+            Command::Check(args) => check::run(&args).await,
+            Command::Schema => check::schema(),
+            Command::Health(args) => health::run(&args).await,
             Command::Demo(args) => demo::run(&args).await,
             Command::Fetch(args) => fetch::run(&args).await,
             Command::Verify(args) => verify::run(&args).await,

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// What a token must have at least to be looked at: fewer characters than 32 random bytes make were chosen by a person, and
 /// can be found by trying.
-const SHORTEST: usize = 32;
+pub const SHORTEST: usize = 32;
 
 /// A token's SHA-256, which is all that configuration keeps of it.
 ///

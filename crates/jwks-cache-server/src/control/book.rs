@@ -65,6 +65,7 @@ pub struct Book {
 }
 
 /// The right to write, which one has at a time: from looking at what there is to telling the registry.
+#[derive(Debug)]
 pub(super) struct Pen<'a> {
     book: &'a Book,
     _turn: MutexGuard<'a, ()>,

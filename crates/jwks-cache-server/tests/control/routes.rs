@@ -112,7 +112,7 @@ async fn secrets_are_never_given_back_and_are_kept_for_a_restart() {
     stage.end().await;
 
     let stage = Stage::start(&folder).await;
-    assert_eq!(stage.state.restore().await.providers, 1);
+    assert_eq!(stage.restore().await.providers, 1);
     stage.all.post(&format!("{MAIN}/refresh?wait=true"), &Value::Null).await;
     let path = idp.jwks_url().path().to_owned();
     let sent = idp.origin().requests(&path).pop().unwrap();
@@ -140,7 +140,7 @@ async fn registrations_and_denials_that_were_acknowledged_are_there_after_a_cras
     stage.end().await;
 
     let stage = Stage::start(&folder).await;
-    let restored = stage.state.restore().await;
+    let restored = stage.restore().await;
     assert_eq!((restored.providers, restored.denials, restored.refused.len()), (1, 1, 0));
     assert_eq!(stage.all.get(MAIN).await.header("etag"), tag);
     assert_eq!(stage.all.get("/tenants/acme/providers/gone").await.status, 404);
@@ -150,7 +150,7 @@ async fn registrations_and_denials_that_were_acknowledged_are_there_after_a_cras
     assert_eq!((&items[0]["reason"], &items[0]["deniedBy"]), (&json!("leaked"), &json!("all-write")));
     let key = stage.state.registry().key("acme", "main", Some(&kid), Algorithm::ES256).await;
     assert!(matches!(key, Err(Error::Key(KeyError::Denied))), "{key:?}");
-    assert_eq!(stage.state.restore().await.providers, 0, "twice is once");
+    assert_eq!(stage.restore().await.providers, 0, "twice is once");
 }
 
 #[cfg(unix)]
@@ -191,12 +191,12 @@ async fn a_provider_of_the_file_is_told_apart_and_changed_there_alone() {
     }
     assert_eq!(stage.all.get("/statuses?origin=file").await.body["items"].as_array().unwrap().len(), 1);
     assert_eq!(stage.all.post(&format!("{MAIN}/denials"), &json!({"id": "k"})).await.status, 201);
-    assert_eq!(stage.state.restore().await.providers, 0, "the file's wins");
+    assert_eq!(stage.restore().await.providers, 0, "the file's wins");
 
     // The file lets go of it: what was registered at run time is in force again.
     stage.state.configure([]);
     stage.state.registry().unregister("acme", "main").await.unwrap();
-    let restored = stage.state.restore().await;
+    let restored = stage.restore().await;
     assert_eq!((restored.providers, restored.denials), (1, 1));
     assert_eq!(stage.all.get(MAIN).await.body["origin"], json!("runtime"));
 }

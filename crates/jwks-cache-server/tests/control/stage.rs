@@ -10,7 +10,7 @@ use jwks_cache::{IdentityProviderRegistration, Registry};
 use jwks_cache_server::control::access::{
     Access, Certificate, Grant, Identity, Peer, Reach, Right, TokenHash,
 };
-use jwks_cache_server::control::{self, Book, State};
+use jwks_cache_server::control::{self, Book, Restored, State};
 use jwks_cache_testkit::IdentityProvider;
 use serde_json::{Value, json};
 
@@ -146,6 +146,10 @@ impl Stage {
     pub(crate) async fn configure(&self, registration: IdentityProviderRegistration) {
         self.state.registry().register(registration.clone()).await.unwrap();
         self.state.configure([registration]);
+    }
+
+    pub(crate) async fn restore(&self) -> Restored {
+        self.state.hold().await.restore().await
     }
 
     /// Ends it as a crash would: nothing is written any more.
