@@ -216,6 +216,7 @@ pub struct Store {
 #[serde(deny_unknown_fields)]
 pub struct Redis {
     /// redis://, rediss:// (TLS) or several of them separated by commas; may hold a password: then better as url_file.
+    #[serde(deserialize_with = "secret")]
     #[schemars(with = "String", extend("writeOnly" = true))]
     pub url: Secret,
     /// single, sentinel or cluster. Default single.
@@ -543,6 +544,11 @@ impl Control {
     pub fn is_guarded(&self) -> bool {
         !self.tokens.is_empty() || !self.clients.is_empty()
     }
+}
+
+/// Through a function of its own, so that a missing one is told as missing.
+fn secret<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
+    Secret::deserialize(deserializer)
 }
 
 fn mymaster() -> String {

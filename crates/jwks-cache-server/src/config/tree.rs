@@ -115,8 +115,10 @@ impl Tree {
                 here.insert(name, typed(text, known));
                 break;
             }
-            let below = here.entry(name).or_insert_with(|| Value::Object(Map::new()));
-            if !below.is_object() {
+            let is_new = !here.get(&name).is_some_and(Value::is_object);
+            let below = here.entry(name).or_insert(Value::Null);
+            if is_new {
+                self.places.insert(path.clone(), At { name: place.clone(), value: place.clone() });
                 *below = Value::Object(Map::new());
             }
             let Some(next) = below.as_object_mut() else { return };
@@ -270,10 +272,10 @@ impl Tree {
 /// What the writer of an unknown name may have meant.
 fn meant(known: &Value, name: &str) -> String {
     let Some(fields) = schema::fields(known) else { return String::new() };
-    let close = |field: &&String| strsim::jaro_winkler(field, &name.to_lowercase());
+    let close = |field: &&String| strsim::normalized_damerau_levenshtein(field, &name.to_lowercase());
     let nearest = fields.keys().max_by(|a, b| close(a).total_cmp(&close(b)));
     match nearest {
-        Some(field) if close(&field) > 0.85 => format!("did you mean {field}?"),
+        Some(field) if close(&field) > 0.6 => format!("did you mean {field}?"),
         _ => {
             let all: Vec<&str> = fields.keys().map(String::as_str).collect();
             format!("the fields here are {}", all.join(", "))

@@ -130,13 +130,14 @@ fn believing(roots: RootCertStore, shown: Option<(String, String)>) -> Client {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let tls = tls.with_root_certificates(roots);
-    let tls = match shown {
+    let mut tls = match shown {
         None => tls.with_no_client_auth(),
         Some((chain, key)) => {
             let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
             tls.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
         }
     };
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Client::builder().no_proxy().timeout(LONG).tls_backend_preconfigured(tls).build().unwrap()
 }
 
