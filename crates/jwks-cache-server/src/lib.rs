@@ -16,7 +16,7 @@
 mod check;
 mod cli;
 mod config;
-mod control;
+pub mod control;
 mod data;
 mod demo;
 mod document;
@@ -27,11 +27,13 @@ mod logs;
 mod manual;
 mod ops;
 mod pin;
+mod problem;
 mod run;
 mod serve;
 mod terminal;
 mod token;
 mod verify;
+mod wire;
 
 use std::process::ExitCode;
 

@@ -1,6 +1,7 @@
 //! The server: binds, serves three planes, reloads, drains. What the planes answer is said in `data`, `control` and
 //! `ops`; how one connection is bounded, in `serve/connection.rs`; how one request is, in `serve/request.rs`.
 
+mod admission;
 mod connection;
 mod listener;
 mod request;
@@ -48,6 +49,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub struct Server {
     registry: Registry,
+    control: control::State,
     config: watch::Sender<Arc<Config>>,
     phase: watch::Sender<Phase>,
     addresses: Addresses,
@@ -116,16 +118,15 @@ impl Server {
         let registry = stock::registry(&config)?;
         stock::register_all(&registry, config.registrations()).await?;
 
+        let control = admission::state(&config, registry.clone()).await?;
+        control.hold().await.restore().await;
+
         let (in_force, _) = watch::channel(config.clone());
         let (phase, _) = watch::channel(Phase::Serving);
         let (warm, warmed) = watch::channel(false);
         let planes = Planes {
             data: data::router(registry.clone()),
-            control: control::router(control::State {
-                registry: registry.clone(),
-                config: in_force.subscribe(),
-                state_folder: config.state_folder(),
-            }),
+            control: admission::router(control.clone()),
             ops: ops::router(ops::State { registry: registry.clone(), phase: phase.subscribe(), warmed }),
         };
         let mut bound = Vec::new();
@@ -151,6 +152,7 @@ impl Server {
         });
         Ok(Self {
             registry,
+            control,
             config: in_force,
             phase,
             addresses,
@@ -194,7 +196,13 @@ impl Server {
                 "restart it, or change this back",
             ));
         }
+        // Nobody registers what the new file has while it is taken.
+        let held = self.control.hold().await;
         let changed = stock::exchange(&self.registry, &old, &next).await?;
+        admission::apply(&self.control, &next);
+        // What the file lets go of may have been registered at run time before.
+        held.restore().await;
+        drop(held);
         self.config.send_replace(Arc::new(next));
         Ok(changed)
     }

@@ -193,6 +193,14 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether [`Registry::register`] would take this registration; nothing changes.
+    ///
+    /// # Errors
+    /// As [`Registry::register`].
+    pub fn check(&self, registration: &IdentityProviderRegistration) -> Result<()> {
+        self.0.settings.admit(registration.clone()).map(drop)
+    }
+
     /// The provider, if it is new.
     fn enlist(&self, registration: IdentityProviderRegistration) -> Result<Option<Arc<Provider>>> {
         let source = self.0.settings.admit(registration)?;
@@ -325,6 +333,15 @@ impl Registry {
     /// The status of every provider, by tenant and provider.
     pub async fn all_statuses(&self) -> Vec<ProviderStatus> {
         self.sorted().iter().map(|provider| provider.status()).collect()
+    }
+
+    /// The tenant and the name of every provider, in this order: what pages of a long list are cut from.
+    #[must_use]
+    pub fn names(&self) -> Vec<(String, String)> {
+        let name = |of: &Arc<Provider>| (of.tenant.to_string(), of.id.to_string());
+        let mut names: Vec<_> = self.0.providers.pin().values().map(name).collect();
+        names.sort_unstable();
+        names
     }
 
     /// Writes every provider's keys and denials to the stores now, within 10 s; what changes is written without this too.

@@ -5,7 +5,7 @@ mod stage;
 
 use jwks_cache::{
     Algorithm, Error, IdentityProviderRegistration, KeyError, Material, PinMode, ProviderState, RefreshMode,
-    SpkiFingerprint, TlsVersion,
+    Registry, SpkiFingerprint, TlsVersion,
 };
 use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{BlackHole, IdentityProvider, Origin, Reply};
@@ -35,6 +35,25 @@ async fn stands(stage: &Stage) -> Result<(), Option<KeyError>> {
         Err(Error::Key(error)) => Err(Some(error)),
         Err(_) => Err(None),
     }
+}
+
+#[tokio::test]
+async fn a_registration_is_checked_as_registering_does_and_nothing_changes() {
+    let registry = Registry::builder().add_allowed_domain("example.com").build();
+    let of = |provider: &str, url: &str| IdentityProviderRegistration::new(TENANT, provider, url).unwrap();
+    assert!(registry.check(&of("a", "https://id.example.com/")).is_ok());
+    for (provider, url) in
+        [("a", "http://id.example.com/"), ("a", "https://other.example/"), ("a/b", "https://example.com/")]
+    {
+        let (checked, registered) =
+            (registry.check(&of(provider, url)), registry.register(of(provider, url)).await);
+        assert_eq!(checked.unwrap_err().to_string(), registered.unwrap_err().to_string());
+    }
+    assert!(registry.names().is_empty());
+    for provider in ["b", "a"] {
+        registry.register(of(provider, "https://id.example.com/")).await.unwrap();
+    }
+    assert_eq!(registry.names(), ["a", "b"].map(|provider| (TENANT.to_owned(), provider.to_owned())));
 }
 
 #[tokio::test]

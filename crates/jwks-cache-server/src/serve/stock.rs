@@ -126,8 +126,10 @@ pub(super) async fn exchange(registry: &Registry, old: &Config, next: &Config) -
     let name = |of: &IdentityProviderRegistration| (of.tenant_id.clone(), of.provider_id.clone());
     let before: HashMap<_, _> = old.registrations().map(|of| (name(of), of)).collect();
     let changed: Vec<_> = next.registrations().filter(|of| before.get(&name(of)) != Some(of)).collect();
-    // A registry that keeps nothing and fetches nothing says first whether all of them are acceptable.
-    register_all(&without_stores(next), changed.iter().copied()).await?;
+    // First whether it would take them all.
+    for of in &changed {
+        registry.check(of).map_err(|error| refused(&of.tenant_id, &of.provider_id, &error))?;
+    }
     register_all(registry, changed.iter().copied()).await?;
     let gone = old.registrations().filter(|of| !next.registers(&of.tenant_id, &of.provider_id));
     let mut count = changed.len();

@@ -109,6 +109,23 @@ impl FileStore {
         self.0.own(&mut writer).is_ok()
     }
 
+    /// Everything that is kept, in no order, each with at most `most` bytes; for a folder that is one's own, and whose
+    /// bytes say what they are. What cannot be used is set aside as by a load, and its error stands in its place.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Unavailable`] when the folder cannot be read now.
+    pub async fn load_all(&self, most: u64) -> Result<Vec<Result<Vec<u8>, StoreError>>, StoreError> {
+        self.blocking(move |inner| {
+            let files = inner.disk.names(&inner.folder).map_err(|error| {
+                let what = format!("the folder {} cannot be read", inner.folder.display());
+                StoreError::new(StoreErrorKind::Unavailable, what).with_cause(error)
+            })?;
+            let kept = files.iter().filter_map(|file| file.strip_suffix(KEPT)?.strip_suffix('.'));
+            Ok(kept.filter_map(|name| inner.load(name, most).transpose()).collect())
+        })
+        .await
+    }
+
     /// Has a thread that may block do it. Whoever gives up waiting leaves it to end by itself.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -733,6 +750,27 @@ mod tests {
         assert!(store.0.load("name", size).unwrap().is_some());
         assert_eq!(store.0.load("name", size - 1).unwrap_err().kind(), StoreErrorKind::TooLarge);
         assert_eq!(store.0.load("name", 1).unwrap_err().kind(), StoreErrorKind::TooLarge);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn everything_that_is_kept_can_be_had_and_what_is_torn_is_told() {
+        let (folder, store) = in_folder("all");
+        store.0.save("one", &entry(1)).unwrap();
+        store.0.save("two", &entry(2)).unwrap();
+        std::fs::write(store.0.path("three", KEPT), "torn").unwrap();
+        std::fs::write(folder.join("somebody's.txt"), "untouched").unwrap();
+        let (mut kept, mut errors) = (Vec::new(), Vec::new());
+        for one in store.load_all(1 << 20).await.unwrap() {
+            match one {
+                Ok(bytes) => kept.push(bytes),
+                Err(error) => errors.push(error.kind()),
+            }
+        }
+        kept.sort();
+        assert_eq!(kept, [entry(1).bytes, entry(2).bytes]);
+        assert_eq!(errors, [StoreErrorKind::Corrupt]);
+        assert!(folder.join("somebody's.txt").exists() && files(&folder, SET_ASIDE).len() == 1);
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -1,0 +1,6 @@
+//! The control plane over real sockets.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod access;
+mod routes;
+mod stage;

@@ -1,0 +1,220 @@
+//! A control plane on sockets of its own, with callers that have each kind of credentials.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Extension;
+use jwks_cache::reqwest::{Client, Method, Response};
+use jwks_cache::{IdentityProviderRegistration, Registry};
+use jwks_cache_server::control::access::{
+    Access, Certificate, Grant, Identity, Peer, Reach, Right, TokenHash,
+};
+use jwks_cache_server::control::{self, Book, Restored, State};
+use jwks_cache_testkit::IdentityProvider;
+use serde_json::{Value, json};
+
+/// A folder that is removed at the end.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let name =
+            format!("jwks-cache-control-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The server.
+pub(crate) struct Stage {
+    pub(crate) state: State,
+    /// With credentials for everything.
+    pub(crate) all: Caller,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Somebody who asks.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) client: Client,
+    pub(crate) url: String,
+    pub(crate) token: Option<String>,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    pub(crate) async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let bytes = response.bytes().await.unwrap();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap() };
+        Self { status, headers, body }
+    }
+}
+
+pub(crate) fn token(name: &str) -> String {
+    format!("{name}-token-of-thirty-two-characters-and-more")
+}
+
+fn client() -> Client {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
+}
+
+/// What the server is configured with: `acme-read`, `acme-write`, `zeta-write`, `all-read`, `all-write` as tokens, and the
+/// certificates `acme-cert` (read) and the one whose hash is all 7s (write).
+pub(crate) fn access() -> Access {
+    let grant = |name: &str, tenant: &str, right| Grant {
+        name: name.to_owned(),
+        tenants: if tenant == "*" { Reach::All } else { Reach::Tenants([tenant.to_owned()].into()) },
+        right,
+    };
+    [
+        ("acme-read", "acme", Right::Read),
+        ("acme-write", "acme", Right::Write),
+        ("zeta-write", "zeta", Right::Write),
+        ("all-read", "*", Right::Read),
+        ("all-write", "*", Right::Write),
+    ]
+    .into_iter()
+    .fold(Access::default(), |access, (name, tenant, right)| {
+        access.token(TokenHash::of(&token(name)), grant(name, tenant, right))
+    })
+    .certificate(Certificate::Named("acme-cert".to_owned()), grant("acme-cert", "acme", Right::Read))
+    .certificate(Certificate::Exactly([7; 32]), grant("certificate-all", "*", Right::Write))
+}
+
+impl Stage {
+    /// One that keeps its book in this folder.
+    pub(crate) async fn start(folder: &Folder) -> Self {
+        let (book, unread) = Book::open(&folder.0).await.unwrap();
+        assert!(unread.is_empty(), "{unread:?}");
+        Self::with(book).await
+    }
+
+    pub(crate) async fn forgetful() -> Self {
+        Self::with(Book::in_memory()).await
+    }
+
+    async fn with(book: Book) -> Self {
+        let hosts = ["127.0.0.1", "example.com"];
+        let registry = Registry::builder().require_https(false).allowed_domains(hosts).build();
+        let state = State::new(registry, book);
+        state.let_in(access());
+        let url = "http://127.0.0.1".to_owned();
+        let all = Caller { client: client(), url, token: Some(token("all-write")) };
+        let mut stage = Self { state, all, servers: Vec::new() };
+        stage.all = stage.listen(None).await.with("all-write");
+        stage
+    }
+
+    /// A listener that says this of who is at the other end.
+    pub(crate) async fn listen(&mut self, peer: Option<Peer>) -> Caller {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = control::router(self.state.clone());
+        let router = if let Some(peer) = peer { router.layer(Extension(peer)) } else { router };
+        self.servers.push(tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }));
+        Caller { client: self.all.client.clone(), url, token: None }
+    }
+
+    /// One whose file has this provider.
+    pub(crate) async fn configure(&self, registration: IdentityProviderRegistration) {
+        self.state.registry().register(registration.clone()).await.unwrap();
+        self.state.configure([registration]);
+    }
+
+    pub(crate) async fn restore(&self) -> Restored {
+        self.state.hold().await.restore().await
+    }
+
+    /// Ends it as a crash would: nothing is written any more.
+    pub(crate) async fn end(mut self) {
+        for server in &self.servers {
+            server.abort();
+        }
+        for server in std::mem::take(&mut self.servers) {
+            let _ = server.await;
+        }
+    }
+}
+
+pub(crate) fn certificate(hash: u8, name: &str) -> Peer {
+    Peer::Certificate(Identity { sha256: [hash; 32], names: vec![name.to_owned()] })
+}
+
+/// What registers the keys of this provider.
+pub(crate) fn settings(idp: &IdentityProvider) -> Value {
+    json!({"jwksUrl": idp.jwks_url(), "requireHttps": false})
+}
+
+impl Caller {
+    pub(crate) fn with(&self, name: &str) -> Self {
+        Self { token: Some(token(name)), ..self.clone() }
+    }
+
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.ask_with(method, path, body, &[]).await
+    }
+
+    pub(crate) async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let method: Method = method.parse().unwrap();
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, None).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.ask("PUT", path, Some(body)).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.ask("POST", path, Some(body)).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.ask("DELETE", path, None).await
+    }
+}
