@@ -145,3 +145,32 @@ pub(super) async fn exchange(registry: &Registry, old: &Config, next: &Config) -
     let _ = registry.warm_up_only(&names, Duration::ZERO).await;
     Ok(count)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_cannot_be_meant_is_told_without_its_password() {
+        for (mode, url, good) in [
+            (RedisMode::Single, "redis://:hunter2@localhost/", true),
+            (RedisMode::Single, "http://:hunter2@localhost/", false),
+            (RedisMode::Single, "redis://a/,redis://b/", false),
+            (RedisMode::Single, "", false),
+            (RedisMode::Sentinel, "redis://a:26379/, redis://b:26379/", true),
+            (RedisMode::Sentinel, "hunter2", false),
+            (RedisMode::Cluster, "redis://a:7000/,redis://b:7000/", true),
+            (RedisMode::Cluster, "hunter2", false),
+        ] {
+            let redis =
+                Redis { url: url.into(), mode, master: "mymaster".into(), namespace: "jwks-cache".into() };
+            match redis_store(&redis) {
+                Ok(_) => assert!(good, "{mode:?} {url}"),
+                Err(StartError { field, what, remedy }) => {
+                    assert!(!good && field == "store.redis.url", "{mode:?} {url}: {what}");
+                    assert!(!format!("{what}{remedy}").contains("hunter2"));
+                }
+            }
+        }
+    }
+}
