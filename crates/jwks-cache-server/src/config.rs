@@ -417,7 +417,11 @@ impl Config {
                     "`openssl rand -hex 32` makes a token; keep it in a file of mode 0600",
                 ));
             }
-            if token.token.as_ref().is_some_and(|token| token.expose().len() < crate::control::access::SHORTEST) {
+            if token
+                .token
+                .as_ref()
+                .is_some_and(|token| token.expose().len() < crate::control::access::SHORTEST)
+            {
                 let what = "is shorter than 32 characters: it can be guessed, so it would let nobody in";
                 broken.push(rule(&format!("{field}.token"), what, "`openssl rand -hex 32` makes one"));
             }
