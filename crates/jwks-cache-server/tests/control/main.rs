@@ -3,5 +3,6 @@
 
 mod access;
 mod commands;
+mod kill;
 mod routes;
 mod stage;
