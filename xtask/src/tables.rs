@@ -139,9 +139,14 @@ pub(crate) const GROUPS: &[Part] = &[
     },
     Part {
         name: "kills",
-        shows: "a process that writes snapshots, killed 200 times: nothing torn, nothing lost",
+        shows: "a process that writes snapshots, killed 200 times: nothing torn, nothing lost; and the server 100 times \
+                while it is told what to keep",
         needs: &[],
-        commands: |_| Ok(vec![kills("two_hundred_kills_tear_and_lose_nothing")]),
+        commands: |_| {
+            let server = "cargo test -p jwks-cache-server --test control -- --ignored --exact --nocapture \
+                          kill::what_was_acknowledged_before_a_hundred_kills_is_there_after_them";
+            Ok(vec![kills("two_hundred_kills_tear_and_lose_nothing"), words(server)])
+        },
     },
     Part {
         name: "concurrency",

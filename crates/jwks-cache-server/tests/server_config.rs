@@ -302,7 +302,7 @@ fn a_variable_finds_the_names_of_the_file_and_its_mistakes_are_told_by_its_name(
 #[test]
 fn a_secret_may_stand_in_a_file_which_is_then_watched() {
     let folder = Folder::new();
-    let token = folder.write("token", "0123456789abcdef-from-a-file\n");
+    let token = folder.write("token", "0123456789abcdef0123456789abcdef-from-a-file\n");
     let keys = folder.write("keys", &format!("{}\n{}\n", "a".repeat(64), "b".repeat(64)));
     let file = format!(
         "[[control.tokens]]\nname = \"ci\"\ntoken_file = {:?}\naccess = \"write\"\ntenants = [\"acme\"]\n[store]\nsigning_keys_file = {:?}\n",
@@ -310,7 +310,7 @@ fn a_secret_may_stand_in_a_file_which_is_then_watched() {
     );
     let loaded = load_with(&file, &[], &[]).unwrap();
     let token_of = &loaded.config.control.tokens[0];
-    assert_eq!(token_of.token.as_ref().unwrap().expose(), "0123456789abcdef-from-a-file");
+    assert_eq!(token_of.token.as_ref().unwrap().expose(), "0123456789abcdef0123456789abcdef-from-a-file");
     assert_eq!(
         (token_of.access, token_of.tenants.as_deref()),
         (Access::Write, Some(&["acme".to_owned()][..]))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Extension;
-use jwks_cache::reqwest::{Client, Method, Response};
+use jwks_cache::reqwest::{Client, ClientBuilder, Method, Response};
 use jwks_cache::{IdentityProviderRegistration, Registry};
 use jwks_cache_server::control::access::{
     Access, Certificate, Grant, Identity, Peer, Reach, Right, TokenHash,
@@ -75,14 +75,23 @@ pub(crate) fn token(name: &str) -> String {
     format!("{name}-token-of-thirty-two-characters-and-more")
 }
 
+/// Asks over a Unix socket.
+pub(crate) fn client_at(socket: &std::path::Path) -> Client {
+    builder().unix_socket(socket).build().unwrap()
+}
+
 fn client() -> Client {
+    builder().build().unwrap()
+}
+
+fn builder() -> ClientBuilder {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
+    Client::builder().tls_backend_preconfigured(tls).no_proxy()
 }
 
 /// What the server is configured with: `acme-read`, `acme-write`, `zeta-write`, `all-read`, `all-write` as tokens, and the
