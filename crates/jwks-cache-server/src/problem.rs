@@ -28,12 +28,13 @@ pub(crate) enum Code {
     RefreshFailed,
     KeysUnavailable,
     StoreUnavailable,
+    TimedOut,
     Internal,
 }
 
 impl Code {
     #[cfg(test)]
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::InvalidInput,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -49,6 +50,7 @@ impl Code {
         Self::RefreshFailed,
         Self::KeysUnavailable,
         Self::StoreUnavailable,
+        Self::TimedOut,
         Self::Internal,
     ];
 
@@ -92,6 +94,7 @@ impl Code {
             Self::StoreUnavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "It could not be kept for a restart")
             }
+            Self::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timed_out", "The request took too long"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
         }
     }

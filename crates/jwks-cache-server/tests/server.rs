@@ -339,6 +339,8 @@ fn ten_thousand_connections_that_rest_hinder_nobody_and_cost_little() {
     stream.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 404");
     assert_eq!(process.ops("/healthz").unwrap().0, 200);
+    let (status, text) = process.ops("/nowhere").unwrap();
+    assert!(status == 404 && text.contains("not_found"), "{text}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.0.id()));
     // Where the kernel tells.
     if let Ok(status) = status {

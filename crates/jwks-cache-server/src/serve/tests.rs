@@ -222,7 +222,7 @@ async fn bodies_handlers_and_times_are_bounded() {
     };
     assert_eq!(post(vec![b'x'; 1000].into()).await, (200, "1000".into()));
     let (status, text) = post(vec![b'x'; 1001].into()).await;
-    assert!(status == 413 && text.contains("payload_too_large"), "{status} {text}");
+    assert!(status == 413 && text.contains("body_too_large"), "{status} {text}");
     // Of unknown length.
     let mut chunked = stage.connect().await;
     chunked
