@@ -348,6 +348,15 @@ fn ten_thousand_connections_that_rest_hinder_nobody_and_cost_little() {
         let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         assert!(kilobytes < 100_000 + resting.len() * 40, "{line} for {}", resting.len());
     }
+    let open = |process: &Process| {
+        let (_, text) = process.ops("/metrics").unwrap();
+        let line =
+            text.lines().find(|line| line.starts_with("jwks_cache_server_connections{listener=\"data\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).unwrap()
+    };
+    assert!(open(&process) >= resting.len());
+    drop((resting, stream));
+    process.until("all are gone", |process| open(process) == 0);
 }
 
 /// A port that was free a moment ago.
