@@ -68,7 +68,8 @@ async fn all(server: &Server, path: &[&str]) -> Result<Vec<Status>, NotDone> {
 pub(crate) async fn refresh(args: &RefreshArgs) -> ExitCode {
     let path = args.name.path(&["refresh"]);
     let done: Result<Status, _> = change(&args.server, "POST", &path, &[("wait", "true")], None).await;
-    told(&args.server, done)
+    let good = done.as_ref().is_ok_and(|status| status.last_error.is_none());
+    told(&args.server, done, good)
 }
 
 pub(crate) async fn register(args: &RegisterArgs) -> ExitCode {
@@ -76,7 +77,7 @@ pub(crate) async fn register(args: &RegisterArgs) -> ExitCode {
         Ok(body) => change(&args.server, "PUT", &args.name.path(&[]), &[], Some(&body)).await,
         Err(error) => Err(error),
     };
-    told(&args.server, done)
+    told(&args.server, done, true)
 }
 
 /// What the arguments say, the later over the earlier.
@@ -138,14 +139,14 @@ async fn change<T: DeserializeOwned>(
 }
 
 /// Prints the status after a change.
-fn told(args: &ServerArgs, done: Result<Status, NotDone>) -> ExitCode {
+fn told(args: &ServerArgs, done: Result<Status, NotDone>, good: bool) -> ExitCode {
     finish(done.map(|status| {
         let text = if args.json {
             terminal::json(&status)
         } else {
             table(std::slice::from_ref(&status), Paint::for_stdout())
         };
-        (text, true)
+        (text, good)
     }))
 }
 
@@ -172,7 +173,7 @@ fn table(statuses: &[Status], paint: Paint) -> String {
     }
     let now = SystemClock.wall();
     let mut table =
-        Table::new(["PROVIDER", "STATE", "KEYS", "REFRESHED", "EXPIRES", "FAILED", "WHY"]).right(2).right(5);
+        Table::new(["PROVIDER", "STATE", "KEYS", "REFRESHED", "EXPIRES", "FAILED"]).right(2).right(5);
     for of in statuses {
         let usable = of.keys.iter().filter(|key| key.state == "usable").count();
         table.push([
@@ -182,7 +183,6 @@ fn table(statuses: &[Status], paint: Paint) -> String {
             when(of.last_refresh, now),
             when(of.expires_at, now),
             of.error_count.to_string(),
-            shown(of.last_error.as_deref().unwrap_or_default(), 80),
         ]);
     }
     let colour =
@@ -193,7 +193,14 @@ fn table(statuses: &[Status], paint: Paint) -> String {
             Some(of) if column == 5 && of.error_count > 0 => paint.warning(cell),
             Some(_) => cell.to_owned(),
         };
-    table.lines(colour).join("\n") + "\n"
+    let mut text = table.lines(colour).join("\n") + "\n";
+    for of in statuses {
+        if let Some(why) = &of.last_error {
+            let name = shown(&format!("{}/{}", of.tenant_id, of.provider_id), 129);
+            let _ = writeln!(text, "\n{}: {}", paint.bad(&name), shown(why, 500));
+        }
+    }
+    text
 }
 
 /// The keys of one provider, one by one.

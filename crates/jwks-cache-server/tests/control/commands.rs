@@ -73,7 +73,7 @@ async fn a_provider_is_registered_refreshed_and_shown_from_the_command_line() {
     idp.fail_with(500);
     let failed = run(&stage, all, &["refresh", "acme/main"]).await;
     assert_eq!(failed.code, 1);
-    assert!(failed.err.contains("500"), "{}", failed.err);
+    assert!(failed.out.contains("500"), "{}", failed.out);
 }
 
 #[tokio::test]
