@@ -93,9 +93,9 @@ impl HttpFetch {
                 StatusCode::OK => {
                     // HTTP/1.1 closes a connection whose body is not read to its end.
                     let over_h2 = response.version() == http::Version::HTTP_2;
-                    let mut waiting = Waiting(ready.caller(at_home).filter(|_| over_h2));
+                    let mut reading = Reading(ready.caller(at_home).filter(|_| over_h2));
                     let body = read(response, &headers, request.max_response_bytes).await?;
-                    waiting.is_over();
+                    reading.0 = None;
                     body
                 }
                 StatusCode::NOT_MODIFIED if request.is_conditional() => Vec::new(),
@@ -190,38 +190,32 @@ async fn leave(
         sent: &'a Sent,
         exchange: Exchange,
         left: Option<bool>,
-        waiting: Waiting<'a>,
+        caller: Option<&'a Arc<Caller>>,
     }
     impl Drop for Leaving<'_> {
         fn drop(&mut self) {
             // Given up while it connects, as at the attempt's deadline, it has not left.
-            let connecting = self.exchange.is_connecting();
-            if !self.left.unwrap_or(!connecting) {
+            let left = self.left.unwrap_or_else(|| !self.exchange.is_connecting());
+            if !left {
                 self.sent.one_less();
             }
-            if connecting || self.left.is_some() {
-                self.waiting.is_over();
+            if let (None, true, Some(caller)) = (self.left, left, self.caller) {
+                caller.leave_connections();
             }
         }
     }
     request.sent.one_more();
     let exchange = Exchange::new(&request.notes);
-    let mut leaving = Leaving { sent: &request.sent, exchange, left: None, waiting: Waiting(caller) };
+    let mut leaving = Leaving { sent: &request.sent, exchange, left: None, caller };
     let answer = leaving.exchange.watch(asking.send()).await;
     leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
     (answer, !leaving.exchange.opened_a_connection())
 }
 
-/// Waits at a connection. If nobody does any more and nothing came, it is not used again.
-struct Waiting<'a>(Option<&'a Arc<Caller>>);
+/// Reads a body over HTTP/2. Unless it comes to its end, the connection is not used again.
+struct Reading<'a>(Option<&'a Arc<Caller>>);
 
-impl Waiting<'_> {
-    fn is_over(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Waiting<'_> {
+impl Drop for Reading<'_> {
     fn drop(&mut self) {
         if let Some(caller) = self.0 {
             caller.leave_connections();

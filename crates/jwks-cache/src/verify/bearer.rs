@@ -16,7 +16,7 @@
 //! | a named header twice | [`Refusal::InvalidRequest`] |
 //! | a named header that is empty, as proxies leave it | no token |
 //! | a cookie of that name, compared byte for byte, maybe in quotes, in one `Cookie` header or one of several | the token |
-//! | two cookies of that name, equal or not: one may have been planted from a neighbouring host | [`Refusal::InvalidRequest`] |
+//! | two cookies of that name, equal or not, empty or not: one may have been planted from a neighbouring host | [`Refusal::InvalidRequest`] |
 //! | a cookie of that name that is empty, as it is left on logging out | no token |
 //! | a token in each of two sources (RFC 6750 §2) | [`Refusal::InvalidRequest`] |
 //!
@@ -296,7 +296,11 @@ impl Guard {
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing for other callers.
-    pub async fn verify<C>(&self, headers: &HeaderMap, scopes: &[&str]) -> Result<Verified<C>, Refusal>
+    pub async fn verify<C>(
+        &self,
+        headers: &HeaderMap,
+        scopes: &[impl AsRef<str>],
+    ) -> Result<Verified<C>, Refusal>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
@@ -310,7 +314,11 @@ impl Guard {
     ///
     /// # Errors
     /// See [`Refusal`]; [`Refusal::KeysUnavailable`] where [`Guard::verify`] would wait.
-    pub fn verify_now<C>(&self, headers: &HeaderMap, scopes: &[&str]) -> Result<Verified<C>, Refusal>
+    pub fn verify_now<C>(
+        &self,
+        headers: &HeaderMap,
+        scopes: &[impl AsRef<str>],
+    ) -> Result<Verified<C>, Refusal>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
@@ -329,27 +337,28 @@ impl Guard {
     }
 
     pub(super) fn find<'h, F: Fields>(&self, fields: &'h F) -> Result<&'h str, Refusal> {
-        /// Which of a source's fields hold something.
         const TWICE: &str = "the request brings more than one token";
         let (mut found, mut wrong) = (None, None);
         for source in &self.manner.sources {
-            let mut lines = 0_u32;
+            // A request is cut into several `Cookie` fields at will (RFC 9113 §8.2.3), so there its cookies count.
+            let mut times = 0_u32;
             fields.each(source.field(), &mut |value| {
-                let mut see = |read| match read {
-                    Read::None => {}
-                    Read::Token(token) if found.is_none() => found = Some(token),
-                    Read::Token(_) => wrong = Some(TWICE),
-                    Read::Wrong => wrong = Some("what the request brings as a bearer token is none"),
+                let mut see = |read| {
+                    times += 1;
+                    match read {
+                        Read::None => {}
+                        Read::Token(token) if found.is_none() => found = Some(token),
+                        Read::Token(_) => wrong = Some(TWICE),
+                        Read::Wrong => wrong = Some("what the request brings as a bearer token is none"),
+                    }
                 };
                 match source {
                     TokenSource::Authorization => see(credentials(value)),
                     TokenSource::Header(_) => see(bare(value)),
                     TokenSource::Cookie(name) => cookies(value, name).for_each(see),
                 }
-                lines += 1;
             });
-            // A request is cut into several `Cookie` fields at will (RFC 9113 §8.2.3); no other may come twice.
-            if lines > 1 && !matches!(source, TokenSource::Cookie(_)) {
+            if times > 1 {
                 wrong = Some(TWICE);
             }
         }

@@ -75,14 +75,14 @@ impl<B: Default> Answer<B> for Grpc {
 #[must_use]
 pub struct GuardInterceptor<C> {
     guard: Guard,
-    scopes: Vec<&'static str>,
+    scopes: Vec<String>,
     claims: PhantomData<fn() -> C>,
 }
 
 impl<C> GuardInterceptor<C> {
     /// Adds a scope that every token must grant.
-    pub fn scope(mut self, scope: &'static str) -> Self {
-        self.scopes.push(scope);
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scopes.push(scope.into());
         self
     }
 }
