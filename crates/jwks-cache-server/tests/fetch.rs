@@ -30,7 +30,7 @@ fn jwk(kid: &str, algorithm: Algorithm) -> Value {
 
 /// What a provider publishes.
 fn fetch_body(idp: &IdentityProvider) -> Value {
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(idp.origin().addr()).unwrap();
     let path = idp.jwks_url().path().to_owned();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();

@@ -4,7 +4,7 @@
 mod binary;
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use binary::{Said, command, run_with};
 use jwks_cache_testkit::{Algorithm, IdentityProvider, Origin, Reply, Token};
@@ -26,7 +26,7 @@ fn a_good_token_is_told_with_its_claims_its_key_and_each_check() {
     let idp = IdentityProvider::start();
     let (issuer, minted) = (idp.issuer(), idp.mint(&token()));
     let args = ["verify", "--issuer", &issuer, "--audience", "orders", "--insecure-http"];
-    let said = run_with(&format!("Bearer {minted}\n"), &args);
+    let said = run_with(format!("Bearer {minted}\n"), &args);
     assert_eq!((said.code, said.err.as_str()), (0, ""), "{}", said.out);
     for part in
         ["\"sub\": \"ada\"", "\"alg\": \"ES256\"", "k1 (thumbprint ", "signature", "The token is good."]

@@ -299,7 +299,7 @@ impl Guard {
     pub async fn verify<C>(
         &self,
         headers: &HeaderMap,
-        scopes: &[impl AsRef<str>],
+        scopes: &[&str],
     ) -> Result<Verified<C>, Refusal>
     where
         C: DeserializeOwned + Send + Sync + 'static,
@@ -317,7 +317,7 @@ impl Guard {
     pub fn verify_now<C>(
         &self,
         headers: &HeaderMap,
-        scopes: &[impl AsRef<str>],
+        scopes: &[&str],
     ) -> Result<Verified<C>, Refusal>
     where
         C: DeserializeOwned + Send + Sync + 'static,
