@@ -30,7 +30,7 @@ pub(crate) enum Command {
 /// compares what was promised with what was seen. Requests are counted at the providers. Takes about half a
 /// minute.
 ///
-/// Exit code: 0 if every promise held, 1 if not.
+/// Exit code: 0 if every promise held, 1 if not, 2 if --serve cannot have its port.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Run policy time 60 times as fast instead of 10: about 5 seconds in all
