@@ -1,13 +1,18 @@
 //! Exchanges over HTTP: requests, redirects, answers. Which client makes them, and what of ours they carry, is
 //! `dial`'s to say.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use hyper::body::{Frame, SizeHint};
 use jwks_cache_core::freshness::{Timing, retry_after};
 use reqwest::{Client, Response};
 use url::Url;
@@ -180,36 +185,70 @@ async fn send(
     answer.map_err(transport)
 }
 
-/// Sends `asking`, and counts it if it left. Says also whether an idle connection was used.
+/// Sends `asking`, and counts it when it leaves. Says also whether an idle connection was used.
 async fn leave(
     request: &FetchRequest,
     caller: Option<&Arc<Caller>>,
     asking: reqwest::RequestBuilder,
 ) -> (reqwest::Result<Response>, bool) {
+    /// A request on its way: unless it is answered, its connection is not used again.
     struct Leaving<'a> {
-        sent: &'a Sent,
-        exchange: Exchange,
-        left: Option<bool>,
+        nothing: Nothing,
+        answered: bool,
         caller: Option<&'a Arc<Caller>>,
     }
     impl Drop for Leaving<'_> {
         fn drop(&mut self) {
-            // Given up while it connects, as at the attempt's deadline, it has not left.
-            let left = self.left.unwrap_or_else(|| !self.exchange.is_connecting());
-            if !left {
-                self.sent.one_less();
-            }
-            if let (None, true, Some(caller)) = (self.left, left, self.caller) {
+            if let (false, true, Some(caller)) = (self.answered, self.nothing.has_left(), self.caller) {
                 caller.leave_connections();
             }
         }
     }
-    request.sent.one_more();
     let exchange = Exchange::new(&request.notes);
-    let mut leaving = Leaving { sent: &request.sent, exchange, left: None, caller };
-    let answer = leaving.exchange.watch(asking.send()).await;
-    leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
-    (answer, !leaving.exchange.opened_a_connection())
+    let nothing = Nothing { sent: request.sent.clone(), left: Arc::default() };
+    let asking = asking.body(reqwest::Body::wrap(nothing.clone()));
+    let mut leaving = Leaving { nothing, answered: false, caller };
+    let answer = exchange.watch(asking.send()).await;
+    leaving.answered = true;
+    (answer, !exchange.opened_a_connection())
+}
+
+/// No body at all, which tells that its request leaves: that there is nothing to send is asked by the connection that
+/// writes the request, when it does, and by nobody before. Which one that is, and when it was opened, is the pool's
+/// affair: an idle one may take over while another connects.
+#[derive(Clone)]
+struct Nothing {
+    sent: Sent,
+    left: Arc<AtomicBool>,
+}
+
+impl Nothing {
+    fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
+    }
+}
+
+impl hyper::body::Body for Nothing {
+    type Data = &'static [u8];
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if !self.left.swap(true, Relaxed) {
+            self.sent.one_more();
+        }
+        true
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(0)
+    }
 }
 
 /// Reads a body over HTTP/2. Unless it comes to its end, the connection is not used again.
