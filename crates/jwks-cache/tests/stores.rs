@@ -652,6 +652,87 @@ async fn a_denial_is_forged_or_transplanted_into_no_store_with_a_ring() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_ring_takes_the_denials_of_before_and_neither_lifts_nor_keys() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let ringed = |accepting: bool| {
+        let ring = if accepting { ring(&[1]).accepting_unsigned_denials() } else { ring(&[1]) };
+        process(&clock, |it| it.with_store(Arc::new(store.clone())).snapshot_keys(ring))
+    };
+    let plain = with_store(&clock, &store).with_keys(good()).await;
+    plain.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    // One restarts with a ring; the other goes on without, and denies something else.
+    let first = ringed(true);
+    first.source.set(Answer::Refused);
+    first.register(|_| {}).await;
+    assert!(first.kids().await.is_empty(), "an unsigned key is none");
+    first.fetch(good()).await;
+    assert_eq!(first.kids().await, ["b"]);
+    plain.registry.deny_key(TENANT, PROVIDER, "b").await.unwrap();
+    settle().await;
+    first.fetch(good()).await;
+    assert!(first.kids().await.is_empty());
+    // Lifts that nobody signed count for nothing.
+    plain.registry.allow_key(TENANT, PROVIDER, "a").await.unwrap();
+    plain.registry.allow_key(TENANT, PROVIDER, "b").await.unwrap();
+    settle().await;
+    first.fetch(good()).await;
+    assert!(first.kids().await.is_empty());
+    drop(plain);
+    // All of them have rings now; what was denied is signed.
+    let strict = ringed(false);
+    let mut told = strict.registry.subscribe();
+    strict.register(|_| {}).await;
+    strict.fetch(good()).await;
+    assert_eq!((refused(&mut told), strict.kids().await), (vec![], vec![]));
+    strict.registry.allow_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    assert_eq!(strict.kids().await, ["a"], "it can be lifted by who signs");
+    first.fetch(good()).await;
+    assert_eq!(first.kids().await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_code_is_no_missing_one() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let foreign = with_ring(&clock, &store, &[2]).with_keys(good()).await;
+    foreign.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    let ring = ring(&[1]).accepting_unsigned_denials();
+    let stage = process(&clock, |it| it.with_store(Arc::new(store.clone())).snapshot_keys(ring));
+    stage.register(|_| {}).await;
+    stage.fetch(good()).await;
+    assert_eq!(stage.kids().await, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_changed_as_the_docs_say_loses_no_denial() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let start = async |secrets: &[u8]| {
+        let stage = with_ring(&clock, &store, secrets);
+        stage.register(|_| {}).await;
+        stage.fetch(good()).await;
+        stage
+    };
+    let all: [&[u8]; 4] = [&[1], &[1, 2], &[2, 1], &[2]];
+    let mut denied = Vec::new();
+    for pair in all.windows(2) {
+        // Of two replicas one has been restarted; each denies something, the older one last.
+        let (before, after) = (start(pair[0]).await, start(pair[1]).await);
+        for stage in [&before, &after, &before] {
+            let id = format!("denied {}", denied.len());
+            stage.registry.deny_key(TENANT, PROVIDER, &id).await.unwrap();
+            settle().await;
+            denied.push(id);
+        }
+        // The keys expire, and with them what stands beside them.
+        store.remove(&name(SnapshotKind::Keys)).await.unwrap();
+    }
+    let kept = String::from_utf8(store.look(&name(SnapshotKind::Denials)).unwrap()).unwrap();
+    assert!(denied.iter().all(|id| kept.contains(id)), "{kept}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn denials_of_two_processes_do_not_overwrite_each_other() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
     let one = with_store(&clock, &store).with_keys(good()).await;
@@ -695,7 +776,7 @@ async fn what_a_clock_that_was_ahead_lifted_undoes_no_later_denial() {
     ahead.registry.allow_key(TENANT, PROVIDER, "a").await.unwrap();
     settle().await;
     drop(ahead);
-    clock.set_wall(wall);
+    clock.set_wall(wall + TimeDelta::seconds(10));
     let stored = store.everything();
     let put_back = || stored.iter().for_each(|(key, bytes)| store.put(key, bytes.clone()));
     for loads_before_it_denies in [true, false] {
@@ -781,6 +862,28 @@ async fn what_no_store_could_keep_is_not_denied() {
     assert!(stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap(), "there is room for a short one");
     assert!(!stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap());
     assert_eq!(stage.kids().await, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_said_again_by_who_has_not_seen_the_key_denies_its_material_still() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let saw = with_store(&clock, &store).with_keys(good()).await;
+    saw.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    drop(saw);
+    // The snapshot has expired, and the store was not to be reached when another denied the same, without a key.
+    clock.advance(secs(100 * HOUR));
+    store.fail(StoreErrorKind::Unavailable);
+    let cold = with_store(&clock, &store);
+    cold.register(|_| {}).await;
+    cold.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    store.work();
+    tokio::time::sleep(secs(10)).await;
+    for stage in [cold, with_store(&clock, &store)] {
+        stage.register(|_| {}).await;
+        stage.fetch(keys(&[("renamed", 1), ("b", 2)], "max-age=300")).await;
+        assert_eq!(stage.kids().await, ["b"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -1009,6 +1112,40 @@ async fn shutdown_writes_what_is_owed_to_the_parts_that_work() {
     let (time, ()) = took(stage.registry.shutdown()).await;
     assert_eq!(all.everything().len(), 4);
     assert!(time <= secs(3), "what failed again is not waited for: {time:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_writes_a_denial_though_another_part_has_long_failed() {
+    let (clock, all) = (ManualClock::new(), MemoryStore::new());
+    let stage = process(&clock, |it| it.with_store(Arc::new(Shards { all: all.clone(), down: "p0" })));
+    stage.source.set(good());
+    for id in ["p0", "p1"] {
+        stage.registry.register(registration(TENANT, id, "idp.test")).await.unwrap();
+    }
+    stage.registry.warm_up(secs(60)).await;
+    tokio::time::sleep(secs(300)).await;
+    stage.registry.deny_key(TENANT, "p0", "a").await.unwrap();
+    stage.registry.deny_key(TENANT, "p1", "a").await.unwrap();
+    let (time, ()) = took(stage.registry.shutdown()).await;
+    let denials = |id: &str| SnapshotKey { provider: id.into(), ..name(SnapshotKind::Denials) };
+    assert!(all.look(&denials("p1")).is_some() && all.look(&denials("p0")).is_none());
+    assert!(time <= secs(3), "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_only_refuses_writes_is_left_alone_for_longer_each_time_and_holds_no_shutdown_up() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store).with_keys(good()).await;
+    store.refuse_writes();
+    // A record of denials is read before it is written, and reading works.
+    stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    tokio::time::sleep(secs(60)).await;
+    let before = store.calls().saves;
+    tokio::time::sleep(secs(60)).await;
+    let saves = store.calls().saves - before;
+    assert!((10..=14).contains(&saves), "{saves} in a minute: one in 5 s");
+    let (time, ()) = took(stage.registry.shutdown()).await;
+    assert!(time <= secs(1), "{time:?}");
 }
 
 #[test]

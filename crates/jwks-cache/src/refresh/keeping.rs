@@ -13,7 +13,7 @@ use jwks_cache_core::keyset::Refusal;
 use jwks_cache_core::lifecycle::{Stored, StoredKey};
 use jwks_cache_core::policy::Policy;
 use jwks_cache_core::published::Held;
-use jwks_cache_core::snapshot::{Belongs, DenialLog, Envelope, FORMAT, StoredRetiring, Word};
+use jwks_cache_core::snapshot::{Belongs, DenialLog, Envelope, FORMAT, KeyRing, StoredRetiring, Word};
 
 use super::{Closed, Owner, Provider, Source};
 use crate::error::{Error, Result};
@@ -169,8 +169,10 @@ impl Provider {
             return Err(Error::validation("tenant_id", "the denials are another provider's"));
         }
         let ring = self.engine.stores.ring.as_ref();
-        stored.unseal(ring, &self.belongs(namespace, "", SnapshotKind::Denials))?;
-        self.merge_denials(stored.denials);
+        // While not every process has a ring, what the others deny must not be lost. What they allow must not count.
+        let lenient = stored.mac.is_none() && ring.is_some_and(KeyRing::accepts_unsigned_denials);
+        stored.unseal(ring.filter(|_| !lenient), &self.belongs(namespace, "", SnapshotKind::Denials))?;
+        self.merge_denials(if lenient { stored.denials.denials_only() } else { stored.denials });
         Ok(())
     }
 
@@ -323,7 +325,17 @@ impl Kept for Provider {
         match &taken {
             // It was unregistered meanwhile: nothing is wrong with the snapshot.
             Err(Error::NotRegistered { .. }) => return Ok(()),
-            Err(error) => self.tell_refused(error),
+            Err(error) => {
+                self.tell_refused(error);
+                if kind == SnapshotKind::Denials {
+                    tracing::error!(
+                        tenant = &*self.tenant,
+                        provider = &*self.id,
+                        namespace,
+                        "the stored denials are not believed and will be written over; deny again what only they denied"
+                    );
+                }
+            }
             Ok(()) => {}
         }
         taken

@@ -233,7 +233,7 @@ impl Shift {
             let Some(kept) = self.all.get(place) else { break };
             for kind in KINDS {
                 let done = match self.way {
-                    Way::Save => self.queue.save(kept, kind).await.map(|()| None),
+                    Way::Save => self.queue.save(kept, kind).await.map(|_| None),
                     Way::Load => self.queue.load(kept, kind).await,
                 };
                 let error = match done {
