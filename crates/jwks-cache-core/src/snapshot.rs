@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::freshness::StaleUse;
 use crate::key::{Key, Thumbprint};
 use crate::keyset::{KeyRules, KeySet};
 use crate::published::Held;
@@ -48,9 +49,12 @@ pub struct Envelope {
     /// When the exchange that brought it began, in microseconds since 1970: the order of fetches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<u64>,
-    /// The stale window that `http_strict` leaves, in seconds: the headers that say so are not stored.
+    /// A digest of who was believed to be the source, and where it could be: pins, roots, domains, addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strict_window: Option<u64>,
+    pub trust: Option<String>,
+    /// How it may be used stale: the headers that say so are not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_use: Option<StaleUse>,
     /// The keys that left the document and are still honoured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retiring: Vec<StoredRetiring>,

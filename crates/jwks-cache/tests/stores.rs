@@ -298,6 +298,9 @@ async fn keys_fetched_under_looser_trust_are_not_brought_back() {
     settle().await;
     assert!(store.look(&name(SnapshotKind::Keys)).is_none());
     before.iter().for_each(|(key, bytes)| store.put(key, bytes.clone()));
+    is_validation(stage.registry.restore_from_persistence().await, "trust");
+    // As what says less of itself, too.
+    change(&store, |it| drop(it.as_object_mut().unwrap().remove("trust")));
     is_validation(stage.registry.restore_from_persistence().await, "persisted_at");
     assert!(stage.kids().await.is_empty());
 }
@@ -375,6 +378,39 @@ async fn to_the_letter_no_restart_gives_a_stale_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_response_allows_to_be_used_stale_it_allows_after_a_restart_too() {
+    // what was said, the operator's window, when it is asked for, whether it is served then
+    let said = "max-age=300, stale-if-error=86400";
+    for (said, window, hours, served) in [
+        ("max-age=300", 60, 1, false),
+        (said, 60, 1, true),
+        (said, 60, 24, true),
+        (said, 60, 25, false),
+        (said, 0, 1, false),
+        (&format!("{said}, must-revalidate"), 60, 1, false),
+        ("max-age=300, stale-if-error=8640000", 60, 47, true),
+        // No longer than it is trusted.
+        ("max-age=300, stale-if-error=8640000", 60, 49, false),
+    ] {
+        for http_strict in [false, true] {
+            let (clock, store) = (ManualClock::new(), MemoryStore::new());
+            let target = |it: &mut IdentityProviderRegistration| {
+                (it.stale_while_error, it.http_strict) = (secs(window), http_strict);
+            };
+            let first = with_store(&clock, &store);
+            first.register(target).await;
+            first.fetch(keys(&[("a", 1)], said)).await;
+            clock.advance(secs(hours * HOUR));
+            for stage in [first, with_store(&clock, &store)] {
+                stage.source.set(Answer::Refused);
+                stage.register(target).await;
+                assert_eq!(!stage.kids().await.is_empty(), served, "{said}, {window} s, after {hours} h");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn clocks_ten_years_apart_trust_nothing_expired_and_break_nothing() {
     let decade = TimeDelta::days(3_653);
     // when it was saved, when it is loaded, whether it may be served
@@ -439,6 +475,7 @@ async fn a_refresh_follows_soon_spread_over_the_providers() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
     let spread = |it: &mut IdentityProviderRegistration| {
         (it.prefetch_jitter, it.refresh_mode) = (secs(60), RefreshMode::Always);
+        it.stale_while_error = secs(HOUR);
     };
     let first = with_store(&clock, &store);
     first.source.set(keys(&[("a", 1)], "max-age=3000"));
@@ -453,17 +490,61 @@ async fn a_refresh_follows_soon_spread_over_the_providers() {
     all(&first).await;
     first.registry.warm_up(secs(60)).await;
     first.registry.shutdown().await;
+    // Fresh, and expired while nobody was there.
+    for away in [0, 3_010] {
+        clock.advance(secs(away));
+        let second = with_store(&clock, &store);
+        second.source.set(keys(&[("a", 1)], "max-age=3000"));
+        all(&second).await;
+        let mut asked = vec![second.source.asked()];
+        for _ in 0..6 {
+            second.pass(10);
+            settle().await;
+            asked.push(second.source.asked());
+        }
+        let busiest = asked.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert_eq!((asked[0], asked[6]), (0, 60), "all within a minute: {asked:?}");
+        assert!(busiest <= 20, "{away} s away: {asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_fetched_under_other_trust_are_refused_after_a_restart_and_under_the_same_are_not() {
+    type Change = fn(&mut IdentityProviderRegistration);
+    let domains: Change = |it| it.allowed_domains = vec!["idp.test".into(), "other.test".into()];
+    let turned: Change = |it| it.allowed_domains = vec!["other.test".into(), "idp.test".into()];
+    let narrower: Change = |it| it.allowed_domains = vec!["idp.test".into()];
+    let quicker: Change = |it| it.refresh_early = secs(1);
+    // under which settings it is stored and offered, whether it is taken
+    let table: [(Change, Change, bool); 5] = [
+        (|_| {}, |_| {}, true),
+        (|_| {}, quicker, true),
+        (domains, turned, true),
+        (|_| {}, domains, false),
+        (domains, narrower, false),
+    ];
+    for (n, (before, after, taken)) in table.into_iter().enumerate() {
+        let (clock, store) = (ManualClock::new(), MemoryStore::new());
+        let first = with_store(&clock, &store);
+        first.register(before).await;
+        first.fetch(good()).await;
+        drop(first);
+        let second = with_store(&clock, &store);
+        let mut told = second.registry.subscribe();
+        second.register(after).await;
+        assert_eq!(!second.kids().await.is_empty(), taken, "row {n}");
+        assert_eq!(refused(&mut told).iter().any(|why| why.contains("trust")), !taken, "row {n}");
+    }
+    // Who loosens while it runs has what it holds stored as that.
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let first = with_store(&clock, &store);
+    first.register(narrower).await;
+    first.fetch(good()).await;
+    first.register(|_| {}).await;
+    settle().await;
     let second = with_store(&clock, &store);
-    all(&second).await;
-    let due: Vec<i64> = second
-        .registry
-        .all_statuses()
-        .await
-        .iter()
-        .map(|status| (status.next_refresh.unwrap() - clock.wall()).num_seconds())
-        .collect();
-    let busiest = (0..6).map(|part| due.iter().filter(|at| **at / 10 == part).count()).max().unwrap();
-    assert!(due.iter().all(|at| (0..=60).contains(at)) && busiest <= 20, "{due:?}");
+    second.register(|_| {}).await;
+    assert_eq!(second.kids().await, ["a", "b"]);
 }
 
 // Signed snapshots.
@@ -517,6 +598,8 @@ async fn with_a_ring_only_what_one_of_its_secrets_signed_for_this_provider_is_ta
             json!([{"jwk": jwk("evil", 9).to_string(), "left_at": "2026-01-01T00:00:00Z", "last_held_at": "2026-01-01T00:00:00Z"}]),
         ),
         ("denials", json!({"a": {"at": 1, "denied": true}})),
+        ("stale_use", json!({"for": 1_000_000})),
+        ("trust", Value::Null),
         ("mac", json!("")),
         ("mac", Value::Null),
         ("format", Value::Null),
@@ -977,6 +1060,13 @@ async fn a_store_that_fails_costs_a_count_and_a_lag_and_is_caught_up_within_ten_
         assert!(stage.stored("failed").await >= 2.0, "{kind:?}");
         assert!((59.0..=62.0).contains(&stage.metric("jwks_cache_store_lag_seconds").await), "{kind:?}");
         assert!(store.calls().saves < 30, "it is not hammered: {:?}", store.calls());
+        // What is denied lags too, where nothing else does.
+        let other = with_store(&clock, &store);
+        other.register(|_| {}).await;
+        other.registry.deny_key(TENANT, PROVIDER, "c").await.unwrap();
+        tokio::time::sleep(secs(60)).await;
+        assert!((59.0..=62.0).contains(&other.metric("jwks_cache_store_lag_seconds").await), "{kind:?}");
+        drop(other);
         store.work();
         tokio::time::sleep(secs(10)).await;
         assert!(store.look(&name(SnapshotKind::Keys)).is_some(), "{kind:?}");
@@ -1221,6 +1311,37 @@ async fn all_is_persisted_and_restored_and_the_first_error_returned_though_one_s
     }
     second.registry.unregister(TENANT, "p2").await.unwrap();
     is_validation(second.registry.restore_from_persistence().await, "expires_at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_part_that_fails_keeps_no_other_provider_from_being_persisted_or_restored() {
+    let (clock, all) = (ManualClock::new(), MemoryStore::new());
+    let shards = || Arc::new(Shards { all: all.clone(), down: "p00" });
+    let ids: Vec<String> = (0..200).map(|n| format!("p{n:02}")).collect();
+    let register = async |stage: &Stage| {
+        for id in &ids {
+            stage.registry.register(registration(TENANT, id, "idp.test")).await.unwrap();
+        }
+    };
+    let is_away = |outcome: jwks_cache::Result<()>| matches!(outcome, Err(Error::Store(error)) if error.kind() == StoreErrorKind::Unavailable);
+    let first = process(&clock, |it| it.with_store(shards()));
+    first.source.set(good());
+    register(&first).await;
+    first.registry.warm_up(secs(60)).await;
+    tokio::time::sleep(secs(60)).await;
+    all.flush();
+    all.slow_down(millis(10));
+    assert!(is_away(first.registry.persist_all().await));
+    assert_eq!(all.everything().len(), 199);
+    // When they are registered nothing is there.
+    let kept = all.everything();
+    all.flush();
+    let second = process(&clock, |it| it.with_store(shards()));
+    register(&second).await;
+    kept.iter().for_each(|(key, bytes)| all.put(key, bytes.clone()));
+    assert!(is_away(second.registry.restore_from_persistence().await));
+    let statuses = second.registry.all_statuses().await;
+    assert_eq!(statuses.iter().filter(|status| status.last_refresh.is_some()).count(), 199);
 }
 
 #[tokio::test]
