@@ -347,6 +347,25 @@ fn the_servers_defaults_are_its_own() {
 }
 
 #[test]
+fn what_a_provider_says_counts_though_it_is_the_librarys_default() {
+    let stale = |text: &str, flags: &[(&str, &str, &str)]| {
+        let config = load_with(text, &[], flags).unwrap().config;
+        config.registrations().next().unwrap().stale_while_error.as_secs()
+    };
+    let flag = ("--set", "tenants.acme.providers.main.stale_while_error", "60s");
+    for (defaults, said, flags, want) in [
+        ("", "", &[][..], 24 * 3600),
+        ("", "stale_while_error = \"60s\"", &[], 60),
+        ("", "", &[flag], 60),
+        ("[defaults]\nstale_while_error = \"2h\"\n", "", &[], 7200),
+        ("[defaults]\nstale_while_error = \"2h\"\n", "stale_while_error = \"PT1M\"", &[], 60),
+        ("[defaults]\nstale_while_error = \"2h\"\n", "stale_while_error = \"24h\"", &[], 24 * 3600),
+    ] {
+        assert_eq!(stale(&format!("{defaults}{}", provider(said)), flags), want, "{defaults} {said}");
+    }
+}
+
+#[test]
 fn the_schema_describes_every_field_and_takes_no_other() {
     fn look(schema: &serde_json::Value, path: &str, found: &mut usize) {
         if let Some(fields) = schema["properties"].as_object() {

@@ -60,6 +60,7 @@ pub(super) async fn put(
     headers: HeaderMap,
     Json(settings): Json<ProviderSettings>,
 ) -> Result<Response, Problem> {
+    let settings = settings.or_stale_while_error(state.0.stale_while_error);
     let ProviderPath { tenant, provider } = path;
     let registration = settings.registration(&tenant, &provider, grant.tenants == Reach::All)?;
     whole(async move {

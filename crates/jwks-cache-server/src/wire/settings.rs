@@ -75,7 +75,7 @@ pub(crate) struct ProviderSettings {
     allowed_domains: Option<Vec<String>>,
     /// How long before their expiry keys are refreshed. Default PT30S.
     refresh_early: Option<Iso8601>,
-    /// How long expired keys are served while the provider fails.
+    /// How long expired keys are served while the provider fails. Default that of the server's configuration.
     stale_while_error: Option<Iso8601>,
     /// The shortest lifetime that a response is given; PT30S at least.
     min_ttl: Option<Iso8601>,
@@ -287,6 +287,11 @@ settings! {
 }
 
 impl ProviderSettings {
+    /// With this where they do not say for how long expired keys are served.
+    pub(crate) fn or_stale_while_error(self, span: Duration) -> Self {
+        Self { stale_while_error: self.stale_while_error.or(Some(Iso8601(span))), ..self }
+    }
+
     /// What is registered at run time under this name by somebody who may, or may not, speak for all tenants.
     pub(crate) fn registration(
         self,

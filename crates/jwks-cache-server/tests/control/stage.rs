@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Extension;
 use jwks_cache::reqwest::{Client, ClientBuilder, Method, Response};
@@ -13,6 +14,9 @@ use jwks_cache_server::control::access::{
 use jwks_cache_server::control::{self, Book, Restored, State};
 use jwks_cache_testkit::IdentityProvider;
 use serde_json::{Value, json};
+
+/// For how long this server serves expired keys.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder that is removed at the end.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -132,7 +136,7 @@ impl Stage {
     async fn with(book: Book) -> Self {
         let hosts = ["127.0.0.1", "example.com"];
         let registry = Registry::builder().require_https(false).allowed_domains(hosts).build();
-        let state = State::new(registry, book);
+        let state = State::new(registry, book, DAY);
         state.let_in(access());
         let url = "http://127.0.0.1".to_owned();
         let all = Caller { client: client(), url, token: Some(token("all-write")) };
