@@ -54,6 +54,11 @@ const WALLS: &[Wall] = &[
         room: "crates/jwks-cache/src/verify/bearer",
         never: &["actix_web", "axum", "tonic", "tower", "registry", "resolve"],
     },
+    Wall { room: "crates/jwks-cache-server/src/config", never: &["serve", "run", "data", "control", "ops"] },
+    Wall { room: "crates/jwks-cache-server/src/data", never: &["control", "ops", "run"] },
+    Wall { room: "crates/jwks-cache-server/src/control", never: &["data", "ops", "run"] },
+    Wall { room: "crates/jwks-cache-server/src/ops", never: &["data", "control", "config", "run"] },
+    Wall { room: "crates/jwks-cache-server/src/serve", never: &["run", "cli", "check"] },
     Wall { room: "crates/jwks-cache/src/resolve", never: &["fetch", "store", "gate", "registry", "verify"] },
 ];
 

@@ -40,6 +40,10 @@ pub(crate) enum Command {
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
+
+    /// Start with a provider of our own on loopback, and print five curl lines to try
+    #[arg(long, conflicts_with = "config")]
+    pub(crate) demo: bool,
 }
 
 /// Check a configuration, and say what to do about what is wrong

@@ -331,7 +331,11 @@ impl Config {
     /// Each broken rule, with the field and what to do.
     pub fn check(&self) -> Result<(), Problems> {
         let rules = self.rules();
-        if rules.is_empty() { Ok(()) } else { Err(rules.into_iter().map(Problem::from).collect()) }
+        if rules.is_empty() {
+            Ok(())
+        } else {
+            Err(rules.into_iter().map(|rule| source::told(rule, None)).collect())
+        }
     }
 
     /// The broken rules, with the path of the field.

@@ -1,5 +1,7 @@
 //! `jwks-cache serve`: the server among the processes of a machine: signals, files that change, systemd.
 
+mod demonstration;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,19 +10,35 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::{ServeArgs, SettingsArgs};
-use crate::config::{Loaded, Problems, Source, Stamp};
+use crate::config::{Loaded, Problem, Problems, Source, Stamp};
 use crate::serve::{Server, StartError};
 use crate::{logs, ops, terminal};
+use demonstration::Demonstration;
 
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+const REFUSED: &str = "configuration refused; the last good one stays in force";
+
 /// Serves until a signal ends it.
 pub(crate) async fn run(args: &ServeArgs) -> ExitCode {
-    let source = match source(&args.settings) {
+    let mut source = match source(&args.settings) {
         Ok(source) => source,
         Err(problems) => return refused(&problems),
     };
+    let demonstration = match args.demo.then(Demonstration::start).transpose() {
+        Ok(demonstration) => demonstration,
+        Err(error) => {
+            terminal::complain(
+                &error,
+                "the demonstration needs a port on loopback and a folder for temporary files",
+            );
+            return ExitCode::from(1);
+        }
+    };
+    if let Some(demonstration) = &demonstration {
+        source.file = Some(demonstration.config());
+    }
     let (server, mut watch) = match start(source).await {
         Ok(started) => started,
         Err(code) => return code,
@@ -36,6 +54,9 @@ pub(crate) async fn run(args: &ServeArgs) -> ExitCode {
         }
     };
     tell(&[NotifyState::Ready]);
+    if let Some(demonstration) = &demonstration {
+        terminal::print(&demonstration.text(server.addresses()));
+    }
     loop {
         tokio::select! {
             () = signals.end.recv() => break,
@@ -160,26 +181,29 @@ impl Watch {
         self.changing = None;
         // Before reading: what changes while it is read is read again.
         self.seen = Stamp::of(&self.files);
-        let outcome = match self.source.load() {
+        let taken = match self.source.load() {
             Ok(Loaded { config, files }) => {
                 // Where that names other files, they look new, and everything is read once more.
                 self.files = files;
-                server.reload(config).await
+                match server.reload(config).await {
+                    Ok(changed) => {
+                        tracing::info!(changed, "configuration taken");
+                        true
+                    }
+                    Err(StartError { field, what, remedy }) => {
+                        tracing::error!(field, what, remedy, "{REFUSED}");
+                        false
+                    }
+                }
             }
-            Err(problems) => Err(StartError::from(problems)),
+            Err(Problems(problems)) => {
+                for Problem { place, field, what, remedy } in problems {
+                    let place = place.map(|place| place.to_string()).unwrap_or_default();
+                    tracing::error!(place, field, what, remedy, "{REFUSED}");
+                }
+                false
+            }
         };
-        let taken = outcome.is_ok();
-        match outcome {
-            Ok(changed) => tracing::info!(changed, "configuration taken"),
-            Err(StartError { field, what, remedy }) => {
-                tracing::error!(
-                    field,
-                    what,
-                    remedy,
-                    "configuration refused; the last good one stays in force"
-                );
-            }
-        }
         metrics::gauge!("jwks_cache_server_config_last_reload_successful").set(f64::from(u8::from(taken)));
         let outcome = if taken { "taken" } else { "refused" };
         metrics::counter!("jwks_cache_server_config_reloads_total", "outcome" => outcome).increment(1);

@@ -142,6 +142,7 @@ impl Server {
             ops: at(&config.ops.listen),
         };
 
+        warn_of_the_open(&config);
         let mut tasks = JoinSet::new();
         tasks.spawn(supervise(bound, phase.clone(), registry.clone(), config.limits.drain_timeout.0));
         let warming = registry.clone();
@@ -222,6 +223,25 @@ impl Server {
             first
         });
         self.join().await;
+    }
+}
+
+/// Says what others can see who should perhaps not.
+fn warn_of_the_open(config: &Config) {
+    let beyond = |listen: &Listen| match listen {
+        Listen::Tcp(address) => {
+            !["127.", "localhost:", "[::1]:"].iter().any(|near| address.starts_with(near))
+        }
+        _ => false,
+    };
+    let control = config.control_listen();
+    let with_tls =
+        config.control.tls.is_some() || (control == config.data.listen && config.data.tls.is_some());
+    if beyond(&control) && !with_tls {
+        tracing::warn!(address = %control, "control.listen has no TLS: whoever is on the way can read the tokens");
+    }
+    if beyond(&config.ops.listen) && config.ops.listen == config.data.listen {
+        tracing::warn!(address = %config.ops.listen, "ops.listen is data.listen: clients can read the names of all tenants");
     }
 }
 

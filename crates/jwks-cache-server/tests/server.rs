@@ -1,7 +1,7 @@
 //! The server as a process among others: signals, files that change, systemd, health; and reloads under load.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -71,9 +71,19 @@ fn ask(socket: &Path, path: &str) -> Option<(u16, String)> {
     Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
 }
 
-/// The server as a process, which ends with the test.
+/// A process that ends with the test.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The server as a process.
 struct Process {
-    child: Child,
+    child: Ends,
     folder: Folder,
     config: PathBuf,
 }
@@ -86,7 +96,7 @@ impl Process {
         command.arg("serve").env("JWKS_CACHE_CONFIG", &config);
         command.env_remove("NOTIFY_SOCKET").stderr(std::fs::File::create(folder.0.join("log")).unwrap());
         change(&mut command);
-        let child = command.stdin(Stdio::null()).spawn().unwrap();
+        let child = Ends(command.stdin(Stdio::null()).spawn().unwrap());
         let process = Self { child, folder, config };
         process.until("it answers", |process| process.ops("/healthz").is_some());
         process
@@ -116,7 +126,7 @@ impl Process {
     }
 
     fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.child.0.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
@@ -124,13 +134,6 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_jwks-cache"));
         let output = command.args(["health", "--config"]).arg(&self.config).args(more).output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -156,7 +159,7 @@ fn systemd_is_told_when_it_is_ready_reloads_and_stops() {
     assert_eq!(next(), "READY=1\n");
     process.signal("-TERM");
     assert_eq!(next(), "STOPPING=1\n");
-    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+    assert_eq!(process.child.0.wait().unwrap().code(), Some(0));
     for left in ["ops.sock", "data.sock", "state/control.sock"] {
         assert!(!process.folder.0.join(left).exists(), "{left}");
     }
@@ -196,7 +199,11 @@ fn a_changed_file_is_taken_whole_or_not_at_all_and_a_swapped_folder_is_a_change(
     let broken = settings(&root, &[("main", &url)]) + "max_ttl = \"1s\"\n";
     swap(&root, "v3", &broken);
     process.until("the refusal shows", |process| process.gauge(REFUSED));
-    assert!(process.log().contains("max_ttl"), "{}", process.log());
+    assert!(
+        process.log().contains("mounted.toml:10:11") && process.log().contains("max_ttl"),
+        "{}",
+        process.log()
+    );
     assert!(process.ops("/readyz").unwrap().1.contains("\"providers\":2"));
     // What would need a restart is refused too.
     swap(&root, "v4", &(good.clone() + "[limits]\nconnections = 99\n"));
@@ -208,6 +215,37 @@ fn a_changed_file_is_taken_whole_or_not_at_all_and_a_swapped_folder_is_a_change(
     });
     assert_eq!(idp.jwks_hits(), 1, "a provider that is as it was is not fetched again");
     assert!(ready(&process));
+}
+
+#[test]
+fn the_demonstration_prints_lines_that_work_as_printed() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jwks-cache"));
+    command
+        .args(["serve", "--demo", "--data", "127.0.0.1:0", "--ops", "127.0.0.1:0"])
+        .env_remove("JWKS_CACHE_CONFIG");
+    let mut child = Ends(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut out = std::io::BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let mut lines = out.by_ref().map(Result::unwrap).filter(|line| line.trim_start().starts_with("curl "));
+    let lines: Vec<String> = lines.by_ref().take(5).collect();
+    for line in &lines {
+        // The route belongs to the data plane, which is not here yet.
+        if line.ends_with("/jwks") {
+            continue;
+        }
+        let run = Command::new("sh")
+            .args(["-c", &line.replace("curl -sS", "curl -sS --fail-with-body")])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stdout);
+        assert!(
+            run.status.success() && said.starts_with('{'),
+            "{line}\n{said}\n{}",
+            String::from_utf8_lossy(&run.stderr)
+        );
+    }
+    assert_eq!(lines.len(), 5);
+    assert!(Command::new("kill").arg(child.0.id().to_string()).status().unwrap().success());
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
 }
 
 #[test]
@@ -225,9 +263,29 @@ fn health_says_by_its_exit_code_how_the_server_is() {
     process
         .until("it has started", |process| process.ops("/startupz").is_some_and(|(status, _)| status == 200));
     process.signal("-INT");
-    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+    assert_eq!(process.child.0.wait().unwrap().code(), Some(0));
     let (code, said) = process.health(&[]);
     assert!(code == 1 && said.contains("nobody answers"), "{code} {said}");
+}
+
+#[test]
+fn each_number_says_what_it_is() {
+    let idp = IdentityProvider::start();
+    let folder = Folder::new();
+    let text = settings(&folder.0, &[("main", idp.jwks_url().as_str())]);
+    let process = Process::start(folder, &text, |_| {});
+    process.until("numbers are told", |process| {
+        process
+            .ops("/metrics")
+            .is_some_and(|(_, text)| text.contains("jwks_cache_refresh_duration_seconds_bucket"))
+    });
+    let (_, text) = process.ops("/metrics").unwrap();
+    let named = |kind: &str| -> std::collections::BTreeSet<String> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(kind)?.split(' ').next());
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(named("# TYPE "), named("# HELP "));
+    assert!(named("# TYPE ").len() > 20);
 }
 
 #[test]
@@ -239,7 +297,7 @@ fn it_is_ready_from_snapshots_though_the_provider_is_down() {
     let ready = |process: &Process| process.ops("/readyz").is_some_and(|(status, _)| status == 200);
     process.until("it is ready", ready);
     process.signal("-TERM");
-    assert_eq!(process.child.wait().unwrap().code(), Some(0));
+    assert_eq!(process.child.0.wait().unwrap().code(), Some(0));
     drop(idp);
     let kept = Folder::new();
     std::fs::remove_dir(&kept.0).unwrap();
@@ -281,7 +339,7 @@ fn ten_thousand_connections_that_rest_hinder_nobody_and_cost_little() {
     stream.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 404");
     assert_eq!(process.ops("/healthz").unwrap().0, 200);
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.id()));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.0.id()));
     // Where the kernel tells.
     if let Ok(status) = status {
         let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned();

@@ -59,12 +59,14 @@ fn provider(lines: &str) -> String {
     format!("[tenants.acme.providers.main]\njwks_url = \"https://id.example.com/jwks.json\"\n{lines}\n")
 }
 
+/// The file; line and column; the field; a part of what is wrong; a part of what to do.
+type Row<'a> = (&'a str, (usize, usize), &'a str, &'a str, &'a str);
+
 #[test]
 fn each_broken_file_says_where_what_and_what_to_do() {
     let long = format!("[tenants.{}.providers.main]\njwks_url = \"https://a.example/\"", "x".repeat(65));
     let with = |lines: &str| provider(lines);
-    // The file; line and column; the field; a part of what is wrong; a part of what to do.
-    let rows: &[(&str, (usize, usize), &str, &str, &str)] = &[
+    let rows: &[Row<'_>] = &[
         ("[data\n", (1, 6), "", "is not TOML", "[data]"),
         ("[data]\nlisten = 127.0.0.1:80\n", (2, 0), "", "is not TOML", "in quotes"),
         ("[data]\nlisten = \"off\"\nlisten = \"off\"\n", (3, 1), "", "is not TOML", "tables"),

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::types::Rule;
-
 /// Where a value stood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -55,13 +53,6 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.field)?;
         }
         write!(f, "{}\n  help: {}", self.what, self.remedy)
-    }
-}
-
-impl From<Rule> for Problem {
-    fn from(rule: Rule) -> Self {
-        let field = path_text(&rule.path);
-        Self { place: None, field, what: rule.what, remedy: rule.remedy }
     }
 }
 

@@ -67,16 +67,23 @@ impl Source {
         let mut files = tree.read_secrets().map_err(Problems)?;
         files.extend(self.file.clone());
         let config = typed(&tree)?;
-        let broken: Vec<Problem> = config.rules().into_iter().map(|rule| placed(rule, &tree)).collect();
+        let broken: Vec<Problem> = config
+            .rules()
+            .into_iter()
+            .map(|rule| {
+                let place = tree.place(&rule.path);
+                told(rule, place)
+            })
+            .collect();
         if broken.is_empty() { Ok(Loaded { config, files }) } else { Err(Problems(broken)) }
     }
 }
 
-fn placed(rule: Rule, tree: &Tree) -> Problem {
-    let place = tree.place(&rule.path);
-    let words = || described(&rule.path);
-    let remedy = if rule.remedy.is_empty() { words() } else { rule.remedy.clone() };
-    Problem { place, remedy, ..rule.into() }
+/// A broken rule as it is told. Where the rule has no remedy of its own, the field's words say what may stand there.
+pub(super) fn told(rule: Rule, place: Option<Place>) -> Problem {
+    let field = path_text(&rule.path);
+    let remedy = if rule.remedy.is_empty() { described(&rule.path) } else { rule.remedy };
+    Problem { place, field, what: rule.what, remedy }
 }
 
 /// Gives the tree its types.

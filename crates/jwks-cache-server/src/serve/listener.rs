@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -20,8 +20,8 @@ use super::tls::Speaking;
 use super::{Entrance, Phase, StartError};
 use crate::config::{Limits, Listen};
 
-/// How many connections may wait to be taken.
-const BACKLOG: u32 = 1024;
+/// How many connections may wait to be taken: with fewer, a burst loses some, which come again a second later.
+const BACKLOG: u32 = 4096;
 
 /// How often those who rest are asked to leave while all places are taken.
 const PRESS: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ impl Bound {
         let refused = |what: String, remedy: &str| StartError::new(field, what, remedy);
         let (socket, given) = match &listen {
             Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address.as_str()).await.map_err(|error| {
+                let listener = open_tcp(address).await.map_err(|error| {
                     let remedy = match error.kind() {
                         io::ErrorKind::AddrInUse => {
                             "another process has the port: stop it, or choose another"
@@ -122,6 +122,24 @@ impl Drop for Entry {
 
 fn id(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|of| (of.dev(), of.ino()))
+}
+
+async fn open_tcp(address: &str) -> io::Result<TcpListener> {
+    let open = |address: SocketAddr| {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart need not wait for what is left of old connections.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in tokio::net::lookup_host(address).await? {
+        match open(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 async fn open_unix(path: &Path) -> Result<(UnixListener, Entry), (String, &'static str)> {

@@ -126,8 +126,10 @@ pub(super) async fn exchange(registry: &Registry, old: &Config, next: &Config) -
     let name = |of: &IdentityProviderRegistration| (of.tenant_id.clone(), of.provider_id.clone());
     let before: HashMap<_, _> = old.registrations().map(|of| (name(of), of)).collect();
     let changed: Vec<_> = next.registrations().filter(|of| before.get(&name(of)) != Some(of)).collect();
-    // A registry that keeps nothing and fetches nothing says first whether all of them are acceptable.
-    register_all(&without_stores(next), changed.iter().copied()).await?;
+    // First whether it would take them all.
+    for of in &changed {
+        registry.check(of).map_err(|error| refused(&of.tenant_id, &of.provider_id, &error))?;
+    }
     register_all(registry, changed.iter().copied()).await?;
     let gone = old.registrations().filter(|of| !next.registers(&of.tenant_id, &of.provider_id));
     let mut count = changed.len();
@@ -142,4 +144,33 @@ pub(super) async fn exchange(registry: &Registry, old: &Config, next: &Config) -
     let names: Vec<_> = changed.iter().map(|of| (of.tenant_id.as_str(), of.provider_id.as_str())).collect();
     let _ = registry.warm_up_only(&names, Duration::ZERO).await;
     Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redis_that_cannot_be_meant_is_told_without_its_password() {
+        for (mode, url, good) in [
+            (RedisMode::Single, "redis://:hunter2@localhost/", true),
+            (RedisMode::Single, "http://:hunter2@localhost/", false),
+            (RedisMode::Single, "redis://a/,redis://b/", false),
+            (RedisMode::Single, "", false),
+            (RedisMode::Sentinel, "redis://a:26379/, redis://b:26379/", true),
+            (RedisMode::Sentinel, "hunter2", false),
+            (RedisMode::Cluster, "redis://a:7000/,redis://b:7000/", true),
+            (RedisMode::Cluster, "hunter2", false),
+        ] {
+            let redis =
+                Redis { url: url.into(), mode, master: "mymaster".into(), namespace: "jwks-cache".into() };
+            match redis_store(&redis) {
+                Ok(_) => assert!(good, "{mode:?} {url}"),
+                Err(StartError { field, what, remedy }) => {
+                    assert!(!good && field == "store.redis.url", "{mode:?} {url}: {what}");
+                    assert!(!format!("{what}{remedy}").contains("hunter2"));
+                }
+            }
+        }
+    }
 }
