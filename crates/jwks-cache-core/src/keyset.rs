@@ -96,7 +96,7 @@ impl KeySet {
         let (text, places) = published(text, &entries, &judged, secret_beside);
         let mut places = places.into_iter();
         let mut jwks = Vec::new();
-        let rows: Vec<(Result<Findings, Unfit>, Option<Range<usize>>)> = judged
+        let rows: Vec<(Result<Findings, Unfit>, Place)> = judged
             .into_iter()
             .map(|Judged { outcome, publishable }| {
                 let outcome = outcome.map(|(findings, jwk)| {
@@ -207,12 +207,15 @@ impl fmt::Debug for KeySet {
     }
 }
 
+/// Where an entry stands in the published text; none if it is left out there.
+type Place = Option<Range<usize>>;
+
 /// One entry of a document.
 #[derive(Clone)]
 pub struct LedgerEntry {
     index: usize,
     row: Row,
-    place: Option<Range<usize>>,
+    place: Place,
 }
 
 #[derive(Clone)]

@@ -95,7 +95,7 @@ impl Want for HandedOn<'_> {
         self.kid
     }
 
-    fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<ServedKeys> {
+    fn pick(&self, view: &View, now: Moment) -> Picked<ServedKeys> {
         let Some(keys) = ServedKeys::of(view, now) else { return Picked::none(KeyError::NotCached) };
         let missing = self.kid.is_some_and(|kid| !keys.names(kid) && !view.published.denies_kid(kid));
         Picked { answer: Ok(keys), missing }
