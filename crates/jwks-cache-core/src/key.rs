@@ -3,7 +3,10 @@
 //! This room does not know documents, kids of other keys or policies: [`crate::keyset`] decides what a key
 //! may do before it is made, and [`crate::select`] which key answers.
 
+mod spki;
+
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
@@ -172,9 +175,19 @@ impl Findings {
 /// It shares the [`JwkSet`] of its document: the numbers are held once, as text, until a first use parses them.
 pub struct Key {
     findings: Findings,
+    said: Said,
     set: Arc<JwkSet>,
     index: usize,
     parsed: OnceLock<Box<Parsed>>,
+}
+
+/// What the publisher said of a key, word by word.
+#[derive(Clone)]
+pub(crate) struct Said {
+    /// The whole document: keys of one share it.
+    pub(crate) document: Arc<str>,
+    /// Where the key stands in it.
+    pub(crate) place: Range<usize>,
 }
 
 /// A parsed key for one algorithm. The list only grows, so readers take no lock; most keys serve one algorithm.
@@ -186,9 +199,9 @@ struct Parsed {
 
 impl Key {
     /// The key at `index` of `set`; none beyond its end.
-    pub(crate) fn new(findings: Findings, set: Arc<JwkSet>, index: usize) -> Option<Self> {
+    pub(crate) fn new(findings: Findings, said: Said, set: Arc<JwkSet>, index: usize) -> Option<Self> {
         set.keys.get(index)?;
-        Some(Self { findings, set, index, parsed: OnceLock::new() })
+        Some(Self { findings, said, set, index, parsed: OnceLock::new() })
     }
 
     /// The key under narrower rules; none when they leave it nothing to verify. Wider rules give nothing back.
@@ -202,13 +215,19 @@ impl Key {
             return Some(self.clone());
         }
         let findings = Findings { algorithms, ..self.findings.clone() };
-        Self::new(findings, self.set.clone(), self.index).map(Arc::new)
+        Self::new(findings, self.said.clone(), self.set.clone(), self.index).map(Arc::new)
     }
 
     /// The key as callers of `jsonwebtoken` know it, its numbers encoded canonically.
     #[must_use]
     pub fn jwk(&self) -> &Jwk {
         self.set.keys.get(self.index).expect("`new` looked")
+    }
+
+    /// The key as it was published: a JSON object, without private members, for with any it would be no key.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        self.said.document.get(self.said.place.clone()).unwrap_or_default()
     }
 
     /// The member `kid`; an empty one is a kid like any other.

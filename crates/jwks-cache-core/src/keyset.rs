@@ -10,6 +10,7 @@ mod reason;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -21,7 +22,8 @@ use serde_json::value::RawValue;
 pub use diff::{KeyId, SetDiff, diff};
 pub use reason::Reason;
 
-use crate::key::{Findings, Key, Thumbprint};
+use crate::key::{Findings, Key, Said, Thumbprint};
+use crate::published::Denials;
 use crate::select::{self, NoKey};
 use crate::{Algorithm, AlgorithmSet};
 use entry::{Judged, Text, Unfit};
@@ -91,32 +93,35 @@ impl KeySet {
         let mut judged: Vec<Judged> = entries.iter().map(|entry| entry::judge(entry, rules)).collect();
         set_aside_ambiguous(&mut judged);
 
-        let text = published(text, &entries, &judged, secret_beside);
+        let (text, places) = published(text, &entries, &judged, secret_beside);
+        let mut places = places.into_iter();
         let mut jwks = Vec::new();
-        let rows: Vec<Result<Findings, Unfit>> = judged
+        let rows: Vec<(Result<Findings, Unfit>, Place)> = judged
             .into_iter()
-            .map(|Judged { outcome, .. }| {
-                outcome.map(|(findings, jwk)| {
+            .map(|Judged { outcome, publishable }| {
+                let outcome = outcome.map(|(findings, jwk)| {
                     jwks.push(jwk);
                     findings
-                })
+                });
+                (outcome, if publishable { places.next() } else { None })
             })
             .collect();
         jwks.shrink_to_fit();
         let jwks = Arc::new(JwkSet { keys: jwks });
 
         let mut keys = Vec::with_capacity(jwks.keys.len());
-        let ledger = rows.into_iter().enumerate().map(|(index, row)| {
+        let ledger = rows.into_iter().enumerate().map(|(index, (row, place))| {
             let row = match row {
                 Ok(findings) => {
-                    let key = Key::new(findings, Arc::clone(&jwks), keys.len());
+                    let said = Said { document: text.clone(), place: place.clone().unwrap_or_default() };
+                    let key = Key::new(findings, said, Arc::clone(&jwks), keys.len());
                     let key = Arc::new(key.expect("there is a JWK for each"));
                     keys.push(Arc::clone(&key));
                     Row::Key(key)
                 }
                 Err(unfit) => Row::Unfit(Arc::new(unfit)),
             };
-            LedgerEntry { index, row }
+            LedgerEntry { index, row, place }
         });
         let ledger = ledger.collect();
         let index = keys.iter().map(|key| select::Row::of(key)).collect();
@@ -202,11 +207,15 @@ impl fmt::Debug for KeySet {
     }
 }
 
+/// Where an entry stands in the published text; none if it is left out there.
+type Place = Option<Range<usize>>;
+
 /// One entry of a document.
 #[derive(Clone)]
 pub struct LedgerEntry {
     index: usize,
     row: Row,
+    place: Place,
 }
 
 #[derive(Clone)]
@@ -234,6 +243,29 @@ impl LedgerEntry {
     #[must_use]
     pub const fn index(&self) -> usize {
         self.index
+    }
+
+    /// Where the entry stands in [`KeySet::text`]; none if it is left out there.
+    #[must_use]
+    pub const fn place(&self) -> Option<&Range<usize>> {
+        self.place.as_ref()
+    }
+
+    /// Whether the entry is denied. One that is no well-formed key is, too, where nobody can tell that it is not: readers
+    /// that are less strict would take it for one.
+    #[must_use]
+    pub fn is_denied(&self, denials: &Denials) -> bool {
+        match &self.row {
+            Row::Key(key) => denials.denies(key),
+            Row::Unfit(_) if denials.is_empty() => false,
+            Row::Unfit(unfit) => {
+                matches!(
+                    unfit.reason,
+                    Reason::RepeatedMember | Reason::Malformed("kid") | Reason::TooLong("kid")
+                ) || unfit.kid.as_deref().is_some_and(|kid| denials.denies_kid(kid))
+                    || unfit.material.as_ref().is_some_and(|material| denials.denies_material(material))
+            }
+        }
     }
 
     /// The key, if the entry is a well-formed one.
@@ -573,26 +605,57 @@ fn set_aside_ambiguous(judged: &mut [Judged]) {
     }
 }
 
-/// The document without the entries that must not leave the process.
-fn published(text: &str, entries: &[&RawValue], judged: &[Judged], secret_beside: bool) -> Arc<str> {
-    if !secret_beside && judged.iter().all(|judged| judged.publishable) {
-        return text.into();
-    }
+/// The document without the entries that must not leave the process, and where each of the others stands in it.
+fn published(
+    text: &str,
+    entries: &[&RawValue],
+    judged: &[Judged],
+    secret_beside: bool,
+) -> (Arc<str>, Vec<Range<usize>>) {
     // The entries are slices of the text: their places follow from where they lie.
-    let place = |entry: &RawValue| (entry.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    let start = entries.first().map_or(0, |entry| place(entry));
-    let end = entries.last().map_or(0, |entry| place(entry).saturating_add(entry.get().len()));
-    let kept: Vec<&str> = entries
-        .iter()
-        .zip(judged)
-        .filter_map(|(entry, judged)| judged.publishable.then_some(entry.get()))
-        .collect();
+    let place = |entry: &&RawValue| {
+        let start = (entry.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        start..start.saturating_add(entry.get().len())
+    };
+    let places: Vec<_> = entries.iter().map(place).collect();
+    let kept = places.iter().zip(judged).filter_map(|(place, judged)| judged.publishable.then_some(place));
     if secret_beside {
-        return format!(r#"{{"keys":[{}]}}"#, kept.join(",")).into();
+        join(text, "{\"keys\":[", kept, "]}")
+    } else if judged.iter().all(|judged| judged.publishable) {
+        (text.into(), places)
+    } else {
+        let (start, end) = around(text, &places);
+        join(text, start, kept, end)
     }
-    let around =
-        |part: Option<&'_ str>| part.expect("an entry begins and ends between characters").to_owned();
-    (around(text.get(..start)) + &kept.join(",") + &around(text.get(end..))).into()
+}
+
+/// What stands before the first and after the last of these places.
+pub(crate) fn around<'a>(text: &'a str, places: &[Range<usize>]) -> (&'a str, &'a str) {
+    let start = places.first().and_then(|first| text.get(..first.start));
+    let end = places.last().and_then(|last| text.get(last.end..));
+    (start.unwrap_or_default(), end.unwrap_or_default())
+}
+
+/// A document of what stands at these places, and where each stands in it.
+pub(crate) fn join<'a>(
+    text: &str,
+    start: &str,
+    places: impl Iterator<Item = &'a Range<usize>>,
+    end: &str,
+) -> (Arc<str>, Vec<Range<usize>>) {
+    let mut joined = String::with_capacity(text.len());
+    joined.push_str(start);
+    let mut moved = Vec::new();
+    for place in places {
+        if !moved.is_empty() {
+            joined.push(',');
+        }
+        let begins = joined.len();
+        joined.push_str(text.get(place.clone()).unwrap_or_default());
+        moved.push(begins..joined.len());
+    }
+    joined.push_str(end);
+    (joined.into(), moved)
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

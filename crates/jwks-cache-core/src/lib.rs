@@ -17,6 +17,7 @@ pub mod pin;
 pub mod policy;
 pub mod published;
 pub mod select;
+pub mod served;
 pub mod snapshot;
 mod time;
 pub mod token;

@@ -146,8 +146,13 @@ impl Denials {
     /// Whether `key` is denied: by its kid, or because its material stood under a denied kid.
     #[must_use]
     pub fn denies(&self, key: &Key) -> bool {
-        key.kid().is_some_and(|kid| self.denies_kid(kid))
-            || self.0.values().any(|materials| materials.contains(&key.thumbprint()))
+        key.kid().is_some_and(|kid| self.denies_kid(kid)) || self.denies_material(&key.thumbprint())
+    }
+
+    /// Whether this material stood under a denied kid, or is denied by its thumbprint.
+    #[must_use]
+    pub fn denies_material(&self, material: &Thumbprint) -> bool {
+        self.0.values().any(|materials| materials.contains(material))
     }
 
     /// Remembers the material that stands under denied kids, so that another kid does not revive it.

@@ -10,7 +10,6 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::freshness::StaleUse;
 use crate::key::{Key, Thumbprint};
@@ -69,7 +68,7 @@ pub struct Envelope {
 /// A retiring key as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StoredRetiring {
-    /// The key, as JSON text.
+    /// The key as it was published, JSON text.
     pub jwk: String,
     /// When a document came without it.
     pub left_at: DateTime<Utc>,
@@ -89,7 +88,7 @@ impl StoredRetiring {
         };
         let store = |old: &crate::published::Retiring| {
             let (left_at, last_held_at) = (wall(old.left_at)?, wall(old.last_held_at)?);
-            Some(Self { jwk: jwk_text(&old.key)?, left_at, last_held_at })
+            Some(Self { jwk: old.key.text().to_owned(), left_at, last_held_at })
         };
         held.retiring.iter().filter_map(store).collect()
     }
@@ -101,18 +100,6 @@ impl StoredRetiring {
         let only = set.ledger().len() == 1;
         set.usable().next().filter(|_| only).cloned()
     }
-}
-
-/// What the judged key says of itself, with the members that `jsonwebtoken` does not know and that count.
-fn jwk_text(key: &Key) -> Option<String> {
-    let mut jwk = serde_json::to_value(key.jwk()).ok()?;
-    let members: &mut serde_json::Map<String, Value> = jwk.as_object_mut()?;
-    for (name, value) in [("issuer", key.issuer()), ("alg", key.alg())] {
-        if let Some(value) = value {
-            members.insert(name.to_owned(), json!(value));
-        }
-    }
-    Some(jwk.to_string())
 }
 
 /// Denials with their times, by the kid or thumbprint that was given. Logs that were kept apart merge: of each id
@@ -567,7 +554,7 @@ mod tests {
         let rules = KeyRules::default();
         let key = KeySet::judge(text.as_bytes(), &rules).unwrap().keys()[0].clone();
         let at = DateTime::UNIX_EPOCH;
-        let stored = StoredRetiring { jwk: jwk_text(&key).unwrap(), left_at: at, last_held_at: at };
+        let stored = StoredRetiring { jwk: key.text().to_owned(), left_at: at, last_held_at: at };
         let again = stored.judge(&rules).unwrap();
         assert_eq!(again.issuer(), Some("https://id.example.com/a"));
         let facts = |key: &Key| (key.thumbprint(), key.alg().map(str::to_owned), key.algorithms());

@@ -22,7 +22,7 @@ pub use place::{Place, Problem, Problems};
 pub use provider::Provider;
 pub use schema::schema;
 pub use source::{Loaded, Source, Stamp};
-pub use types::{Digest, Listen, Span};
+pub use types::{Digest, Listen, PublicUrl, Span};
 
 use types::{Rule, rule};
 
@@ -64,6 +64,9 @@ pub struct Data {
     pub listen: Listen,
     /// TLS of our own. Default none.
     pub tls: Option<Tls>,
+    /// What clients call this plane, where a proxy stands before it or they use a name of its own: the beginning of the
+    /// URLs it gives out, as in https://keys.example.com. Default: what each request names as its host.
+    pub public_url: Option<PublicUrl>,
 }
 
 /// The control plane's listener, and who may use it.
@@ -277,7 +280,7 @@ pub struct Tenant {
 
 impl Default for Data {
     fn default() -> Self {
-        Self { listen: Listen::Tcp("127.0.0.1:8080".into()), tls: None }
+        Self { listen: Listen::Tcp("127.0.0.1:8080".into()), tls: None, public_url: None }
     }
 }
 

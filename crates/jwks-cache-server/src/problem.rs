@@ -20,6 +20,7 @@ pub(crate) enum Code {
     RefusedByPolicy,
     NotFound,
     NotRegistered,
+    Removed,
     MethodNotAllowed,
     ConfiguredInFile,
     PreconditionFailed,
@@ -34,7 +35,7 @@ pub(crate) enum Code {
 
 impl Code {
     #[cfg(test)]
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::InvalidInput,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -42,6 +43,7 @@ impl Code {
         Self::RefusedByPolicy,
         Self::NotFound,
         Self::NotRegistered,
+        Self::Removed,
         Self::MethodNotAllowed,
         Self::ConfiguredInFile,
         Self::PreconditionFailed,
@@ -68,6 +70,7 @@ impl Code {
             }
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is no such thing"),
             Self::NotRegistered => (StatusCode::NOT_FOUND, "not_registered", "There is no such provider"),
+            Self::Removed => (StatusCode::GONE, "removed", "There was such a provider"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "The route has no such method")
             }

@@ -18,6 +18,9 @@ use demonstration::Demonstration;
 /// How often files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long the demonstration's provider is waited for.
+const WARM_UP: Duration = Duration::from_secs(10);
+
 const REFUSED: &str = "configuration refused; the last good one stays in force";
 
 /// Serves until a signal ends it.
@@ -55,6 +58,8 @@ pub(crate) async fn run(args: &ServeArgs) -> ExitCode {
     };
     tell(&[NotifyState::Ready]);
     if let Some(demonstration) = &demonstration {
+        // Its provider is in this process; who is quick would see it without keys.
+        server.registry().warm_up(WARM_UP).await;
         terminal::print(&demonstration.text(server.addresses()));
     }
     loop {

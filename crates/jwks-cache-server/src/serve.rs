@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use jwks_cache::Registry;
+use jwks_cache::{Registry, SystemClock};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -125,7 +125,7 @@ impl Server {
         let (phase, _) = watch::channel(Phase::Serving);
         let (warm, warmed) = watch::channel(false);
         let planes = Planes {
-            data: data::router(registry.clone()),
+            data: data::router(registry.clone(), &config.data, Arc::new(SystemClock)),
             control: admission::router(control.clone()),
             ops: ops::router(ops::State { registry: registry.clone(), phase: phase.subscribe(), warmed }),
         };

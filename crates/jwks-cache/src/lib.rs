@@ -38,6 +38,7 @@ mod registry;
 mod resolve;
 mod schedule;
 pub mod security;
+mod served;
 mod slot;
 mod snapshot;
 mod status;
@@ -78,6 +79,7 @@ pub use registration::{
 };
 pub use registry::{ProviderHandle, Registry};
 pub use security::SpkiFingerprint;
+pub use served::ServedKeys;
 pub use snapshot::PersistentSnapshot;
 pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, StatusMetric};
 #[cfg(feature = "redis")]

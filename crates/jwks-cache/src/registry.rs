@@ -1,5 +1,6 @@
 //! The registry: which providers there are. What each does is `refresh`'s and `resolve`'s to say.
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,12 @@ use crate::events::Subscription;
 use crate::issuers::Issuers;
 use crate::refresh::{Provider, Source};
 use crate::registration::{DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration};
-use crate::resolve::{self, OneKey, Want, WholeSet};
+use crate::resolve::{self, HandedOn, OneKey, Want, WholeSet};
 use crate::security::enforce_host;
+use crate::served::ServedKeys;
 use crate::status::{Health, ProviderStatus};
 use crate::store::Kept;
+use crate::sync::{Mutex, lock};
 
 /// The keys of many tenants' providers, always at hand. Cloning it is cheap, and clones are one.
 ///
@@ -50,7 +53,11 @@ struct Inner {
     engine: Arc<Engine>,
     settings: Settings,
     issuers: Issuers,
+    removed: Mutex<VecDeque<Name>>,
 }
+
+/// How many providers that were unregistered are remembered.
+const REMOVED_KEPT: usize = 1024;
 
 /// What the builder sets for all providers.
 #[derive(Debug)]
@@ -169,6 +176,7 @@ impl Registry {
             engine: Engine::new(parts),
             settings,
             issuers: Issuers::default(),
+            removed: Mutex::default(),
         }))
     }
 
@@ -239,6 +247,18 @@ impl Registry {
         kid: Option<&str>,
     ) -> Result<Arc<JwkSet>> {
         self.look(tenant_id, provider_id, &WholeSet { kid }).await
+    }
+
+    /// The key set to be handed on to others: as [`Registry::resolve`], but the document itself, with the keys that
+    /// retire, and with its times. It counts as a read like any other.
+    ///
+    /// # Errors
+    /// As [`Registry::resolve`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing for other callers.
+    pub async fn served(&self, tenant_id: &str, provider_id: &str, kid: Option<&str>) -> Result<ServedKeys> {
+        self.look(tenant_id, provider_id, &HandedOn { kid }).await
     }
 
     /// The key that verifies `algorithm` under `kid`; without a kid, the only key that can.
@@ -317,6 +337,11 @@ impl Registry {
         let removed = map.remove(&NameRef(tenant_id, provider_id));
         if let Some(provider) = removed {
             index.take(provider, provider.issuer(), None);
+            let mut removed = lock(&self.0.removed);
+            removed.retain(|name| !NameRef(tenant_id, provider_id).equivalent(name));
+            removed.truncate(REMOVED_KEPT - 1);
+            removed.push_front(Name::new(tenant_id, provider_id));
+            drop(removed);
             provider.unregister();
         }
         Ok(removed.is_some())
@@ -342,6 +367,14 @@ impl Registry {
         let mut names: Vec<_> = self.0.providers.pin().values().map(name).collect();
         names.sort_unstable();
         names
+    }
+
+    /// Whether this provider was here and was unregistered. The last 1,024 are remembered, until they are registered again
+    /// or this registry ends.
+    #[must_use]
+    pub fn was_removed(&self, tenant_id: &str, provider_id: &str) -> bool {
+        let is_it = |name: &Name| NameRef(tenant_id, provider_id).equivalent(name);
+        self.with_named(tenant_id, provider_id, |_| ()).is_none() && lock(&self.0.removed).iter().any(is_it)
     }
 
     /// Writes every provider's keys and denials to the stores now, within 10 s; what changes is written without this too.
@@ -527,6 +560,7 @@ impl Default for Inner {
             engine: Engine::new(EngineParts::default()),
             settings: Settings::default(),
             issuers: Issuers::default(),
+            removed: Mutex::default(),
         }
     }
 }
@@ -595,6 +629,12 @@ impl ProviderHandle {
             None if self.provider.slot.load().closed => Err(self.provider.not_registered()),
             None => Err(KeyError::NotCached.into()),
         }
+    }
+
+    /// For how long no flight starts by itself, because the last ones failed; 0 when one may start now.
+    #[must_use]
+    pub fn backoff(&self) -> Duration {
+        self.provider.slot.load().published.backoff_until.since(self.provider.engine.now())
     }
 
     /// The registry it belongs to.

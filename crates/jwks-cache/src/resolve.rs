@@ -16,6 +16,7 @@ use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::refresh::{Asked, KidAsked, Provider};
+use crate::served::ServedKeys;
 use crate::slot::{Ended, Flight, View};
 use crate::sync::lock;
 
@@ -78,6 +79,30 @@ impl Want for WholeSet<'_> {
 
     fn keep(borrowed: &Arc<JwkSet>) -> Arc<JwkSet> {
         borrowed.clone()
+    }
+}
+
+/// The set to be handed on.
+pub(crate) struct HandedOn<'a> {
+    pub(crate) kid: Option<&'a str>,
+}
+
+impl Want for HandedOn<'_> {
+    type Borrowed<'v> = ServedKeys;
+    type Answer = ServedKeys;
+
+    fn kid(&self) -> Option<&str> {
+        self.kid
+    }
+
+    fn pick(&self, view: &View, now: Moment) -> Picked<ServedKeys> {
+        let Some(keys) = ServedKeys::of(view, now) else { return Picked::none(KeyError::NotCached) };
+        let missing = self.kid.is_some_and(|kid| !keys.names(kid) && !view.published.denies_kid(kid));
+        Picked { answer: Ok(keys), missing }
+    }
+
+    fn keep(borrowed: ServedKeys) -> ServedKeys {
+        borrowed
     }
 }
 

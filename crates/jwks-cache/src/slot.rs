@@ -4,11 +4,12 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Ticket;
 use jwks_cache_core::policy::Policy;
 use jwks_cache_core::published::Published;
+use jwks_cache_core::served::Document;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -30,6 +31,8 @@ pub(crate) struct View {
     pub(crate) last_error: Option<FetchError>,
     /// The provider was unregistered; then nothing is fresh.
     pub(crate) closed: bool,
+    /// What is handed on of it, from the first time somebody asked.
+    document: ArcSwapOption<Document>,
 }
 
 impl View {
@@ -43,7 +46,20 @@ impl View {
     ) -> Self {
         // Readers of fresh keys look at nothing else, so this is how they learn of it.
         let refresh_at = if closed { Moment::ORIGIN } else { published.refresh_at };
-        Self { issuer, published: Published { refresh_at, ..published }, policy, flight, last_error, closed }
+        let published = Published { refresh_at, ..published };
+        Self { issuer, published, policy, flight, last_error, closed, document: ArcSwapOption::empty() }
+    }
+
+    /// What may be handed on; none where nothing is held.
+    pub(crate) fn document(&self, now: Moment) -> Option<Arc<Document>> {
+        let known = self.document.load_full();
+        let holds = |document: &Arc<Document>| document.until().is_none_or(|until| now < until);
+        if let Some(document) = known.filter(holds) {
+            return Some(document);
+        }
+        let document = Arc::new(Document::of(&self.published, now)?);
+        self.document.store(Some(document.clone()));
+        Some(document)
     }
 
     /// Whether a reader who finds keys due or expired should ask for a flight.

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::material::Numbers;
 use super::{KeyRules, Reason};
 use crate::AlgorithmSet;
-use crate::key::{DeclaredAlgorithm, Findings};
+use crate::key::{DeclaredAlgorithm, Findings, Thumbprint};
 
 /// Real moduli take 1.4 kB at most; a longer member only costs memory and time.
 const MAX_MEMBER: usize = 16 * 1024;
@@ -43,6 +43,8 @@ pub(super) struct Unfit {
     pub(super) alg: Option<Box<str>>,
     pub(super) key_use: Option<Box<str>>,
     pub(super) curve: Option<Box<str>>,
+    /// What its numbers would be as a key, where they can be read: a denial is by material too.
+    pub(super) material: Option<Thumbprint>,
     pub(super) reason: Reason,
 }
 
@@ -63,7 +65,11 @@ pub(super) fn judge(entry: &RawValue, rules: &KeyRules) -> Judged {
         Some(reason) => Err(reason),
         None => well_formed(&members, rules),
     };
-    Judged { outcome: outcome.map_err(|reason| members.unfit(reason)), publishable: secret.is_none() }
+    let unfit = |reason| Unfit {
+        material: if secret.is_none() { members.material() } else { None },
+        ..members.unfit(reason)
+    };
+    Judged { outcome: outcome.map_err(unfit), publishable: secret.is_none() }
 }
 
 /// Reads the key; an error is a reason for which it is no well-formed one.
@@ -210,6 +216,11 @@ impl<'a> Members<'a> {
         serde_json::from_str::<Option<T>>(self.named.get(name)?.get()).ok().flatten()
     }
 
+    fn material(&self) -> Option<Thumbprint> {
+        let kty = self.required("kty").ok()?;
+        Numbers::read(&kty, self).ok().map(|numbers| numbers.thumbprint())
+    }
+
     fn unfit(&self, reason: Reason) -> Unfit {
         let label = |name| self.text(name).ok().flatten().map(Into::into);
         Unfit {
@@ -218,6 +229,7 @@ impl<'a> Members<'a> {
             alg: label("alg"),
             key_use: label("use"),
             curve: label("crv"),
+            material: None,
             reason,
         }
     }

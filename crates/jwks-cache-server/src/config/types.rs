@@ -69,6 +69,56 @@ impl JsonSchema for Listen {
     }
 }
 
+/// What URLs begin with: `http` or `https`, a host, maybe a path; without a slash at the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl(String);
+
+impl PublicUrl {
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for PublicUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sound = |url: &url::Url| {
+            let plain = url.username().is_empty() && url.password().is_none();
+            ["http", "https"].contains(&url.scheme())
+                && plain
+                && url.host().is_some()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        };
+        match url::Url::parse(text).ok().filter(sound) {
+            Some(url) => Ok(Self(url.as_str().trim_end_matches('/').to_owned())),
+            None => Err(format!(
+                "{:?} is not the beginning of a URL such as https://keys.example.com",
+                crate::terminal::shown(text, 80)
+            )),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicUrl {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for PublicUrl {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PublicUrl".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "format": "uri", "examples": ["https://keys.example.com"]})
+    }
+}
+
 /// A span of time, read as `30s`, `1h30m` or `PT30S`, written as ISO 8601.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
