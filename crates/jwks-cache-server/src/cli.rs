@@ -20,6 +20,12 @@ pub(crate) enum Command {
     /// Print the JSON Schema of the configuration file
     Schema,
     Health(HealthArgs),
+    Status(StatusArgs),
+    Refresh(RefreshArgs),
+    Register(RegisterArgs),
+    Deny(DenyArgs),
+    Allow(AllowArgs),
+    Token(TokenArgs),
     Demo(DemoArgs),
     Fetch(FetchArgs),
     Verify(VerifyArgs),
@@ -117,13 +123,169 @@ pub(crate) struct SettingsArgs {
     pub(crate) set: Vec<String>,
 }
 
+/// Which running server, and how to be let in.
+#[derive(Args, Debug)]
+pub(crate) struct ServerArgs {
+    /// The control plane of the server: an http or https URL, or unix:/path of its socket. Without it, what
+    /// JWKS_CACHE_SERVER says, or the socket in the usual state folder
+    #[arg(long, value_name = "URL | unix:PATH")]
+    pub(crate) server: Option<String>,
+
+    /// Show the bearer token in this file. Without it, what JWKS_CACHE_TOKEN says
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Trust the CA certificates of this PEM file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// Show this client certificate: a PEM file, intermediates after it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The private key of --cert, if that file does not hold it
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub(crate) key: Option<PathBuf>,
+
+    /// Allow plain http to another machine: whoever is on the way can take the token
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+
+    /// Print one JSON document on stdout and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A provider's name.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) tenant: String,
+    pub(crate) provider: String,
+}
+
+impl std::str::FromStr for Named {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts =
+            text.split_once('/').filter(|(tenant, provider)| !tenant.is_empty() && !provider.is_empty());
+        let (tenant, provider) = parts.ok_or("write it as TENANT/PROVIDER")?;
+        Ok(Self { tenant: tenant.to_owned(), provider: provider.to_owned() })
+    }
+}
+
+/// Show how the providers of a running server are doing
+///
+/// Exit code: 0 if each of them has keys, 1 if one has none, 2 if the server does not say.
+#[derive(Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// One tenant, or one provider with its keys; without it, all that the credentials reach
+    #[arg(value_name = "TENANT[/PROVIDER]")]
+    pub(crate) name: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Have a running server fetch a provider's keys now, and say what came of it
+///
+/// Exit code: 0 if they were fetched, 1 if not, 2 if the server cannot be asked.
+#[derive(Args, Debug)]
+pub(crate) struct RefreshArgs {
+    /// Which provider
+    #[arg(value_name = "TENANT/PROVIDER")]
+    pub(crate) name: Named,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Register a provider in a running server, or replace its registration
+///
+/// It is kept there through restarts. Settings that are not given have their defaults, also where they had other values.
+///
+/// Exit code: 0 if it is registered, 1 if it was refused, 2 if the server cannot be asked.
+#[derive(Args, Debug)]
+pub(crate) struct RegisterArgs {
+    /// Which provider
+    #[arg(value_name = "TENANT/PROVIDER")]
+    pub(crate) name: Named,
+
+    /// Where its key set is
+    #[arg(value_name = "URL")]
+    pub(crate) jwks_url: Option<String>,
+
+    /// The issuer of its tokens
+    #[arg(long, value_name = "URL")]
+    pub(crate) issuer: Option<String>,
+
+    /// A JSON file of settings as PUT takes them, or `-` for standard input; secrets belong there
+    #[arg(long, value_name = "FILE | -")]
+    pub(crate) settings: Option<String>,
+
+    /// A setting, as in staleWhileError=PT24H; can be given again, over --settings
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Switch a key off in a running server, at once and until it is allowed again
+///
+/// Exit code: 0 if it is denied, 1 if that was refused, 2 if the server cannot be asked.
+#[derive(Args, Debug)]
+pub(crate) struct DenyArgs {
+    /// Which provider
+    #[arg(value_name = "TENANT/PROVIDER")]
+    pub(crate) name: Named,
+
+    /// The key's kid or thumbprint
+    #[arg(value_name = "KID")]
+    pub(crate) id: String,
+
+    /// Why, for those who find it denied
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Switch a key on again in a running server
+///
+/// Exit code: 0 if it was denied and is no more, 1 if not, 2 if the server cannot be asked.
+#[derive(Args, Debug)]
+pub(crate) struct AllowArgs {
+    /// Which provider
+    #[arg(value_name = "TENANT/PROVIDER")]
+    pub(crate) name: Named,
+
+    /// The key's kid or thumbprint
+    #[arg(value_name = "KID")]
+    pub(crate) id: String,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Make a bearer token for the control plane, and print it with the hash that the configuration keeps of it
+///
+/// The token is shown once, here: give it to whoever is to use it, and its sha256 to the configuration, in [[control.tokens]].
+#[derive(Args, Debug)]
+pub(crate) struct TokenArgs {
+    /// Print one JSON document on stdout and nothing else
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Show the cache at work: load, rotation, a flood, a slow and a dead provider
 ///
 /// Runs two identity providers and a cache in this process, on loopback only, lets things go wrong, and
 /// compares what was promised with what was seen. Requests are counted at the providers. Takes about half a
 /// minute.
 ///
-/// Exit code: 0 if every promise held, 1 if not.
+/// Exit code: 0 if every promise held, 1 if not, 2 if --serve cannot have its port.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Show a restart instead: keys are stored in this folder, and when you run it again the provider is down from the
@@ -164,6 +326,13 @@ pub(crate) struct FetchArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
+    #[command(flatten)]
+    pub(crate) manner: MannerArgs,
+}
+
+/// How to fetch: whom to believe, and who to be.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MannerArgs {
     /// Allow plain http, loopback included: whoever is on the way can then swap the keys
     #[arg(long)]
     pub(crate) insecure_http: bool,
@@ -172,13 +341,6 @@ pub(crate) struct FetchArgs {
     #[arg(long)]
     pub(crate) deny_private: bool,
 
-    #[command(flatten)]
-    pub(crate) identity: IdentityArgs,
-}
-
-/// Whom to believe, and who to be.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct IdentityArgs {
     /// A pin that must stand on the certificate path (see `pin`); can be given again, one of them is enough
     #[arg(long, value_name = "BASE64")]
     pub(crate) pin: Vec<String>,
@@ -287,16 +449,8 @@ pub(crate) struct KeysArgs {
     #[arg(long, value_name = "URL | FILE")]
     pub(crate) jwks: Option<String>,
 
-    /// Allow plain http, loopback included: whoever is on the way can then swap the keys
-    #[arg(long)]
-    pub(crate) insecure_http: bool,
-
-    /// Refuse private addresses at every hop, as a server of many tenants should
-    #[arg(long)]
-    pub(crate) deny_private: bool,
-
     #[command(flatten)]
-    pub(crate) identity: IdentityArgs,
+    pub(crate) manner: MannerArgs,
 }
 
 /// Print a script that completes this command's words in a shell

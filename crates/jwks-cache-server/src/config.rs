@@ -26,6 +26,10 @@ pub use types::{Digest, Listen, PublicUrl, Span};
 
 use types::{Rule, rule};
 
+/// What a token must have at least to be looked at: fewer characters than 32 random bytes make were chosen by a person, and
+/// can be found by trying.
+pub(crate) const SHORTEST_TOKEN: usize = 32;
+
 /// Everything a server is told.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -424,11 +428,7 @@ impl Config {
                     "`openssl rand -hex 32` makes a token; keep it in a file of mode 0600",
                 ));
             }
-            if token
-                .token
-                .as_ref()
-                .is_some_and(|token| token.expose().len() < crate::control::access::SHORTEST)
-            {
+            if token.token.as_ref().is_some_and(|token| token.expose().len() < SHORTEST_TOKEN) {
                 let what = "is shorter than 32 characters: it can be guessed, so it would let nobody in";
                 broken.push(rule(&format!("{field}.token"), what, "`openssl rand -hex 32` makes one"));
             }

@@ -13,6 +13,7 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -45,6 +46,7 @@ struct Inner {
     registry: Registry,
     verifier: Verifier,
     book: Book,
+    stale_while_error: Duration,
     access: ArcSwap<Access>,
     configured: ArcSwap<BTreeMap<Name, IdentityProviderRegistration>>,
     /// For answers that say gone instead of never there.
@@ -64,14 +66,16 @@ pub struct Restored {
 
 impl State {
     /// The state of a server that lets in [`Peer::Owner`](access::Peer::Owner) alone and has no configured providers.
+    /// Registrations that do not say for how long expired keys are served get `stale_while_error`.
     #[must_use]
-    pub fn new(registry: Registry, book: Book) -> Self {
+    pub fn new(registry: Registry, book: Book, stale_while_error: Duration) -> Self {
         let verifier = registry.verifier().any_audience().any_issuer().build();
         let verifier = verifier.expect("both are said, and nothing else");
         Self(Arc::new(Inner {
             registry,
             verifier,
             book,
+            stale_while_error,
             access: ArcSwap::default(),
             configured: ArcSwap::default(),
             removed: Mutex::default(),

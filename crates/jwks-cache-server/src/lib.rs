@@ -3,6 +3,8 @@
 //!
 //! - `jwks-cache serve` is the server: a [`Server`] of a [`Config`]. `jwks-cache check` and `jwks-cache schema` say what
 //!   it may be told, `jwks-cache health` whether it is well.
+//! - `jwks-cache status`, `refresh`, `register`, `deny` and `allow` ask a running server's control plane; `jwks-cache token`
+//!   makes what it lets one in by.
 //! - `jwks-cache demo` runs two identity providers and a registry in this process, lets things go wrong, and
 //!   holds what it sees against what the cache promises.
 //! - `jwks-cache fetch` judges one key set as the cache would, and says what it is worth.
@@ -25,9 +27,11 @@ mod health;
 mod keys;
 mod logs;
 mod manual;
+mod mint;
 mod ops;
 mod pin;
 mod problem;
+mod remote;
 mod run;
 mod serve;
 mod terminal;
@@ -67,6 +71,12 @@ pub fn main() -> ExitCode {
             Command::Check(args) => check::run(&args).await,
             Command::Schema => check::schema(),
             Command::Health(args) => health::run(&args).await,
+            Command::Status(args) => remote::status(&args).await,
+            Command::Refresh(args) => remote::refresh(&args).await,
+            Command::Register(args) => remote::register(&args).await,
+            Command::Deny(args) => remote::deny(&args).await,
+            Command::Allow(args) => remote::allow(&args).await,
+            Command::Token(args) => mint::run(&args),
             Command::Demo(args) => demo::run(&args).await,
             Command::Fetch(args) => fetch::run(&args).await,
             Command::Verify(args) => verify::run(&args).await,

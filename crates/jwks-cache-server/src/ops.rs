@@ -145,6 +145,10 @@ const COUNTERS: &[(&str, &str)] = &[
         "Requests answered by this server, by listener and class of status.",
     ),
     ("jwks_cache_server_config_reloads_total", "Reloads of the configuration by outcome."),
+    (
+        "jwks_cache_server_certificate_reloads_total",
+        "Changes of a listener's certificate by outcome: where one is refused, the old one stays in force.",
+    ),
 ];
 
 const GAUGES: &[(&str, &str)] = &[

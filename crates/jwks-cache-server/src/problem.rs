@@ -29,6 +29,7 @@ pub(crate) enum Code {
     RefreshFailed,
     KeysUnavailable,
     StoreUnavailable,
+    TimedOut,
     Internal,
 }
 
@@ -51,6 +52,7 @@ impl Code {
         Self::RefreshFailed,
         Self::KeysUnavailable,
         Self::StoreUnavailable,
+        Self::TimedOut,
         Self::Internal,
     ];
 
@@ -95,6 +97,7 @@ impl Code {
             Self::StoreUnavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", "It could not be kept for a restart")
             }
+            Self::TimedOut => (StatusCode::SERVICE_UNAVAILABLE, "timed_out", "The request took too long"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The server failed"),
         }
     }

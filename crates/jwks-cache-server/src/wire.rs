@@ -33,6 +33,11 @@ pub(crate) struct Registration {
     /// Which secrets are set; their values are never given back.
     #[schema(example = json!(["bearerToken", "headers.X-Api-Key"]))]
     secrets_set: Vec<String>,
+    /// Which settings the configuration reads from files; they are not shown.
+    #[schema(example = json!(["tls.ca"]))]
+    files: Vec<String>,
+    /// The proxy, without credentials; only the configuration file may set one.
+    proxy: Option<String>,
     #[serde(flatten)]
     settings: ProviderSettings,
 }
@@ -44,6 +49,8 @@ impl Registration {
             provider_id: of.provider_id.clone(),
             origin,
             secrets_set: settings::secrets_set(of),
+            files: settings::files(of),
+            proxy: of.proxy.as_ref().map(settings::bare),
             settings: ProviderSettings::of(of),
         }
     }
@@ -209,16 +216,26 @@ pub(crate) struct Denials {
 /// A token, or its header, to be explained.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schema(example = json!({"token": "{\"alg\":\"RS256\",\"kid\":\"2024-06-key\"}", "tenantId": "acme", "providerId": "main"}))]
+#[schema(example = json!({
+    "token": "{\"alg\":\"RS256\",\"kid\":\"2024-06-key\"}",
+    "within": {"tenantId": "acme", "providerId": "main"}
+}))]
 pub(crate) struct ToExplain {
     /// The header: as JSON, as it is encoded, or with the rest of the token. The signature is not looked at, and nothing of
     /// it is logged.
     #[schema(max_length = 16384)]
     pub(crate) token: String,
-    /// In which tenant to look for the provider. Who is not let see all tenants has to say it.
-    #[serde(default)]
-    pub(crate) tenant_id: Option<String>,
-    /// Which provider's keys; without it, the one that is registered for the token's issuer.
+    /// Whose keys to look at; without it, those of any tenant. Who does not reach all of them has to say it.
+    #[serde(default, deserialize_with = "object::some")]
+    pub(crate) within: Option<Within>,
+}
+
+/// A tenant, or one of its providers.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Within {
+    pub(crate) tenant_id: String,
+    /// Without it, the one that is registered for the token's issuer.
     #[serde(default)]
     pub(crate) provider_id: Option<String>,
 }

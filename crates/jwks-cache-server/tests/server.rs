@@ -60,11 +60,18 @@ fn settings(folder: &Path, providers: &[(&str, &str)]) -> String {
 
 /// Asks over a Unix socket, and gives status and body; `None` while nobody listens.
 fn ask(socket: &Path, path: &str) -> Option<(u16, String)> {
+    send(socket, "GET", path, "")
+}
+
+/// Sends JSON over a Unix socket.
+fn send(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(LONG)).unwrap();
-    stream
-        .write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes())
-        .ok()?;
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all((head + body).as_bytes()).ok()?;
     let mut said = String::new();
     stream.read_to_string(&mut said).ok()?;
     let (head, body) = said.split_once("\r\n\r\n")?;
@@ -339,6 +346,8 @@ fn ten_thousand_connections_that_rest_hinder_nobody_and_cost_little() {
     stream.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 404");
     assert_eq!(process.ops("/healthz").unwrap().0, 200);
+    let (status, text) = process.ops("/nowhere").unwrap();
+    assert!(status == 404 && text.contains("not_found"), "{text}");
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.child.0.id()));
     // Where the kernel tells.
     if let Ok(status) = status {
@@ -346,6 +355,15 @@ fn ten_thousand_connections_that_rest_hinder_nobody_and_cost_little() {
         let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         assert!(kilobytes < 100_000 + resting.len() * 40, "{line} for {}", resting.len());
     }
+    let open = |process: &Process| {
+        let (_, text) = process.ops("/metrics").unwrap();
+        let line =
+            text.lines().find(|line| line.starts_with("jwks_cache_server_connections{listener=\"data\"}"));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).unwrap()
+    };
+    assert!(open(&process) >= resting.len());
+    drop((resting, stream));
+    process.until("all are gone", |process| open(process) == 0);
 }
 
 /// A port that was free a moment ago.
@@ -429,4 +447,49 @@ async fn planes_may_share_an_address_and_a_reload_that_is_refused_changes_nothin
     assert_eq!(server.config().registrations().next().unwrap().jwks_url, idp.jwks_url());
     server.shutdown().await;
     server.join().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_registered_at_run_time_names_no_file_of_this_machine() {
+    let folder = Folder::new();
+    let secret = folder.write("secret", "s3cret");
+    let server = Server::bind(load(&folder, &settings(&folder.0, &[]))).await.unwrap();
+    let socket = folder.0.join("state/control.sock");
+    let file = format!("{{\"file\": {:?}}}", secret.display().to_string());
+    let (url, file_url) = ("https://id.example.com/jwks", format!("file://{}", secret.display()));
+    let put = async |settings: String| {
+        let socket = socket.clone();
+        let path = "/tenants/acme/providers/main";
+        tokio::task::spawn_blocking(move || send(&socket, "PUT", path, &settings).unwrap()).await.unwrap()
+    };
+    for (more, field) in [
+        (format!("\"bearerToken\": {file}"), "bearerToken"),
+        (format!("\"tls\": {{\"ca\": {file}}}"), "tls"),
+        (format!("\"tls\": {{\"clientCertificate\": {{\"chain\": {file}, \"key\": {file}}}}}"), "tls"),
+        ("\"proxy\": \"http://127.0.0.1:1\"".to_owned(), "proxy"),
+        ("\"headers\": {\"x\": {\"file\": \"/x\"}}".to_owned(), "headers"),
+    ] {
+        let (status, said) = put(format!("{{\"jwksUrl\": \"{url}\", {more}}}")).await;
+        assert!(status == 400 && said.contains(field) && !said.contains("s3cret"), "{more}: {status} {said}");
+    }
+    for url in [file_url.as_str(), "unix:///run/x.sock", "data:application/json,{}"] {
+        let (status, said) = put(format!("{{\"jwksUrl\": \"{url}\"}}")).await;
+        assert!((400..404).contains(&status) && said.contains("jwksUrl"), "{url}: {status} {said}");
+    }
+    // Of itself it would have been taken, and what it leaves out is the server's.
+    let (status, said) = put(format!("{{\"jwksUrl\": \"{url}\"}}")).await;
+    assert_eq!(status, 202, "{said}");
+    let stale = async || {
+        let path = "/tenants/acme/providers/main";
+        let socket = socket.clone();
+        let (_, said) = tokio::task::spawn_blocking(move || ask(&socket, path).unwrap()).await.unwrap();
+        serde_json::from_str::<serde_json::Value>(&said).unwrap()["staleWhileError"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    assert_eq!(stale().await.as_deref(), Some("PT24H"));
+    let (status, said) = put(format!("{{\"jwksUrl\": \"{url}\", \"staleWhileError\": \"PT1M\"}}")).await;
+    assert_eq!(status, 202, "{said}");
+    assert_eq!(stale().await.as_deref(), Some("PT1M"));
+    server.shutdown().await;
 }

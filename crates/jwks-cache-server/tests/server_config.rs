@@ -315,7 +315,7 @@ fn a_variable_finds_the_names_of_the_file_and_its_mistakes_are_told_by_its_name(
 #[test]
 fn a_secret_may_stand_in_a_file_which_is_then_watched() {
     let folder = Folder::new();
-    let token = folder.write("token", "0123456789abcdef-from-a-file\n");
+    let token = folder.write("token", "0123456789abcdef0123456789abcdef-from-a-file\n");
     let keys = folder.write("keys", &format!("{}\n{}\n", "a".repeat(64), "b".repeat(64)));
     let file = format!(
         "[[control.tokens]]\nname = \"ci\"\ntoken_file = {:?}\naccess = \"write\"\ntenants = [\"acme\"]\n[store]\nsigning_keys_file = {:?}\n",
@@ -323,7 +323,7 @@ fn a_secret_may_stand_in_a_file_which_is_then_watched() {
     );
     let loaded = load_with(&file, &[], &[]).unwrap();
     let token_of = &loaded.config.control.tokens[0];
-    assert_eq!(token_of.token.as_ref().unwrap().expose(), "0123456789abcdef-from-a-file");
+    assert_eq!(token_of.token.as_ref().unwrap().expose(), "0123456789abcdef0123456789abcdef-from-a-file");
     assert_eq!(
         (token_of.access, token_of.tenants.as_deref()),
         (Access::Write, Some(&["acme".to_owned()][..]))
@@ -357,6 +357,25 @@ fn the_servers_defaults_are_its_own() {
     assert!(config.registers("acme", "main") && !config.registers("acme", "other"));
     let config = load("state_dir = \"/var/lib/x\"").unwrap();
     assert_eq!(config.control_listen(), Listen::Unix("/var/lib/x/control.sock".into()));
+}
+
+#[test]
+fn what_a_provider_says_counts_though_it_is_the_librarys_default() {
+    let stale = |text: &str, flags: &[(&str, &str, &str)]| {
+        let config = load_with(text, &[], flags).unwrap().config;
+        config.registrations().next().unwrap().stale_while_error.as_secs()
+    };
+    let flag = ("--set", "tenants.acme.providers.main.stale_while_error", "60s");
+    for (defaults, said, flags, want) in [
+        ("", "", &[][..], 24 * 3600),
+        ("", "stale_while_error = \"60s\"", &[], 60),
+        ("", "", &[flag], 60),
+        ("[defaults]\nstale_while_error = \"2h\"\n", "", &[], 7200),
+        ("[defaults]\nstale_while_error = \"2h\"\n", "stale_while_error = \"PT1M\"", &[], 60),
+        ("[defaults]\nstale_while_error = \"2h\"\n", "stale_while_error = \"24h\"", &[], 24 * 3600),
+    ] {
+        assert_eq!(stale(&format!("{defaults}{}", provider(said)), flags), want, "{defaults} {said}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::place::{Place, Problem, Problems, path_text};
 use super::tree::Tree;
-use super::{Config, Rule, schema};
+use super::{Config, Provider, Rule, schema};
 
 /// What variables that set something begin with.
 const PREFIX: &str = "JWKS_CACHE__";
@@ -66,7 +66,8 @@ impl Source {
         }
         let mut files = tree.read_secrets().map_err(Problems)?;
         files.extend(self.file.clone());
-        let config = typed(&tree)?;
+        let mut config = typed(&tree)?;
+        fill_in(&mut config, &tree);
         let broken: Vec<Problem> = config
             .rules()
             .into_iter()
@@ -123,6 +124,19 @@ fn name_providers(value: &mut serde_json::Map<String, Value>) {
             if let Value::Object(of) = of {
                 of.insert("tenant_id".into(), tenant.as_str().into());
                 of.insert("provider_id".into(), provider.as_str().into());
+            }
+        }
+    }
+}
+
+/// Gives providers what [defaults] says of what they do not say. Whether they do, the tree alone knows: a value that is the
+/// library's own default may have been meant.
+fn fill_in(config: &mut Config, tree: &Tree) {
+    let stale_while_error = config.defaults.stale_while_error.0;
+    for (tenant, of) in &mut config.tenants {
+        for (provider, Provider(registration)) in &mut of.providers {
+            if !tree.says(&["tenants", tenant, "providers", provider, "stale_while_error"]) {
+                registration.stale_while_error = stale_while_error;
             }
         }
     }

@@ -127,6 +127,13 @@ impl Tree {
         self.places.insert(path, At { name: place.clone(), value: place });
     }
 
+    /// Whether something stands at that path.
+    pub(super) fn says(&self, path: &[&str]) -> bool {
+        let Some((first, rest)) = path.split_first() else { return false };
+        let start = self.value.get(*first);
+        rest.iter().try_fold(start, |here, name| here.map(|here| here.get(name))).flatten().is_some()
+    }
+
     /// Where the value at that path stood, or the nearest above it.
     pub(super) fn place(&self, path: &[String]) -> Option<Place> {
         (0..=path.len())

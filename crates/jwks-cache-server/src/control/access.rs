@@ -11,9 +11,8 @@ use aws_lc_rs::error::Unspecified;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// What a token must have at least to be looked at: fewer characters than 32 random bytes make were chosen by a person, and
-/// can be found by trying.
-pub const SHORTEST: usize = 32;
+/// What a token must have at least to be looked at.
+pub const SHORTEST: usize = crate::config::SHORTEST_TOKEN;
 
 /// A token's SHA-256, which is all that configuration keeps of it.
 ///

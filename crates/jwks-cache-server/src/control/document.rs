@@ -1,8 +1,11 @@
 //! What `/openapi.json` says beside the routes: who we are, how to be let in, and what every route may answer.
 
+use std::collections::BTreeMap;
+
 use utoipa::OpenApi as _;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{OpenApi, PathItem, Ref, RefOr, Response, path::Operation};
+use utoipa::openapi::{Object, OpenApi, PathItem, Ref, RefOr, Response, Schema};
 
 use crate::problem::ProblemDetails;
 
@@ -44,6 +47,7 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
         }
     }
     let components = document.components.get_or_insert_default();
+    flatten(&mut components.schemas, "Registration");
     let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
     let token = token.description(Some("A token that `jwks-cache token` made."));
     components.add_security_scheme(BEARER, SecurityScheme::Http(token.build()));
@@ -58,6 +62,27 @@ pub(super) fn finish(mut document: OpenApi) -> OpenApi {
     let none: [&str; 0] = [];
     document.security = Some([BEARER, CERTIFICATE].map(|name| SecurityRequirement::new(name, none)).to_vec());
     document
+}
+
+/// Says one object instead of all of several: those that take no other members would not take each other's.
+fn flatten(schemas: &mut BTreeMap<String, RefOr<Schema>>, name: &str) {
+    let Some(RefOr::T(Schema::AllOf(all))) = schemas.get(name) else { return };
+    let parts: Vec<_> = all.items.iter().map(|part| resolved(schemas, part).cloned()).collect();
+    let mut whole = Object::new();
+    for part in parts.into_iter().flatten() {
+        whole.properties.extend(part.properties);
+        whole.required.extend(part.required);
+    }
+    whole.description.clone_from(&all.description);
+    schemas.insert(name.to_owned(), RefOr::T(Schema::Object(whole)));
+}
+
+fn resolved<'a>(schemas: &'a BTreeMap<String, RefOr<Schema>>, of: &'a RefOr<Schema>) -> Option<&'a Object> {
+    match of {
+        RefOr::T(Schema::Object(object)) => Some(object),
+        RefOr::Ref(of) => resolved(schemas, schemas.get(of.ref_location.rsplit('/').next()?)?),
+        RefOr::T(_) => None,
+    }
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

@@ -7,7 +7,10 @@ use super::body::Json;
 use super::guard::Caller;
 use super::{Reply, State};
 use crate::problem::{Code, Problem, ProblemDetails};
-use crate::wire::{Explained, ToExplain};
+use crate::wire::{Explained, ToExplain, Within};
+
+/// As long as a token may be that is verified.
+const LONGEST_TOKEN: usize = 16 * 1024;
 
 /// Say which key would verify a token
 ///
@@ -29,28 +32,30 @@ use crate::wire::{Explained, ToExplain};
 pub(super) async fn explain(
     Extract(state): Extract<State>,
     Caller(grant): Caller,
-    Json(ToExplain { token, tenant_id, provider_id }): Json<ToExplain>,
+    Json(ToExplain { token, within }): Json<ToExplain>,
 ) -> Result<Reply<Explained>, Problem> {
+    if token.chars().count() > LONGEST_TOKEN {
+        let what = format!("token: must be {LONGEST_TOKEN} characters at most");
+        return Err(Problem::new(Code::InvalidInput, what).at("/token"));
+    }
     let verifier = state.verifier();
-    let explanation = match (&tenant_id, &provider_id) {
-        (Some(tenant), Some(provider)) => {
-            if !grant.tenants.covers(tenant) {
-                return Err(Problem::not_registered(tenant, provider));
+    let explanation = match within {
+        Some(Within { tenant_id: tenant, provider_id: Some(provider) }) => {
+            if !grant.tenants.covers(&tenant) {
+                return Err(Problem::not_registered(&tenant, &provider));
             }
-            state.registry().provider(tenant, provider)?;
-            verifier.of_provider(tenant, provider).explain(&token)
+            state.registry().provider(&tenant, &provider)?;
+            verifier.of_provider(&tenant, &provider).explain(&token)
         }
-        // A tenant without providers, which no name is.
-        (Some(tenant), None) if !grant.tenants.covers(tenant) => verifier.in_tenant("").explain(&token),
-        (Some(tenant), None) => verifier.in_tenant(tenant).explain(&token),
-        (None, Some(_)) => {
-            let what = "tenantId: is missing; a provider's name means nothing without its tenant";
-            return Err(Problem::new(Code::InvalidInput, what).at("/tenantId"));
+        Some(Within { tenant_id: tenant, provider_id: None }) if grant.tenants.covers(&tenant) => {
+            verifier.in_tenant(&tenant).explain(&token)
         }
-        (None, None) if grant.tenants == Reach::All => verifier.explain(&token),
-        (None, None) => {
-            let what = "tenantId: is missing; these credentials do not reach all tenants";
-            return Err(Problem::new(Code::InvalidInput, what).at("/tenantId"));
+        // As a tenant without providers: no tenant has this name.
+        Some(_) => verifier.in_tenant("").explain(&token),
+        None if grant.tenants == Reach::All => verifier.explain(&token),
+        None => {
+            let what = "these credentials do not reach all tenants";
+            return Err(Problem::new(Code::Forbidden, what).at("/within").remedy("say within which tenant"));
         }
     };
     Ok(Reply(explanation.into()))

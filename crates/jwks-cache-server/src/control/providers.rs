@@ -7,7 +7,7 @@ use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jwks_cache::Clock as _;
-use jwks_cache::{Error, SystemClock};
+use jwks_cache::SystemClock;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -60,6 +60,7 @@ pub(super) async fn put(
     headers: HeaderMap,
     Json(settings): Json<ProviderSettings>,
 ) -> Result<Response, Problem> {
+    let settings = settings.or_stale_while_error(state.0.stale_while_error);
     let ProviderPath { tenant, provider } = path;
     let registration = settings.registration(&tenant, &provider, grant.tenants == Reach::All)?;
     whole(async move {
@@ -176,8 +177,8 @@ pub(super) struct HowToRefresh {
 
 /// Fetch a provider's keys now
 ///
-/// Answers at once, before the refresh has ended; with `wait=true` when it has, and then 502 says why it failed. Keys that are held
-/// stay whatever comes of it.
+/// Answers at once, before the refresh has ended; with `wait=true` when it has, and then `lastError` says why it failed if it did. Keys
+/// that are held stay whatever comes of it.
 #[utoipa::path(
     post,
     path = "/tenants/{tenant}/providers/{provider}/refresh",
@@ -188,8 +189,6 @@ pub(super) struct HowToRefresh {
         (status = 202, description = "Asked for; or, with `wait`, done.", body = Status),
         (status = 400, response = ProblemDetails),
         (status = 404, response = ProblemDetails),
-        (status = 502, response = ProblemDetails),
-        (status = 503, response = ProblemDetails),
     )
 )]
 pub(super) async fn refresh(
@@ -200,11 +199,8 @@ pub(super) async fn refresh(
     let name = (path.tenant, path.provider);
     let status = state.status(&name).await?;
     if how.wait {
-        // What the provider's host or certificate breaks is the provider's failure, not the caller's.
-        state.registry().refresh_and_wait(&name.0, &name.1).await.map_err(|error| match error {
-            Error::Security(why) => Problem::new(Code::RefreshFailed, why),
-            other => other.into(),
-        })?;
+        // Why it failed is in the status, as it is for who does not wait.
+        let _ = state.registry().refresh_and_wait(&name.0, &name.1).await;
         return Ok((StatusCode::ACCEPTED, Reply(state.status(&name).await?)));
     }
     let registry = state.registry().clone();

@@ -18,7 +18,7 @@ pub(super) async fn state(
     config: &Config,
     registry: jwks_cache::Registry,
 ) -> Result<control::State, StartError> {
-    let state = control::State::new(registry, book(config).await?);
+    let state = control::State::new(registry, book(config).await?, config.defaults.stale_while_error.0);
     apply(&state, config);
     Ok(state)
 }

@@ -197,14 +197,13 @@ impl Listener {
         let over = async { drop(phase.wait_for(|phase| *phase >= until).await) };
         tokio::pin!(over);
         loop {
+            let count = connections.len().saturating_sub(tls_task);
+            open.set(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
             let place = tokio::select! {
                 () = &mut over => break,
                 Some(_) = connections.join_next() => continue,
                 place = a_place(&places, &press) => place,
             };
-            open.set(f64::from(
-                u32::try_from(connections.len() - tls_task.min(connections.len())).unwrap_or(u32::MAX),
-            ));
             let stream = tokio::select! {
                 () = &mut over => break,
                 Some(_) = connections.join_next() => continue,

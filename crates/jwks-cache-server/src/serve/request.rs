@@ -11,18 +11,17 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::Limited;
 use hyper::body::{Body as _, Incoming};
 use jwks_cache::{Clock as _, SystemClock};
 use metrics::Counter;
-use serde_json::json;
 use tokio::time::timeout;
 use tower::Service as _;
 
 use super::tls::Identity;
 use crate::config::Limits;
+use crate::problem::{Code, Problem};
 
 /// The header that names a request.
 const REQUEST_ID: &str = "x-request-id";
@@ -104,7 +103,7 @@ impl Desk {
     pub(super) fn new(router: Router, name: &str, limits: &Limits) -> Self {
         let counter = |class: usize| metrics::counter!("jwks_cache_server_requests_total", "listener" => name.to_owned(), "code" => format!("{class}xx"));
         Self {
-            router,
+            router: router.fallback(async || Problem::new(Code::NotFound, "there is no such route here")),
             name: name.to_owned(),
             body_bytes: limits.body_bytes,
             request_timeout: limits.request_timeout.0,
@@ -119,11 +118,8 @@ impl Desk {
         let began = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| (SystemClock.now(), head.method.clone(), head.uri.clone()));
         let mut answer = if body.size_hint().lower() > self.body_bytes {
-            problem(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "payload_too_large",
-                "the body is longer than limits.body_bytes",
-            )
+            let what = format!("the body is longer than {} bytes", self.body_bytes);
+            Problem::new(Code::BodyTooLarge, what).into_response()
         } else {
             head.extensions.insert(peer.clone());
             head.extensions.insert(id.clone());
@@ -152,21 +148,10 @@ impl Desk {
             Ok(Ok(Err(never))) => match never {},
             Ok(Err(_)) => {
                 tracing::error!(request_id = id.as_str(), "a handler panicked; please report this");
-                problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server made a mistake")
+                Problem::new(Code::Internal, "the server made a mistake, which its log tells of")
+                    .into_response()
             }
-            Err(_) => {
-                let mut late =
-                    problem(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request took too long");
-                late.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                late
-            }
+            Err(_) => Problem::new(Code::TimedOut, "the request took too long").into_response(),
         }
     }
-}
-
-/// An answer about a request that no handler saw (RFC 9457).
-fn problem(status: StatusCode, error: &str, message: &str) -> Response {
-    let title = status.canonical_reason().unwrap_or_default();
-    let body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": message, "error": error, "message": message});
-    (status, [(CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
 }

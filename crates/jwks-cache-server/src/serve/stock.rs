@@ -33,14 +33,14 @@ pub(super) fn registry(config: &Config) -> Result<Registry, StartError> {
     Ok(builder.build())
 }
 
-/// What holds for every provider.
+/// What holds for every provider. How long expired keys are served is not among it: where a registration does not say, who
+/// reads it fills it in, as only they can tell that from one that says the library's default.
 fn policies(config: &Config) -> RegistryBuilder {
     let defaults = &config.defaults;
     Registry::builder()
         .require_https(defaults.require_https)
         .allowed_domains(defaults.allowed_domains.clone())
         .private_networks(defaults.private_networks.clone())
-        .default_stale_while_error(defaults.stale_while_error.0)
         .max_concurrent_fetches(defaults.max_concurrent_fetches)
 }
 

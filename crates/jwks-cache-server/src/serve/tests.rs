@@ -222,7 +222,7 @@ async fn bodies_handlers_and_times_are_bounded() {
     };
     assert_eq!(post(vec![b'x'; 1000].into()).await, (200, "1000".into()));
     let (status, text) = post(vec![b'x'; 1001].into()).await;
-    assert!(status == 413 && text.contains("payload_too_large"), "{status} {text}");
+    assert!(status == 413 && text.contains("body_too_large"), "{status} {text}");
     // Of unknown length.
     let mut chunked = stage.connect().await;
     chunked
@@ -270,6 +270,45 @@ async fn slow_headers_are_cut_and_hinder_nobody() {
     stage.answers().await;
     for mut stream in slow {
         rest(&mut stream).await;
+    }
+    stage.answers().await;
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn http2_that_rests_or_crawls_is_cut_and_hinders_nobody() {
+    let limits = Limits { header_timeout: seconds(1), idle_timeout: seconds(2), ..Limits::default() };
+    let stage = Stage::open(limits, None).await;
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // Frames (RFC 9113 §4.1): three bytes of length, type, flags, four of the stream.
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    // GET / over http, by HPACK's static table (RFC 7541, Appendix A), without :authority.
+    const HEADERS: &[u8] = &[0, 0, 3, 1, 0b0000_0101, 0, 0, 0, 1, 0x82, 0x84, 0x86];
+    // The same without END_HEADERS: the rest is to come in CONTINUATION frames.
+    const BEGUN: &[u8] = &[0, 0, 1, 1, 0b0000_0001, 0, 0, 0, 1, 0x82];
+    const BEGUN_SECOND: &[u8] = &[0, 0, 1, 1, 0b0000_0001, 0, 0, 0, 3, 0x82];
+    // A part of a frame's head.
+    const TORN: &[u8] = &[0, 0];
+    let mut opened = Vec::new();
+    for frames in [
+        &[PREFACE][..],
+        &[PREFACE, SETTINGS],
+        &[PREFACE, SETTINGS, TORN],
+        &[PREFACE, SETTINGS, BEGUN],
+        &[PREFACE, SETTINGS, HEADERS],
+        &[PREFACE, SETTINGS, HEADERS, BEGUN_SECOND],
+    ] {
+        let mut stream = stage.connect().await;
+        stream.write_all(&frames.concat()).await.unwrap();
+        opened.push((frames, stream));
+    }
+    stage.answers().await;
+    for (frames, mut stream) in opened {
+        let mut bytes = Vec::new();
+        let end = tokio::time::timeout(LONG, stream.read_to_end(&mut bytes)).await.expect("it is cut");
+        let asked = frames.contains(&HEADERS);
+        let answered = bytes.windows(5).any(|bytes| bytes == b"hello");
+        assert!(answered == asked || end.is_err(), "{frames:?}");
     }
     stage.answers().await;
     stage.end().await;
@@ -386,6 +425,8 @@ async fn tls_speaks_http2_and_garbage_is_sent_away() {
 
 #[tokio::test]
 async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
+    // What was refused is seen in its count; no other test of this process changes a certificate.
+    crate::ops::install_metrics();
     let of = Certified::new(None);
     let stage = Stage::open(Limits::default(), Some(of.tls.clone())).await;
     let url = Certified::url(&stage, "/");
@@ -401,9 +442,20 @@ async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
     while !asked(&next).await {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let refusals = || {
+        let text = jwks_cache::metrics::prometheus_handle().unwrap().render();
+        let counted = text.lines().find_map(|line| {
+            line.strip_prefix("jwks_cache_server_certificate_reloads_total{")?
+                .contains("outcome=\"refused\"")
+                .then(|| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        });
+        counted.unwrap_or_default()
+    };
+    let before = refusals();
     of.folder.write("cert.pem", "nothing of use");
-    // Long enough for it to have been looked at.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    while refusals() == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert!(asked(&next).await);
     stage.end().await;
 }

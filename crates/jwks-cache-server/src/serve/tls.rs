@@ -70,9 +70,11 @@ impl Speaking {
                 Ok(config) => {
                     self.now.store(Arc::new(config));
                     self.loaded = stamp;
+                    self.count("taken");
                     tracing::info!(listener = self.field, "certificate read again");
                 }
                 Err(refused) if first => {
+                    self.count("refused");
                     tracing::warn!(
                         listener = self.field,
                         why = refused.what,
@@ -82,6 +84,12 @@ impl Speaking {
                 Err(_) => {}
             }
         }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        let listener = self.field.trim_end_matches(".listen");
+        metrics::counter!("jwks_cache_server_certificate_reloads_total", "listener" => listener, "outcome" => outcome)
+            .increment(1);
     }
 }
 

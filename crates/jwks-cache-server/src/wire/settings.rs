@@ -17,7 +17,12 @@ use crate::problem::{Code, Problem};
 
 /// A duration in ISO 8601. `30s` and `5m` are read as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
-#[schema(value_type = String, format = "duration", example = "PT30S", pattern = r"^PT[0-9]{1,5}S$")]
+#[schema(
+    value_type = String,
+    format = "duration",
+    example = "PT30S",
+    pattern = r"^PT([0-9]{1,6}H([0-9]{1,6}M)?([0-9]{1,6}(\.[0-9]{1,9})?S)?|[0-9]{1,6}M([0-9]{1,6}(\.[0-9]{1,9})?S)?|[0-9]{1,6}(\.[0-9]{1,9})?S)$"
+)]
 pub(crate) struct Iso8601(pub(crate) Duration);
 
 impl fmt::Display for Iso8601 {
@@ -53,10 +58,11 @@ impl<'de> Deserialize<'de> for Iso8601 {
 pub(crate) struct ProviderSettings {
     /// Where the key set is published. Given back without its query, which may hold a secret.
     #[schema(
-        required,
+        required = true,
+        value_type = String,
         format = "uri",
         max_length = 2048,
-        pattern = "^https://[a-z0-9-]{1,60}\\.example/[a-z0-9./]{0,100}$"
+        pattern = r"^https?://[^@#]+$"
     )]
     jwks_url: Option<String>,
     /// The issuer of its tokens, as their `iss` says it.
@@ -65,11 +71,11 @@ pub(crate) struct ProviderSettings {
     /// Whether only https will do. Default true.
     require_https: Option<bool>,
     /// Hosts that may be asked, with their subdomains. Default any; redirects then stay on the host.
-    #[schema(max_items = 64, pattern = "")]
+    #[schema(max_items = 64)]
     allowed_domains: Option<Vec<String>>,
     /// How long before their expiry keys are refreshed. Default PT30S.
     refresh_early: Option<Iso8601>,
-    /// How long expired keys are served while the provider fails.
+    /// How long expired keys are served while the provider fails. Default that of the server's configuration.
     stale_while_error: Option<Iso8601>,
     /// The shortest lifetime that a response is given; PT30S at least.
     min_ttl: Option<Iso8601>,
@@ -131,10 +137,6 @@ pub(crate) struct ProviderSettings {
     bearer_token: Option<Given>,
     /// The `User-Agent`.
     user_agent: Option<String>,
-    /// A proxy, without credentials; only the configuration file may set one.
-    #[serde(skip_deserializing)]
-    #[schema(read_only)]
-    proxy: Option<String>,
     /// The longest that connecting may take. Default PT2S.
     connect_timeout: Option<Iso8601>,
     /// Whether the host may be at a private address. The server's policy has to pass too.
@@ -189,13 +191,9 @@ struct Certificate {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Given {
-    #[serde(skip_serializing_if = "is_empty", deserialize_with = "some_text")]
-    #[schema(value_type = String, max_length = 65536)]
+    #[serde(deserialize_with = "some_text")]
+    #[schema(value_type = String, min_length = 1, max_length = 65536)]
     inline: Secret,
-    /// The file that the configuration names.
-    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
-    #[schema(read_only)]
-    file: Option<String>,
 }
 
 /// Retries within one refresh.
@@ -289,6 +287,11 @@ settings! {
 }
 
 impl ProviderSettings {
+    /// With this where they do not say for how long expired keys are served.
+    pub(crate) fn or_stale_while_error(self, span: Duration) -> Self {
+        Self { stale_while_error: self.stale_while_error.or(Some(Iso8601(span))), ..self }
+    }
+
     /// What is registered at run time under this name by somebody who may, or may not, speak for all tenants.
     pub(crate) fn registration(
         self,
@@ -359,16 +362,13 @@ impl ProviderSettings {
             connect_timeout: of.connect_timeout.map(Iso8601),
             user_agent: of.user_agent.clone(),
             tls: (of.tls != TlsSettings::default()).then(|| Tls {
-                ca: of.tls.ca.as_ref().map(Given::of),
+                ca: of.tls.ca.as_ref().and_then(Given::of),
                 replace_roots: of.tls.replace_roots,
-                client_certificate: of
-                    .tls
-                    .client_certificate
-                    .as_ref()
-                    .map(|of| Certificate { chain: Given::of(&of.chain), key: Given::of(&of.key) }),
+                client_certificate: of.tls.client_certificate.as_ref().and_then(|of| {
+                    Some(Certificate { chain: Given::of(&of.chain)?, key: Given { inline: "".into() } })
+                }),
                 min_version: of.tls.min_version,
             }),
-            proxy: of.proxy.as_ref().map(bare),
             private_networks: Some(match &of.private_networks {
                 PrivateNetworks::Allow => Networks::Allow,
                 PrivateNetworks::Deny => Networks::Deny,
@@ -399,8 +399,21 @@ pub(super) fn secrets_set(of: &IdentityProviderRegistration) -> Vec<String> {
     set.chain(of.headers.keys().map(|name| format!("headers.{name}"))).collect()
 }
 
+/// Which settings the configuration reads from files.
+pub(super) fn files(of: &IdentityProviderRegistration) -> Vec<String> {
+    let certificate = of.tls.client_certificate.as_ref();
+    let materials = [
+        ("bearerToken", of.bearer_token.as_ref()),
+        ("tls.ca", of.tls.ca.as_ref()),
+        ("tls.clientCertificate.chain", certificate.map(|of| &of.chain)),
+        ("tls.clientCertificate.key", certificate.map(|of| &of.key)),
+    ];
+    let files = materials.into_iter().filter(|(_, of)| matches!(of, Some(Material::File(_))));
+    files.map(|(name, _)| name.to_owned()).collect()
+}
+
 /// A URL without credentials, query and fragment.
-fn bare(url: &Url) -> String {
+pub(super) fn bare(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.set_fragment(None);
@@ -410,23 +423,20 @@ fn bare(url: &Url) -> String {
     url.to_string()
 }
 
-fn is_empty(secret: &Secret) -> bool {
-    secret.expose().is_empty()
-}
-
 fn some_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
     let text = Secret::deserialize(deserializer)?;
-    if is_empty(&text) {
+    if text.expose().is_empty() {
         return Err(de::Error::custom("must be a text that is not empty"));
     }
     Ok(text)
 }
 
 impl Given {
-    fn of(material: &Material) -> Self {
+    /// What may be shown: a file's content is not read for that.
+    fn of(material: &Material) -> Option<Self> {
         match material {
-            Material::Inline(text) => Self { inline: text.clone(), file: None },
-            Material::File(path) => Self { inline: "".into(), file: Some(path.display().to_string()) },
+            Material::Inline(text) => Some(Self { inline: text.clone() }),
+            Material::File(_) => None,
         }
     }
 }

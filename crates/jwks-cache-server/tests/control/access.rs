@@ -90,7 +90,7 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
                 ("PUT", _) => Some(settings(&idp)),
                 ("POST", "/explain") => {
                     let header = r#"{"alg": "RS256"}"#;
-                    Some(json!({"token": header, "tenantId": "acme", "providerId": "main"}))
+                    Some(json!({"token": header, "within": {"tenantId": "acme", "providerId": "main"}}))
                 }
                 ("POST", _) if route.ends_with("denials") => Some(json!({"id": "k9"})),
                 _ => None,

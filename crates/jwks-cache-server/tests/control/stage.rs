@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Extension;
-use jwks_cache::reqwest::{Client, Method, Response};
+use jwks_cache::reqwest::{Client, ClientBuilder, Method, Response};
 use jwks_cache::{IdentityProviderRegistration, Registry};
 use jwks_cache_server::control::access::{
     Access, Certificate, Grant, Identity, Peer, Reach, Right, TokenHash,
@@ -13,6 +14,9 @@ use jwks_cache_server::control::access::{
 use jwks_cache_server::control::{self, Book, Restored, State};
 use jwks_cache_testkit::IdentityProvider;
 use serde_json::{Value, json};
+
+/// For how long this server serves expired keys.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A folder that is removed at the end.
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -75,14 +79,23 @@ pub(crate) fn token(name: &str) -> String {
     format!("{name}-token-of-thirty-two-characters-and-more")
 }
 
+/// Asks over a Unix socket.
+pub(crate) fn client_at(socket: &std::path::Path) -> Client {
+    builder().unix_socket(socket).build().unwrap()
+}
+
 fn client() -> Client {
+    builder().build().unwrap()
+}
+
+fn builder() -> ClientBuilder {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
+    Client::builder().tls_backend_preconfigured(tls).no_proxy()
 }
 
 /// What the server is configured with: `acme-read`, `acme-write`, `zeta-write`, `all-read`, `all-write` as tokens, and the
@@ -123,7 +136,7 @@ impl Stage {
     async fn with(book: Book) -> Self {
         let hosts = ["127.0.0.1", "example.com"];
         let registry = Registry::builder().require_https(false).allowed_domains(hosts).build();
-        let state = State::new(registry, book);
+        let state = State::new(registry, book, DAY);
         state.let_in(access());
         let url = "http://127.0.0.1".to_owned();
         let all = Caller { client: client(), url, token: Some(token("all-write")) };

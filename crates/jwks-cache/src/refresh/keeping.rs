@@ -1,5 +1,6 @@
 //! What a provider keeps in stores, and what it takes from them. When it is written and how, the stores know.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use jwks_cache_core::keyset::Refusal;
 use jwks_cache_core::lifecycle::{Stored, StoredKey};
 use jwks_cache_core::policy::Policy;
 use jwks_cache_core::published::Held;
-use jwks_cache_core::snapshot::{Belongs, DenialLog, Envelope, FORMAT, StoredRetiring, Word};
+use jwks_cache_core::snapshot::{Belongs, DenialLog, Envelope, FORMAT, KeyRing, StoredRetiring, Word};
 
 use super::{Closed, Owner, Provider, Source};
 use crate::error::{Error, Result};
@@ -30,6 +31,18 @@ impl Source {
     pub(super) fn name(&self) -> String {
         let place = format!("jwks_url {}", self.registration.jwks_url);
         URL_SAFE_NO_PAD.encode(digest(&SHA256, place.as_bytes()))
+    }
+
+    /// Who is believed there, and where it may be: what [`IdentityProviderRegistration::is_tightened_by`] and
+    /// [`Dial::is_tightened_by`] compare, as a digest. More than tells apart; equal is the same.
+    ///
+    /// [`Dial::is_tightened_by`]: crate::dial::Dial::is_tightened_by
+    fn trust(&self) -> String {
+        let of = &self.registration;
+        let sorted = |domains: &[String]| domains.iter().cloned().collect::<BTreeSet<String>>();
+        let domains = (sorted(&of.allowed_domains), sorted(&self.registry_domains));
+        let trust = serde_json::json!((of.require_https, domains, self.dial.trust()));
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, trust.to_string().as_bytes()))
     }
 }
 
@@ -94,12 +107,12 @@ impl Provider {
         let (held, source, denials, most) = {
             let owner = self.registered()?;
             let held = owner.lifecycle.held()?.clone();
-            (held, owner.source.name(), owner.denials(), owner.lifecycle.policy().max_response_bytes)
+            (held, owner.source.clone(), owner.denials(), owner.lifecycle.policy().max_response_bytes)
         };
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         // At least 1 s: a store may know no less.
         let keep_for = held.servable_until.since(now).max(Duration::from_secs(1));
-        let order = order_of_held(&held);
+        let (order, name) = (order_of_held(&held), source.name());
         let mut room = most;
         let mut retiring = StoredRetiring::of(&held);
         retiring.retain(|old| {
@@ -109,16 +122,17 @@ impl Provider {
         });
         let envelope = Envelope {
             format: Some(FORMAT),
-            source: Some(source.clone()),
+            source: Some(name.clone()),
             order: Some(order),
-            strict_window: held.strict_window.map(|window| window.as_secs()),
+            trust: Some(source.trust()),
+            stale_use: Some(held.headers.stale_use()),
             retiring,
             denials,
             mac: None,
         };
         let stored = StoredKeys { snapshot: self.snapshot_of(&held).ok()?, envelope };
         let bytes = stored
-            .seal(self.engine.stores.ring.as_ref(), &self.belongs(namespace, &source, SnapshotKind::Keys));
+            .seal(self.engine.stores.ring.as_ref(), &self.belongs(namespace, &name, SnapshotKind::Keys));
         Some(SnapshotEntry {
             bytes: bytes.ok()?,
             order,
@@ -150,16 +164,22 @@ impl Provider {
 
     fn take_keys(self: &Arc<Self>, namespace: &str, bytes: &[u8]) -> Result<()> {
         let mut stored: StoredKeys = serde_json::from_slice(bytes)?;
-        let source = lock(&self.owner).source.name();
-        if stored.envelope.source.as_ref().is_some_and(|other| *other != source) {
+        let source = lock(&self.owner).source.clone();
+        let name = source.name();
+        if stored.envelope.source.as_ref().is_some_and(|other| *other != name) {
             return Err(Error::validation("source", "the snapshot is of another source"));
         }
-        let belongs = self.belongs(namespace, &source, SnapshotKind::Keys);
+        let belongs = self.belongs(namespace, &name, SnapshotKind::Keys);
         let authentic = stored.unseal(self.engine.stores.ring.as_ref(), &belongs)?;
         let StoredKeys { snapshot, mut envelope } = stored;
         snapshot.is_named(&self.tenant, &self.id)?;
         // What is denied there is denied before a key of it is served.
         self.merge_denials(std::mem::take(&mut envelope.denials));
+        if envelope.trust.as_ref().is_some_and(|other| *other != source.trust()) {
+            let why =
+                "the snapshot was fetched under other pins, roots, domains or addresses than are trusted now";
+            return Err(Error::validation("trust", why));
+        }
         self.try_restore(&snapshot, &envelope, authentic)
     }
 
@@ -169,8 +189,10 @@ impl Provider {
             return Err(Error::validation("tenant_id", "the denials are another provider's"));
         }
         let ring = self.engine.stores.ring.as_ref();
-        stored.unseal(ring, &self.belongs(namespace, "", SnapshotKind::Denials))?;
-        self.merge_denials(stored.denials);
+        // While not every process has a ring, what the others deny must not be lost. What they allow must not count.
+        let lenient = stored.mac.is_none() && ring.is_some_and(KeyRing::accepts_unsigned_denials);
+        stored.unseal(ring.filter(|_| !lenient), &self.belongs(namespace, "", SnapshotKind::Denials))?;
+        self.merge_denials(if lenient { stored.denials.denials_only() } else { stored.denials });
         Ok(())
     }
 
@@ -256,14 +278,14 @@ impl Provider {
         if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
             return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
         }
+        let validators = StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified);
         let stored = Stored {
             set,
-            headers: StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified),
+            headers: envelope.stale_use.iter().fold(validators, |it, allowed| it.with_stale_use(*allowed)),
             age,
             transit: micros(order_of(snapshot.persisted_at).saturating_sub(order)),
             // Not negative: that was validated.
             lifetime: (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default(),
-            strict_window: envelope.strict_window.map(Duration::from_secs),
             received_wall: snapshot.persisted_at,
             retiring: retiring(envelope, snapshot.persisted_at, &policy),
             trusted: authentic,
@@ -323,7 +345,17 @@ impl Kept for Provider {
         match &taken {
             // It was unregistered meanwhile: nothing is wrong with the snapshot.
             Err(Error::NotRegistered { .. }) => return Ok(()),
-            Err(error) => self.tell_refused(error),
+            Err(error) => {
+                self.tell_refused(error);
+                if kind == SnapshotKind::Denials {
+                    tracing::error!(
+                        tenant = &*self.tenant,
+                        provider = &*self.id,
+                        namespace,
+                        "the stored denials are not believed and will be written over; deny again what only they denied"
+                    );
+                }
+            }
             Ok(()) => {}
         }
         taken
