@@ -11,7 +11,8 @@ import urllib.request
 def pyjwt(url):
     import jwt
 
-    keys = jwt.PyJWKClient(url)
+    # Without its cooldown: a test rotates more often than a provider does.
+    keys = jwt.PyJWKClient(url, cooldown_duration=0)
 
     def verify(token, alg, audience, issuer):
         key = keys.get_signing_key_from_jwt(token)

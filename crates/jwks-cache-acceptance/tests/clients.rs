@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use jwks_cache::IdentityProviderRegistration;
+use jwks_cache::{IdentityProviderRegistration, PrivateNetworks};
 use jwks_cache_acceptance::{NodePart, client};
 use jwks_cache_server::{Config, Listen, Server};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
@@ -33,6 +33,7 @@ fn installed(program: &str) -> PathBuf {
 struct Stage {
     idp: NodePart,
     server: Server,
+    algorithms: Vec<String>,
     state: PathBuf,
 }
 
@@ -44,13 +45,17 @@ impl Stage {
         config.data.listen = Listen::Tcp("127.0.0.1:0".into());
         (config.ops.listen, config.control.listen) = (Listen::Off, Some(Listen::Off));
         (config.store.files, config.defaults.require_https) = (false, false);
+        config.defaults.private_networks = PrivateNetworks::Allow;
         let server = Server::bind(config).await.unwrap();
         let registration = IdentityProviderRegistration::new("acme", "main", idp.jwks_url()).unwrap();
         let mut registration = registration.with_require_https(false);
         registration.removal_grace = Duration::from_secs(3_600);
+        // The packaged go-oidc asks for an unknown kid only within 30 s of the end of `max-age`.
+        registration.default_ttl = Duration::from_secs(30);
+        registration.stale_while_error = Duration::from_secs(3_600);
         registration.issuer = Some(idp.issuer().to_owned());
         server.registry().register(registration).await.unwrap();
-        Self { idp, server, state }
+        Self { algorithms: idp.algorithms().await, idp, server, state }
     }
 
     fn address(&self) -> String {
@@ -110,7 +115,7 @@ impl Client {
     async fn envoy(stage: &Stage) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let audiences: Vec<String> =
-            stage.idp.algorithms().await.iter().map(|alg| format!("\"urn:resource:{alg}\"")).collect();
+            stage.algorithms.iter().map(|alg| format!("\"urn:resource:{alg}\"")).collect();
         let template = std::fs::read_to_string(folder().join("envoy.yaml")).unwrap();
         let text = template
             .replace("{port}", &port.to_string())
