@@ -168,7 +168,12 @@ impl Policy {
     /// What a document is judged by.
     #[must_use]
     pub fn key_rules(&self) -> KeyRules {
-        KeyRules { min_rsa_bits: self.min_rsa_bits, max_keys: self.max_keys, algorithms: self.algorithms }
+        KeyRules {
+            min_rsa_bits: self.min_rsa_bits,
+            max_keys: self.max_keys,
+            algorithms: self.algorithms,
+            ..KeyRules::default()
+        }
     }
 
     /// What a lifetime is computed by.
