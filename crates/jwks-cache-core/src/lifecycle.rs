@@ -10,7 +10,7 @@ use http::HeaderMap;
 use crate::freshness::{Bound, Freshness, Stated, StoredHeaders, Timing, Validators, assess};
 use crate::keyset::{KeySet, Refusal, SetDiff, diff};
 use crate::policy::{Policy, RefreshMode, doubled};
-use crate::published::{Denials, Held, Published, Retiring};
+use crate::published::{Denials, Held, Published, Retiring, Serving};
 use crate::time::{Dice, Moment};
 
 /// The longest wait between flights while keys are servable.
@@ -66,6 +66,10 @@ pub struct Plan {
     pub cold: bool,
     /// What to send as conditions; empty for an unconditional request.
     pub validators: Validators,
+    /// Whether the source itself is asked. Not where it is too early for that and fallbacks must do.
+    pub primary: bool,
+    /// The fallbacks to try, in this order, if the source itself fails or is not asked.
+    pub fallbacks: Vec<u16>,
 }
 
 impl Plan {
@@ -95,6 +99,19 @@ pub enum Outcome {
         /// When.
         timing: Timing,
     },
+    /// The source itself failed or was not asked, and a fallback brought a document that could be judged.
+    FellBack {
+        /// Its place among the fallbacks.
+        index: u16,
+        /// The judged set.
+        set: Arc<KeySet>,
+        /// Its freshness headers.
+        headers: StoredHeaders,
+        /// When.
+        timing: Timing,
+        /// What the provider asked for.
+        retry_after: Option<Duration>,
+    },
     /// No document.
     Failed {
         /// What the provider asked for.
@@ -113,6 +130,15 @@ pub enum Change {
         suspicious: bool,
         /// Flights had been failing.
         recovered: bool,
+        /// The set before was of another source, as after a fallback.
+        switched: bool,
+    },
+    /// A fallback's set is held; the source itself counts as failed.
+    FellBack {
+        /// The difference to the last set.
+        diff: SetDiff,
+        /// The set before was of another source.
+        switched: bool,
     },
     /// The held set got a new lifetime.
     Renewed {
@@ -123,13 +149,14 @@ pub enum Change {
     Refused(Refusal),
     /// The flight failed and what is held stays.
     Failed,
-    /// A flight that had been given up; nothing happened.
+    /// A flight that had been given up, or a document that is of no use here; nothing happened.
     Ignored,
 }
 
 /// A set to hold from now on.
 struct Document {
     set: Arc<KeySet>,
+    serving: Serving,
     headers: StoredHeaders,
     timing: Timing,
     /// Its times, where the headers do not say.
@@ -141,13 +168,45 @@ struct Document {
     trusted: bool,
 }
 
+/// What a document's lifetime and the settings make of it.
+struct Times {
+    granted: Freshness,
+    /// Fresh until.
+    end: Moment,
+    span: Duration,
+    lead: Duration,
+    most_jitter: Duration,
+}
+
+/// The flight that runs.
+#[derive(Clone, Copy, Debug)]
+struct Airborne {
+    number: u64,
+    asker: Asker,
+    /// Whether the source itself is asked.
+    primary: bool,
+    /// Whether fallbacks are tried after it.
+    falls_back: bool,
+}
+
+/// What is remembered of fallbacks while the source itself fails.
+#[derive(Debug, Default)]
+struct Fallen {
+    /// When each first served, in the order of the fallbacks.
+    since: Vec<Option<Moment>>,
+    /// When the one that serves is due to be read again.
+    due_at: Moment,
+    /// None is tried before this: all have failed.
+    not_before: Moment,
+}
+
 /// The state machine of one provider.
 #[derive(Debug)]
 pub struct Lifecycle {
     policy: Arc<Policy>,
     held: Option<Arc<Held>>,
     denials: Arc<Denials>,
-    flight: Option<(u64, Asker)>,
+    flight: Option<Airborne>,
     flights: u64,
     started_at: Option<Moment>,
     kid_flight_at: Option<Moment>,
@@ -160,6 +219,7 @@ pub struct Lifecycle {
     asked_until: Moment,
     negative_until: Moment,
     wake_at: Option<Moment>,
+    fallen: Fallen,
 }
 
 impl Lifecycle {
@@ -181,6 +241,7 @@ impl Lifecycle {
             asked_until: Moment::ORIGIN,
             negative_until: Moment::ORIGIN,
             wake_at: None,
+            fallen: Fallen::default(),
         }
     }
 
@@ -226,12 +287,15 @@ impl Lifecycle {
             return Answer::Flying;
         }
         let servable = self.held.as_ref().is_some_and(|held| held.is_servable(now));
+        let fallbacks = self.wanted_fallbacks(now);
+        let falls_back = !fallbacks.is_empty();
         let not_before = match asker {
             Asker::Person => self.started_at.map_or(now, |at| at + BETWEEN_REQUESTED),
             // Another reader's flight may have landed between this one's look and its question.
             Asker::Reader if self.held.as_ref().is_some_and(|held| now < held.refresh_at) => {
                 return Answer::Quiet;
             }
+            Asker::Reader if falls_back => now,
             Asker::Reader if servable => self.backoff_until,
             Asker::Reader => self.error_answers_until(),
             Asker::MissingKid => {
@@ -246,7 +310,7 @@ impl Lifecycle {
                     self.wake_at = due.filter(|due| now < *due);
                     return Answer::Quiet;
                 }
-                due.max(self.backoff_until)
+                if falls_back { due } else { due.max(self.backoff_until) }
             }
         };
         if now < not_before {
@@ -259,13 +323,18 @@ impl Lifecycle {
             self.kid_flight_at = Some(now);
         }
         self.flights += 1;
-        self.flight = Some((self.flights, asker));
+        // Who insists asks the source itself, whatever holds others back.
+        let primary = !falls_back || asker == Asker::Person || now >= self.backoff_until;
+        self.flight = Some(Airborne { number: self.flights, asker, primary, falls_back });
         self.started_at = Some(now);
         self.wake_at = None;
         let after_failure = self.failed_at.is_some();
-        let single = after_failure || asker == Asker::MissingKid;
+        // A fallback is at hand: better that than another try of what fails.
+        let single = after_failure || asker == Asker::MissingKid || falls_back;
         let validators = match &self.held {
-            Some(held) if held.validators_trusted => held.headers.validators(),
+            Some(held) if held.validators_trusted && held.serving == Serving::Primary => {
+                held.headers.validators()
+            }
             _ => Validators::default(),
         };
         Answer::Start(Plan {
@@ -275,41 +344,157 @@ impl Lifecycle {
             after_failure,
             cold: !servable,
             validators,
+            primary,
+            fallbacks,
         })
+    }
+
+    /// The fallbacks to try now: none while keys of the source itself are servable, or the fallback that serves is
+    /// not due; and none that has served as long as it may.
+    fn wanted_fallbacks(&self, now: Moment) -> Vec<u16> {
+        let limits = &self.policy.fallbacks;
+        if limits.is_empty() || now < self.fallen.not_before {
+            return Vec::new();
+        }
+        match self.held.as_ref().filter(|held| held.is_servable(now)) {
+            Some(held) if held.serving == Serving::Primary || now < self.fallen.due_at => Vec::new(),
+            _ => (0..)
+                .zip(limits)
+                .filter(|(index, _)| self.fallback_until(*index).is_none_or(|until| now < until))
+                .map(|(index, _)| index)
+                .collect(),
+        }
+    }
+
+    /// Until when a fallback that has served in this outage may serve.
+    fn fallback_until(&self, index: u16) -> Option<Moment> {
+        let since = self.fallen.since.get(usize::from(index)).copied().flatten()?;
+        Some(since + self.policy.fallbacks.get(usize::from(index)).copied().unwrap_or_default())
+    }
+
+    /// Another provider of the same source caused a request for a missing kid then: they share one budget.
+    pub fn charge_kid_flight(&mut self, at: Moment) {
+        self.kid_flight_at = self.kid_flight_at.max(Some(at));
+    }
+
+    /// Whether a document that another provider of the same source was brought would do for `asker`, so that none has
+    /// to be fetched: newer than what is held, and not due by the settings in force.
+    #[must_use]
+    pub fn would_adopt(&self, asker: Asker, headers: &StoredHeaders, timing: &Timing, now: Moment) -> bool {
+        let of_primary = self.held.as_ref().filter(|held| held.serving == Serving::Primary);
+        if self.flight.is_some() || of_primary.is_some_and(|held| timing.received_at <= held.received_at) {
+            return false;
+        }
+        let goes_quiet = |read: bool| !read && self.policy.refresh_mode != RefreshMode::Always;
+        match asker {
+            Asker::Person => return false,
+            Asker::Timer { read } if goes_quiet(read) => return false,
+            Asker::Timer { .. } if self.wake_at.is_none_or(|due| now < due) => return false,
+            _ => {}
+        }
+        let times = self.times(headers, timing, None);
+        now < times.end - times.lead - times.most_jitter
+    }
+
+    /// Takes such a document. It is as old as it is: nothing is gained by handing it on.
+    pub fn adopt(
+        &mut self,
+        set: Arc<KeySet>,
+        headers: StoredHeaders,
+        timing: Timing,
+        now: Moment,
+        dice: &mut dyn Dice,
+    ) -> Change {
+        if self.flight.is_some() || self.loses_all(&set, now) {
+            return Change::Ignored;
+        }
+        self.take(set, headers, timing, now, dice)
+    }
+
+    /// Whether `set` has no usable key although such are servable.
+    fn loses_all(&self, set: &KeySet, now: Moment) -> bool {
+        let servable = self.held.as_ref().filter(|held| held.is_servable(now));
+        servable.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none()
+    }
+
+    /// Takes a document of the source itself.
+    fn take(
+        &mut self,
+        set: Arc<KeySet>,
+        headers: StoredHeaders,
+        timing: Timing,
+        now: Moment,
+        dice: &mut dyn Dice,
+    ) -> Change {
+        let last = self.held.as_ref().map(|held| (held.set.clone(), held.serving));
+        let switched = last.as_ref().is_some_and(|(_, serving)| *serving != Serving::Primary);
+        let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |(last, _)| diff(last, &set));
+        // Sources may well differ.
+        let suspicious = last.is_some() && !switched && (diff.disjoint || !diff.changed.is_empty());
+        let first = !self.held.as_ref().is_some_and(|held| held.is_servable(now));
+        let retiring = if switched { Vec::new() } else { self.retire(&set, timing.received_at) };
+        self.learn_denied(&set);
+        let serving = Serving::Primary;
+        let document =
+            Document { set, serving, headers, timing, granted: None, retiring, first, trusted: true };
+        self.hold(document, dice);
+        Change::Adopted { diff, suspicious, recovered: self.succeed(), switched }
+    }
+
+    /// Takes a document of a fallback.
+    fn fall_back(
+        &mut self,
+        index: u16,
+        set: Arc<KeySet>,
+        headers: StoredHeaders,
+        timing: Timing,
+        now: Moment,
+        dice: &mut dyn Dice,
+    ) -> Change {
+        let serving = Serving::Fallback(index);
+        let last = self.held.as_ref().map(|held| (held.set.clone(), held.serving));
+        let switched = last.as_ref().is_none_or(|(_, of)| *of != serving);
+        let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |(last, _)| diff(last, &set));
+        let retiring = if switched { Vec::new() } else { self.retire(&set, timing.received_at) };
+        self.learn_denied(&set);
+        self.fallen.since.resize(self.policy.fallbacks.len(), None);
+        if let Some(since) = self.fallen.since.get_mut(usize::from(index)) {
+            since.get_or_insert(now);
+        }
+        self.fallen.not_before = Moment::ORIGIN;
+        let document =
+            Document { set, serving, headers, timing, granted: None, retiring, first: false, trusted: false };
+        self.hold(document, dice);
+        Change::FellBack { diff, switched }
     }
 
     /// Takes the outcome of flight `number`.
     pub fn land(&mut self, number: u64, outcome: Outcome, now: Moment, dice: &mut dyn Dice) -> Change {
-        let asker = match self.flight {
-            Some((current, asker)) if current == number => asker,
-            _ => return Change::Ignored,
+        let Some(flight) = self.flight.filter(|flight| flight.number == number) else {
+            return Change::Ignored;
         };
         self.flight = None;
         match outcome {
-            Outcome::Document { set, headers, timing } => {
-                let servable = self.held.as_ref().filter(|held| held.is_servable(now));
-                let usable_held = servable.is_some_and(|held| held.set.usable().next().is_some());
-                let usable = set.usable().next().is_some();
-                if usable_held && !usable {
-                    self.fail(asker, None, now, dice);
-                    return Change::Refused(Refusal::NothingUsable);
+            Outcome::Document { set, .. } if self.loses_all(&set, now) => {
+                self.fail(flight, None, now, dice);
+                Change::Refused(Refusal::NothingUsable)
+            }
+            Outcome::Document { set, headers, timing } => self.take(set, headers, timing, now, dice),
+            Outcome::FellBack { index, set, headers, timing, retry_after } => {
+                let change = self.fall_back(index, set, headers, timing, now, dice);
+                if flight.primary {
+                    self.fail(flight, retry_after, now, dice);
+                } else {
+                    self.failed_at = Some(now);
+                    let wake = self.backoff_until.min(self.fallen.due_at).max(now + BETWEEN_REQUESTED);
+                    self.wake_at = self.timer().then_some(wake);
                 }
-                let last = self.held.as_ref().map(|held| held.set.clone());
-                let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |last| diff(last, &set));
-                let suspicious = last.is_some() && (diff.disjoint || !diff.changed.is_empty());
-                let first = servable.is_none();
-                let retiring = self.retire(&set, timing.received_at);
-                self.learn_denied(&set);
-                self.hold(
-                    Document { set, headers, timing, granted: None, retiring, first, trusted: true },
-                    dice,
-                );
-                Change::Adopted { diff, suspicious, recovered: self.succeed() }
+                change
             }
             Outcome::NotModified { headers, timing } => {
                 // A set restored meanwhile is not the one that the request asked about.
                 let Some(held) = self.held.clone().filter(|held| held.validators_trusted) else {
-                    self.fail(asker, None, now, dice);
+                    self.fail(flight, None, now, dice);
                     return Change::Failed;
                 };
                 let mut merged = held.headers.clone();
@@ -317,15 +502,15 @@ impl Lifecycle {
                 let first = !held.is_servable(now);
                 let retiring = held.retiring.iter().filter(|key| timing.received_at < key.until);
                 let retiring = retiring.cloned().collect();
-                let set = held.set.clone();
-                self.hold(
-                    Document { set, headers: merged, timing, granted: None, retiring, first, trusted: true },
-                    dice,
-                );
+                let (set, headers) = (held.set.clone(), merged);
+                let serving = Serving::Primary;
+                let document =
+                    Document { set, serving, headers, timing, granted: None, retiring, first, trusted: true };
+                self.hold(document, dice);
                 Change::Renewed { recovered: self.succeed() }
             }
             Outcome::Failed { retry_after } => {
-                self.fail(asker, retry_after, now, dice);
+                self.fail(flight, retry_after, now, dice);
                 Change::Failed
             }
         }
@@ -363,6 +548,7 @@ impl Lifecycle {
         self.learn_denied(&set);
         self.held = Some(Arc::new(Held {
             set,
+            serving: Serving::Primary,
             headers,
             stated: Stated::Nothing,
             requested_at: received_at,
@@ -418,13 +604,14 @@ impl Lifecycle {
         };
         let (headers, trusted) = (held.headers.clone(), held.validators_trusted);
         // A restored set has no header that states its lifetime: it keeps the one it was stored with.
-        let granted = (!trusted).then(|| Freshness {
+        let granted = (!trusted && held.serving == Serving::Primary).then(|| Freshness {
             lifetime: held.expires_at.since(held.received_at).min(self.policy.max_ttl),
             stale_window: self.policy.stale_while_error,
             stated: held.stated,
             bound: Bound::None,
         });
-        self.hold(Document { set, headers, timing, granted, retiring, first: false, trusted }, dice);
+        let serving = held.serving;
+        self.hold(Document { set, serving, headers, timing, granted, retiring, first: false, trusted }, dice);
     }
 
     /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
@@ -445,7 +632,7 @@ impl Lifecycle {
 
     /// Gives up the running flight: its task is gone, and it will not land.
     pub fn abandon(&mut self, number: u64) {
-        if self.flight.is_some_and(|(current, _)| current == number) {
+        if self.flight.is_some_and(|flight| flight.number == number) {
             self.flight = None;
             // The timer makes up for it, though neither early nor in a loop.
             let goes_on = self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always;
@@ -485,10 +672,12 @@ impl Lifecycle {
         self.backoff_until = Moment::ORIGIN;
         self.asked_until = Moment::ORIGIN;
         self.negative_until = Moment::ORIGIN;
+        self.fallen = Fallen::default();
         recovered
     }
 
-    fn fail(&mut self, asker: Asker, retry_after: Option<Duration>, now: Moment, dice: &mut dyn Dice) {
+    fn fail(&mut self, flight: Airborne, retry_after: Option<Duration>, now: Moment, dice: &mut dyn Dice) {
+        let asker = flight.asker;
         self.failed_at = Some(now);
         self.failures = self.failures.saturating_add(1);
         let servable_until = self.held.as_ref().map_or(Moment::ORIGIN, |held| held.servable_until);
@@ -521,6 +710,15 @@ impl Lifecycle {
         if !servable && !self.policy.negative_cache_ttl.is_zero() {
             self.negative_until = now + self.policy.negative_cache_ttl;
         }
+        if flight.falls_back && !servable {
+            // None of them brought anything: they are not hammered either.
+            self.fallen.not_before = self.error_answers_until().max(now + BETWEEN_REQUESTED);
+        } else if servable && !self.policy.fallbacks.is_empty() {
+            // Where keys end first, or the fallback is due, the timer sees to it.
+            let of_primary = self.held.as_ref().is_some_and(|held| held.serving == Serving::Primary);
+            let due = if of_primary { servable_until } else { self.fallen.due_at };
+            self.wake_at = self.wake_at.map(|at| at.min(due.max(now + BETWEEN_REQUESTED)));
+        }
     }
 
     fn timer(&self) -> bool {
@@ -528,27 +726,31 @@ impl Lifecycle {
     }
 
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
-        let Document { set, headers, timing, granted, retiring, first, trusted } = document;
+        let Document { set, serving, headers, timing, granted, retiring, first, trusted } = document;
         let granted = if set.is_empty() {
             let least = self.policy.min_ttl;
-            Freshness {
+            Some(Freshness {
                 lifetime: granted.map_or(least, |granted| granted.lifetime.min(least)),
                 stale_window: Duration::ZERO,
                 stated: Stated::Nothing,
                 bound: Bound::MinTtl,
-            }
+            })
         } else {
-            granted.unwrap_or_else(|| assess(&headers, &timing, &self.policy.freshness_rules()))
+            granted
         };
+        let Times { granted, end, span, lead, most_jitter } = self.times(&headers, &timing, granted);
         let received_at = timing.received_at;
         let expires_at = received_at + granted.lifetime;
-        let trust_until = received_at + self.policy.trust_age();
-        let servable_until = (expires_at + granted.stale_window).min(trust_until);
-        let end = expires_at.min(trust_until);
-        let span = end.since(received_at);
-        let lead = self.policy.refresh_early.min(span * 2 / 5);
-        let jitter = dice.between(Duration::ZERO, self.policy.prefetch_jitter.min(span / 10));
-        let refresh_at = end - lead - jitter;
+        let mut servable_until =
+            (expires_at + granted.stale_window).min(received_at + self.policy.trust_age());
+        let jitter = dice.between(Duration::ZERO, most_jitter);
+        let mut refresh_at = end - lead - jitter;
+        if let Serving::Fallback(index) = serving {
+            // The source itself is always due; when it may be asked is the backoff's to say.
+            self.fallen.due_at = refresh_at;
+            refresh_at = received_at;
+            servable_until = servable_until.min(self.fallback_until(index).unwrap_or(received_at));
+        }
         self.wake_at = self.timer().then(|| {
             // Under `http_strict` the span may be nothing; only readers refresh more often than this.
             let timed = span.max(self.policy.min_ttl);
@@ -560,6 +762,7 @@ impl Lifecycle {
         });
         self.held = Some(Arc::new(Held {
             set,
+            serving,
             headers,
             stated: granted.stated,
             requested_at: timing.requested_at,
@@ -571,6 +774,17 @@ impl Lifecycle {
             validators_trusted: trusted,
             retiring,
         }));
+    }
+
+    /// The times of a document, by the settings in force, where `granted` does not say.
+    fn times(&self, headers: &StoredHeaders, timing: &Timing, granted: Option<Freshness>) -> Times {
+        let granted = granted.unwrap_or_else(|| assess(headers, timing, &self.policy.freshness_rules()));
+        let received_at = timing.received_at;
+        let end = (received_at + granted.lifetime).min(received_at + self.policy.trust_age());
+        let span = end.since(received_at);
+        let lead = self.policy.refresh_early.min(span * 2 / 5);
+        let most_jitter = self.policy.prefetch_jitter.min(span / 10);
+        Times { granted, end, span, lead, most_jitter }
     }
 
     /// The keys that are honoured although `next` does not hold them.
@@ -640,6 +854,7 @@ mod tests {
             stale_wait: Duration::from_millis(250),
             max_redirects: 3,
             prefetch_jitter: secs(5),
+            fallbacks: Vec::new(),
             retry: Retry {
                 max_retries: 2,
                 attempt_timeout: secs(3),

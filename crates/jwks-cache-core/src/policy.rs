@@ -155,6 +155,8 @@ pub struct Policy {
     pub max_redirects: u8,
     pub prefetch_jitter: Duration,
     pub retry: Retry,
+    /// How long each fallback may serve in one outage, in the order of the fallbacks.
+    pub fallbacks: Vec<Duration>,
 }
 
 impl Policy {
