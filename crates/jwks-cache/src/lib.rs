@@ -60,16 +60,18 @@ pub use events::{Event, Subscription, What};
 pub use fetch::{Fetch, FetchRequest, Fetched, Fetching, NotFetched};
 #[cfg(feature = "prometheus")]
 pub use metrics::install_default_exporter;
-pub use refresh::fetch_once;
+pub use refresh::{Looked, LookedUp, fetch_once, look_once};
 pub use registration::{
     Algorithm, DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_MAX_TTL, DEFAULT_PREFETCH_JITTER, DEFAULT_REFRESH_EARLY,
-    DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration, JitterStrategy, MAX_REDIRECTS, MIN_TTL_FLOOR,
-    RefreshMode, RetryPolicy,
+    DEFAULT_STALE_WHILE_ERROR, Fallback, FallbackSource, IdentityProviderRegistration, JitterStrategy,
+    KeyFormat, KeySource, MAX_REDIRECTS, MIN_TTL_FLOOR, RefreshMode, RetryPolicy,
 };
 pub use registry::{ProviderHandle, Registry};
 pub use security::SpkiFingerprint;
 pub use snapshot::PersistentSnapshot;
-pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, StatusMetric};
+pub use status::{
+    Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, ServingSource, StatusMetric,
+};
 
 /// The README's examples compile.
 #[cfg(doctest)]

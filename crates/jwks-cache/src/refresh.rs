@@ -1,37 +1,47 @@
 //! One provider: its owner decides when a flight starts, flies it, and publishes what it brought.
 //! Only this room knows slot, fetch, telemetry and events together.
 
+mod discovery;
 mod flight;
 mod once;
+mod place;
+mod shared;
+mod watch;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Urgency;
-use jwks_cache_core::freshness::{StoredHeaders, Validators};
-use jwks_cache_core::keyset::{KeySet, Refusal};
-use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
+use jwks_cache_core::freshness::StoredHeaders;
+use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
+use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
+use jwks_cache_core::published::Serving;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use url::Url;
 
 use self::flight::Crew;
-use crate::dial::{Dial, Notes, Pins};
+use self::place::{Kind, Place};
+use crate::dial::{Dial, Pins};
 use crate::engine::Engine;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
-use crate::fetch::{FetchRequest, NotFetched};
-use crate::registration::IdentityProviderRegistration;
+use crate::fetch::NotFetched;
+use crate::registration::{IdentityProviderRegistration, KeyFormat};
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
 use crate::status::shown_kid;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::Counters;
 
-pub use once::fetch_once;
+pub use once::{Looked, LookedUp, fetch_once, look_once};
+pub(crate) use shared::Shared;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
 ///
@@ -65,6 +75,8 @@ struct Owner {
     last_error: Option<FetchError>,
     timer: Option<Moment>,
     closed: Option<Closed>,
+    /// Where the issuer's metadata said that its keys are.
+    jwks_uri: Option<Url>,
 }
 
 #[derive(Debug)]
@@ -87,6 +99,10 @@ pub(crate) struct Source {
     pub(crate) registry_domains: Arc<Vec<String>>,
     /// How it is dialled, by the registration and, where that says nothing, by the registry.
     pub(crate) dial: Arc<Dial>,
+    /// The registered place.
+    primary: Place,
+    /// The others, in their order.
+    fallbacks: Vec<Place>,
 }
 
 /// The answer to somebody who wants keys.
@@ -113,6 +129,8 @@ pub(crate) enum KidAsked {
     KnownMissing,
     /// Nothing may be asked now: answer from what is held.
     NotNow,
+    /// Another provider of the source has brought a newer document: look again.
+    LookAgain,
     /// Wait for this flight.
     Flight(Arc<Flight>),
     /// The provider is gone.
@@ -125,7 +143,8 @@ impl Provider {
         let lifecycle = Lifecycle::new(policy.clone());
         let view = View::new(lifecycle.published(), policy, None, None, false);
         let (slot, publisher) = Slot::new(view);
-        Arc::new(Self {
+        let source = Arc::new(source);
+        let provider = Arc::new(Self {
             tenant: source.registration.tenant_id.as_str().into(),
             id: source.registration.provider_id.as_str().into(),
             serial: engine.serial(),
@@ -135,14 +154,29 @@ impl Provider {
             owner: Mutex::new(Owner {
                 lifecycle,
                 publisher,
-                source: Arc::new(source),
+                source: source.clone(),
                 running: None,
                 missing: MissingKids::default(),
                 last_error: None,
                 timer: None,
                 closed: None,
+                jwks_uri: None,
             }),
-        })
+        });
+        watch::start(&provider, &source);
+        provider
+    }
+
+    /// Where the keys of a source are, as its status names it: the metadata's `jwks_uri`, if there is one.
+    pub(crate) fn jwks_uri(&self) -> Option<Url> {
+        lock(&self.owner).jwks_uri.as_ref().map(redacted)
+    }
+
+    /// How what is held is named, where it is of a fallback.
+    pub(crate) fn shown_fallback(&self, index: u16) -> Url {
+        let owner = lock(&self.owner);
+        let place = owner.source.fallbacks.get(usize::from(index)).unwrap_or(&owner.source.primary);
+        place.shown.clone()
     }
 
     pub(crate) fn registration(&self) -> Arc<IdentityProviderRegistration> {
@@ -176,13 +210,19 @@ impl Provider {
 
     /// Asks about a kid that is not held.
     pub(crate) fn ask_for_kid(self: &Arc<Self>, kid: &str) -> KidAsked {
-        let owner = lock(&self.owner);
-        if owner.missing.knows(kid, self.engine.now()) {
+        let now = self.engine.now();
+        // What others were brought comes before what is known here to be missing.
+        let owner = match self.adopt_newer(lock(&self.owner), Asker::MissingKid, now) {
+            Ok(()) => return KidAsked::LookAgain,
+            Err(owner) => owner,
+        };
+        if owner.missing.knows(kid, now) {
             return KidAsked::KnownMissing;
         }
         match self.ask_owner(owner, Asker::MissingKid) {
             Asked::Flight(flight) => KidAsked::Flight(flight),
             Asked::Unregistered => KidAsked::Unregistered,
+            Asked::LookAgain => KidAsked::LookAgain,
             _ => KidAsked::NotNow,
         }
     }
@@ -215,7 +255,24 @@ impl Provider {
         // Asked before anything is decided: a flight that cannot start must not use up a timer or a budget,
         // and who has no runtime cannot wait either.
         let Ok(runtime) = Handle::try_current() else { return Asked::NoRuntime };
-        match owner.lifecycle.ask(asker, self.engine.now()) {
+        let now = self.engine.now();
+        owner = match self.adopt_newer(owner, asker, now) {
+            Ok(()) => return Asked::LookAgain,
+            Err(owner) => owner,
+        };
+        let answer = if asker == Asker::MissingKid {
+            let shared = owner.source.primary.shared.clone();
+            shared.spend_on_kid(now, |last| {
+                if let Some(last) = last {
+                    owner.lifecycle.charge_kid_flight(last);
+                }
+                let answer = owner.lifecycle.ask(asker, now);
+                (matches!(answer, Answer::Start(_)), answer)
+            })
+        } else {
+            owner.lifecycle.ask(asker, now)
+        };
+        match answer {
             Answer::Start(plan) => Asked::Flight(self.take_off(owner, plan, &runtime)),
             Answer::Flying => match &owner.running {
                 Some(running) => {
@@ -228,6 +285,102 @@ impl Provider {
             },
             Answer::NotBefore(moment) => Asked::NotBefore(moment, owner.last_error.clone()),
             Answer::Quiet => Asked::LookAgain,
+        }
+    }
+
+    /// Takes what another provider of the same source was brought. Gives the owner back where there is nothing, or
+    /// nothing of use.
+    fn adopt_newer<'a>(
+        self: &Arc<Self>,
+        mut guard: MutexGuard<'a, Owner>,
+        asker: Asker,
+        now: Moment,
+    ) -> std::result::Result<(), MutexGuard<'a, Owner>> {
+        let owner = &mut *guard;
+        let memory = owner.source.primary.shared.memory().filter(|memory| {
+            owner.closed.is_none() && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
+        });
+        let Some(memory) = memory else { return Err(guard) };
+        let rules = owner.source.key_rules(owner.lifecycle.policy());
+        let Some(set) = memory.judged(&self.engine, &rules) else { return Err(guard) };
+        let (headers, timing) = (memory.headers.clone(), memory.timing);
+        let change = owner.lifecycle.adopt(set, headers, timing, now, &mut self.engine.dice());
+        if matches!(change, Change::Ignored) {
+            return Err(guard);
+        }
+        if matches!(asker, Asker::Timer { .. }) {
+            self.slot.renewed(&mut owner.publisher);
+        }
+        owner.last_error = None;
+        let moved = self.took(owner, &change);
+        self.publish(owner);
+        self.rearm(owner);
+        drop(guard);
+        self.counters.adopted.fetch_add(1, Relaxed);
+        self.flush();
+        self.announce(&change, moved);
+        Ok(())
+    }
+
+    /// What a change of the held set means for the rest of the owner. Says where the key set has moved from and to.
+    fn took(&self, owner: &mut Owner, change: &Change) -> Option<(Url, Url)> {
+        match change {
+            Change::Adopted { diff, .. } | Change::FellBack { diff, .. } => {
+                if !diff.is_empty() {
+                    owner.missing.clear();
+                }
+            }
+            Change::Renewed { .. } => {}
+            _ => return None,
+        }
+        self.slot.became_fresh(&mut owner.publisher);
+        let found = owner.source.primary.shared.discovered().0?.metadata.jwks_uri.clone();
+        let before = owner.jwks_uri.replace(found.clone())?;
+        (before != found).then_some((before, found))
+    }
+
+    /// Tells of another set, of another source, and of better times.
+    fn announce(&self, change: &Change, moved: Option<(Url, Url)>) {
+        let send = |what| self.engine.events.send(&self.tenant, &self.id, what);
+        if let Some((from, to)) = moved {
+            let (from, to) = (redacted(&from), redacted(&to));
+            tracing::warn!(%from, %to, "the issuer names another URL for its keys");
+            send(What::JwksUriChanged { from: from.as_str().into(), to: to.as_str().into() });
+        }
+        let switched = match change {
+            Change::Adopted { switched, .. } | Change::FellBack { switched, .. } => *switched,
+            _ => false,
+        };
+        if let (true, Change::FellBack { .. }) = (switched, change) {
+            let view = self.slot.load_full();
+            if let Some(Serving::Fallback(index)) = view.published.held.as_ref().map(|held| held.serving) {
+                let place = self.shown_fallback(index);
+                tracing::warn!(index, %place, "a fallback serves");
+                send(What::ServingFallback { index, place: place.as_str().into() });
+            }
+        } else if switched {
+            tracing::info!("the source itself serves again");
+            send(What::ServingPrimary);
+        }
+        if let Change::Adopted { diff, .. } | Change::FellBack { diff, .. } = change
+            && !diff.is_empty()
+        {
+            let diff = Arc::new(diff.clone());
+            tracing::info!(
+                added = diff.added.len(),
+                removed = diff.removed.len(),
+                changed = diff.changed.len(),
+                "another key set was adopted"
+            );
+            if matches!(change, Change::Adopted { suspicious: true, .. }) {
+                tracing::warn!("the key set changed suspiciously");
+                send(What::SuspiciousChange { diff: diff.clone() });
+            }
+            send(What::SetChanged { diff });
+        }
+        if let Change::Adopted { recovered: true, .. } | Change::Renewed { recovered: true } = change {
+            tracing::info!("the provider recovered");
+            send(What::Recovered);
         }
     }
 
@@ -245,7 +398,11 @@ impl Provider {
         owner.running = Some(Running { flight: flight.clone(), task: None });
         self.publish(&mut owner);
         self.rearm(&mut owner);
+        let insists = matches!(plan.asker, Asker::Person | Asker::MissingKid);
         let crew = Crew {
+            mark: owner.source.primary.shared.mark(insists),
+            insists,
+            held: owner.lifecycle.held().cloned(),
             provider: self.clone(),
             flight: flight.clone(),
             source: owner.source.clone(),
@@ -254,7 +411,9 @@ impl Provider {
             was_read,
         };
         // A runtime that is shutting down drops the task at once, and that takes the lock.
+        let source = owner.source.clone();
         drop(owner);
+        watch::start(self, &source);
         let task = runtime.spawn(crew.fly()).abort_handle();
         match &mut lock(&self.owner).running {
             Some(running) if running.flight.number == flight.number => running.task = Some(task),
@@ -270,20 +429,24 @@ impl Provider {
         let owner = &mut *owner;
         let (old, new) = (&owner.source.registration, &source.registration);
         let policy = self.engine.policy(new.policy());
-        let keeps_keys = old.jwks_url == new.jwks_url
+        let fallback = owner.lifecycle.held().is_some_and(|held| held.serving != Serving::Primary);
+        let keeps_keys = old.is_same_source(new)
+            && (!fallback || old.fallbacks == new.fallbacks)
             && !old.is_tightened_by(new)
             && !owner.source.dial.is_tightened_by(&source.dial)
             && (owner.source.registry_domains == source.registry_domains);
         if keeps_keys {
-            let rules = policy.key_rules();
+            let rules = source.key_rules(&policy);
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
         } else {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
+            owner.jwks_uri = None;
         }
         owner.missing.clear();
         owner.source = Arc::new(source);
+        watch::start(self, &owner.source);
         self.ground(owner, &Ended::Superseded);
         self.publish(owner);
         self.rearm(owner);
@@ -383,7 +546,7 @@ impl Provider {
         let policy = owner.lifecycle.policy().clone();
         let set = self
             .engine
-            .judge(snapshot.jwks_json.as_bytes(), &policy.key_rules())
+            .judge(snapshot.jwks_json.as_bytes(), &owner.source.key_rules(&policy))
             .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
         // Not before `persisted_at`: that was validated.
         let lifetime = (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default();
@@ -450,27 +613,35 @@ impl Source {
         mut registration: IdentityProviderRegistration,
         registry_domains: Arc<Vec<String>>,
         defaults: &Arc<Dial>,
+        engine: &Engine,
     ) -> Self {
         registration.normalize_allowed_domains();
         let pins = Pins::new(&registration.pinned_spki, registration.pin_mode);
         let dial = defaults.under(registration.transport(), pins);
-        Self { registration: Arc::new(registration), registry_domains, dial }
+        let share = |kind: &Kind, format: &KeyFormat| {
+            if !Place::is_remote(kind) {
+                return Arc::default();
+            }
+            let mut hasher = Digesting(Context::new(&SHA256));
+            Place::identify(kind, format, &mut hasher);
+            dial.identify(&mut hasher);
+            (&registration.allowed_domains, &registry_domains, registration.home()).hash(&mut hasher);
+            let (max_redirects, most) = (registration.max_redirects, registration.max_response_bytes);
+            (registration.require_https, max_redirects, most).hash(&mut hasher);
+            engine.share(hasher.digest())
+        };
+        let primary = Place::of(&registration, |kind| share(kind, &registration.format));
+        let fallbacks = registration.fallbacks.iter();
+        let fallbacks = fallbacks.map(|of| Place::of_fallback(of, |kind| share(kind, &of.format))).collect();
+        Self { registration: Arc::new(registration), registry_domains, dial, primary, fallbacks }
     }
 
-    fn request(&self, validators: &Validators, bypass_caches: bool) -> FetchRequest {
-        let of = &self.registration;
-        FetchRequest {
-            url: of.jwks_url.clone(),
-            if_none_match: validators.etag.clone(),
-            if_modified_since: validators.last_modified.clone(),
-            bypass_caches,
-            require_https: of.require_https,
-            allowed_domains: vec![of.allowed_domains.clone(), self.registry_domains.to_vec()],
-            max_redirects: of.max_redirects,
-            max_response_bytes: of.max_response_bytes,
-            sent: Default::default(),
-            dial: self.dial.clone(),
-            notes: Notes::default(),
+    /// What a document of this source is judged by.
+    fn key_rules(&self, policy: &Policy) -> KeyRules {
+        let rules = policy.key_rules();
+        match self.primary.shared.discovered().0 {
+            Some(found) => KeyRules { without_alg: found.metadata.algorithms, ..rules },
+            None => rules,
         }
     }
 
@@ -488,12 +659,12 @@ impl Source {
         )))
     }
 
-    fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
+    fn failure(&self, place: &Place, failed: NotFetched, attempt: u32) -> FetchError {
         FetchError(Arc::new(Failure {
             tenant: self.registration.tenant_id.as_str().into(),
             provider: self.registration.provider_id.as_str().into(),
             attempt,
-            url: redacted(&self.registration.jwks_url),
+            url: failed.url.as_ref().map_or_else(|| place.shown.clone(), redacted),
             status: failed.status,
             body: failed.excerpt,
             reason: failed.reason,
@@ -504,7 +675,28 @@ impl Source {
     }
 
     fn origin(&self) -> Arc<str> {
-        self.registration.jwks_url.origin().ascii_serialization().into()
+        self.registration.home().map_or_else(String::new, |url| url.origin().ascii_serialization()).into()
+    }
+}
+
+/// Digests what is hashed: what has one digest is equal, whatever anybody tries.
+struct Digesting(Context);
+
+impl Hasher for Digesting {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
+
+impl Digesting {
+    fn digest(self) -> [u8; 32] {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(self.0.finish().as_ref());
+        digest
     }
 }
 

@@ -175,7 +175,7 @@ impl Registry {
     }
 
     fn enlist(&self, registration: IdentityProviderRegistration) -> Result<()> {
-        let source = self.0.settings.admit(registration)?;
+        let source = self.0.settings.admit(registration, &self.0.engine)?;
         let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
         let map = self.0.providers.pin();
         match map.get(&NameRef(&tenant, &id)) {
@@ -396,7 +396,7 @@ fn not_registered(tenant: &str, provider: &str) -> Error {
 
 impl Settings {
     /// Applies the registry's defaults and checks everything.
-    fn admit(&self, mut registration: IdentityProviderRegistration) -> Result<Source> {
+    fn admit(&self, mut registration: IdentityProviderRegistration, engine: &Engine) -> Result<Source> {
         if self.require_https && !registration.require_https {
             return Err(Error::Security(
                 "this registry requires https; build it with require_https(false) to allow plain http".into(),
@@ -413,11 +413,12 @@ impl Settings {
             registration.refuse_local_files()?;
         }
         registration.validate()?;
-        let host = registration.jwks_url.host_str().unwrap_or_default();
-        enforce_host(host, &self.allowed_domains, "the registry's")?;
+        for host in registration.hosts() {
+            enforce_host(&host, &self.allowed_domains, "the registry's")?;
+        }
         // The registration's own are sound; the registry's have not been looked at.
         self.dial.check()?;
-        let source = Source::new(registration, self.allowed_domains.clone(), &self.dial);
+        let source = Source::new(registration, self.allowed_domains.clone(), &self.dial, engine);
         // One sets a proxy, maybe, and the other an address policy.
         source.dial.check_proxy()?;
         Ok(source)

@@ -253,6 +253,13 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
         let flight = match provider.ask_for_kid(kid) {
             KidAsked::Flight(flight) => flight,
             KidAsked::Unregistered => return Err(provider.not_registered()),
+            KidAsked::LookAgain => {
+                newest = servable_now(provider);
+                match &newest {
+                    Some(view) if !want.pick(view, provider.engine.now()).missing => break,
+                    _ => continue,
+                }
+            }
             _ if waited => break,
             KidAsked::KnownMissing => {
                 counters.kids_known_missing.fetch_add(1, Relaxed);

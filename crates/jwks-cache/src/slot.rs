@@ -126,6 +126,11 @@ impl Slot {
         self.read.swap(false, Ordering::Relaxed)
     }
 
+    /// Keys were renewed without a flight.
+    pub(crate) fn renewed(&self, _by: &mut Publisher) {
+        self.read.store(false, Ordering::Relaxed);
+    }
+
     pub(crate) fn became_fresh(&self, _by: &mut Publisher) {
         self.stale_announced.store(false, Ordering::Relaxed);
     }

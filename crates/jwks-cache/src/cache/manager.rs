@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::jwk::JwkSet;
 use jwks_cache_core::key::VerificationKey;
+use jwks_cache_core::published::{Held, Serving};
 use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::Instant;
 
@@ -56,7 +57,7 @@ impl CacheManager {
     fn build(registration: IdentityProviderRegistration, client: Option<reqwest::Client>) -> Self {
         let invalid = registration.validate().is_err();
         let engine = Engine::new(EngineParts { client, ..EngineParts::default() });
-        let source = Source::new(registration, Arc::default(), &Arc::default());
+        let source = Source::new(registration, Arc::default(), &Arc::default(), &engine);
         Self(Arc::new(Inner { provider: Provider::new(engine, source), invalid }))
     }
 
@@ -104,7 +105,9 @@ impl CacheManager {
         let provider = &self.0.provider;
         let (now, wall) = (provider.engine.now(), provider.engine.clock.wall());
         let view = provider.slot.load_full();
-        let Some(held) = &view.published.held else { return Ok(None) };
+        // A fallback's keys are not the provider's: a snapshot would pass them off as such.
+        let of_primary = |held: &&Arc<Held>| held.serving == Serving::Primary;
+        let Some(held) = view.published.held.as_ref().filter(of_primary) else { return Ok(None) };
         let expires_at = wall_at(held.expires_at, now, wall)
             .ok_or_else(|| Error::Cache("the expiry is beyond the calendar".into()))?;
         Ok(Some(PersistentSnapshot {

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use http::StatusCode;
 use jwks_cache_core::admission::{Request, Urgency};
-use jwks_cache_core::freshness::StoredHeaders;
+use jwks_cache_core::freshness::{StoredHeaders, Validators};
 use jwks_cache_core::lifecycle::{Asker, Change, Outcome, Plan};
 use jwks_cache_core::policy::Policy;
+use jwks_cache_core::published::Held;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, Span, field};
+use url::Url;
 
+use super::place::{Asking, Place};
+use super::shared::{Answered, Lead, Told, Turn};
 use super::{Provider, Source};
 use crate::clock::{later, socket_now};
 use crate::dial::{Note, Notes};
@@ -32,6 +36,12 @@ pub(super) struct Crew {
     pub(super) plan: Plan,
     /// Whether the provider was read since the flight before.
     pub(super) was_read: bool,
+    /// Exchanges of the source that began later than this will do, and none that began before.
+    pub(super) mark: u64,
+    /// Whether only one that begins after it was asked for will do.
+    pub(super) insists: bool,
+    /// What was held when it took off.
+    pub(super) held: Option<Arc<Held>>,
 }
 
 impl Crew {
@@ -52,13 +62,13 @@ impl Crew {
         );
         let began = socket_now();
         async move {
-            let result = aboard.crew.pass_and_attempt().await;
-            aboard.land(result, began);
+            let brought = aboard.crew.pass_and_attempt().await;
+            aboard.land(brought, began);
         }
         .instrument(span)
     }
 
-    async fn pass_and_attempt(&self) -> Result<(Outcome, u32), Failed> {
+    async fn pass_and_attempt(&self) -> Brought {
         let mut place = self.provider.engine.gate.queue(Request {
             tenant: self.provider.tenant.clone(),
             origin: self.source.origin(),
@@ -85,27 +95,83 @@ fn reason(asker: Asker) -> &'static str {
     }
 }
 
-/// Why a flight brought nothing.
+/// What a flight brought.
+struct Brought {
+    outcome: Outcome,
+    /// The last attempt.
+    attempt: u32,
+    /// Why the source itself brought nothing, if it was asked.
+    error: Option<FetchError>,
+}
+
+/// Why a place brought nothing.
 struct Failed {
     error: FetchError,
     retry_after: Option<Duration>,
 }
 
 impl Crew {
-    /// Attempts until one brings a document (and which one did), no more are worth it, or the deadline is near.
-    async fn attempts(&self) -> Result<(Outcome, u32), Failed> {
+    /// Attempts until one brings a document, no more are worth it, or the deadline is near; then the fallbacks, if
+    /// they are wanted.
+    async fn attempts(&self) -> Brought {
+        let deadline = later(socket_now(), self.policy.retry.deadline);
+        let mut failed = None;
+        if self.plan.primary {
+            match self.attempts_at(&self.source.primary, &self.plan.validators, deadline).await {
+                Ok((outcome, attempt)) => return Brought { outcome, attempt, error: None },
+                Err(why) => failed = Some(why),
+            }
+        }
+        let mut retry_after = failed.as_ref().and_then(|failed| failed.retry_after);
+        for index in &self.plan.fallbacks {
+            let Some(place) = self.source.fallbacks.get(usize::from(*index)) else { continue };
+            match self.attempts_at(place, &Validators::default(), deadline).await {
+                Ok((Outcome::Document { set, headers, timing }, attempt))
+                    if set.usable().next().is_some() =>
+                {
+                    let outcome = Outcome::FellBack { index: *index, set, headers, timing, retry_after };
+                    let attempt = failed.as_ref().map_or(attempt, |failed| failed.error.0.attempt);
+                    return Brought { outcome, attempt, error: failed.map(|failed| failed.error) };
+                }
+                Ok(_) => tracing::warn!(place = %place.shown, "a fallback has no usable key"),
+                Err(why) => {
+                    tracing::warn!(error = %why.error, "a fallback failed");
+                    // The source itself was not asked: then this is why there are no keys.
+                    if failed.is_none() {
+                        retry_after = None;
+                        failed = Some(Failed { retry_after, ..why });
+                    }
+                }
+            }
+        }
+        let attempt = failed.as_ref().map_or(1, |failed| failed.error.0.attempt);
+        Brought {
+            outcome: Outcome::Failed { retry_after },
+            attempt,
+            error: failed.map(|failed| failed.error),
+        }
+    }
+
+    /// Attempts at one place.
+    async fn attempts_at(
+        &self,
+        place: &Place,
+        validators: &Validators,
+        deadline: Instant,
+    ) -> Result<(Outcome, u32), Failed> {
         let retry = &self.policy.retry;
-        let deadline = later(socket_now(), retry.deadline);
-        let request = self.source.request(&self.plan.validators, self.plan.bypasses_caches());
+        let bypasses_caches = self.plan.bypasses_caches();
+        let request = self.asking().request(place, validators, bypasses_caches);
+        let mut mark = self.mark_at(place);
         let mut waited = None;
         let mut attempt = 1;
         loop {
-            let failed = match self.attempt(&request, attempt, deadline).await {
+            let failed = match self.attempt(place, &request, &mut mark, deadline).await {
                 Ok(outcome) => return Ok((outcome, attempt)),
                 Err(failed) => failed,
             };
             let (retryable, retry_after) = (failed.retryable, failed.retry_after);
-            let error = self.failure(failed, attempt);
+            let error = self.source.failure(place, failed, attempt);
             tracing::debug!(attempt, %error, retryable, "attempt failed");
             *lock(&self.flight.last_attempt) = Some(error.clone());
             let wait = retry.wait(attempt - 1, waited, &mut self.provider.engine.dice());
@@ -120,38 +186,110 @@ impl Crew {
         }
     }
 
+    fn asking(&self) -> Asking<'_> {
+        let provider = &self.provider;
+        Asking {
+            engine: &provider.engine,
+            source: &self.source,
+            policy: &self.policy,
+            provider: Some(provider),
+        }
+    }
+
+    fn mark_at(&self, place: &Place) -> u64 {
+        let is_primary = Arc::ptr_eq(&place.shared, &self.source.primary.shared);
+        if is_primary { self.mark } else { place.shared.mark(false) }
+    }
+
     async fn attempt(
         &self,
+        place: &Place,
         request: &FetchRequest,
-        attempt: u32,
+        mark: &mut u64,
         deadline: Instant,
     ) -> Result<Outcome, NotFetched> {
-        let engine = &self.provider.engine;
-        self.source.enforceable_by(engine)?;
-        let most = self.policy.retry.attempt_timeout;
+        self.source.enforceable_by(&self.provider.engine)?;
+        let retry = &self.policy.retry;
+        // What comes after it needs time, too.
+        let falls_back = !self.plan.fallbacks.is_empty();
+        let most =
+            if falls_back { retry.attempt_timeout.min(retry.deadline / 2) } else { retry.attempt_timeout };
         let time = most.min(deadline.saturating_duration_since(socket_now()));
-        request.sent.reset();
-        let fetched = timeout(time, engine.fetch.fetch(request)).await;
+        let got = timeout(time, self.obtain(place, request, mark)).await;
         self.tell_notes(&request.notes);
-        let fetched = match fetched {
-            Ok(Ok(fetched)) => fetched,
-            Ok(Err(failed)) => {
-                self.answered(failed.status);
-                if failed.reason == NotFetched::ADDRESS {
-                    self.provider.counters.refused_addresses.fetch_add(1, Relaxed);
+        got.unwrap_or_else(|_| Err(NotFetched::timed_out(time)))
+    }
+
+    /// One exchange, or what another provider of the same source was brought.
+    async fn obtain(
+        &self,
+        place: &Place,
+        request: &FetchRequest,
+        mark: &mut u64,
+    ) -> Result<Outcome, NotFetched> {
+        let engine = &self.provider.engine;
+        loop {
+            match place.shared.turn(self.provider.serial, self.insists, *mark, engine.now()) {
+                Turn::Lead(lead) => return self.lead(place, request, lead).await,
+                Turn::Take(memory) => {
+                    let rules = self.source.key_rules(&self.policy);
+                    // What these rules refuse is asked for by itself, to be told why.
+                    *mark = u64::MAX;
+                    if let Some(set) = memory.judged(engine, &rules) {
+                        let (headers, timing) = (memory.headers.clone(), memory.timing);
+                        return Ok(Outcome::Document { set, headers, timing });
+                    }
                 }
-                self.provider.counters.requests_sent.fetch_add(u64::from(failed.requests), Relaxed);
-                return Err(failed);
+                Turn::Fail(number, failed) => {
+                    *mark = number;
+                    return Err(failed);
+                }
+                Turn::Wait(exchange) => drop(exchange.ended().await),
+                Turn::Join(exchange) => match exchange.ended().await {
+                    Told::Answered(answered) => {
+                        let same = answered.status == StatusCode::OK
+                            || (self.held.is_some() && answered.sent == self.plan.validators);
+                        if same {
+                            return self.judge(&answered);
+                        }
+                        // The answer is about a set that is not held here.
+                        *mark = u64::MAX;
+                    }
+                    Told::Failed(number, failed) => {
+                        *mark = number;
+                        return Err(failed.shared());
+                    }
+                    Told::Lost => {}
+                },
             }
-            Err(_) => {
-                self.provider.counters.requests_sent.fetch_add(u64::from(request.sent.get()), Relaxed);
-                return Err(NotFetched::timed_out(time));
-            }
+        }
+    }
+
+    /// Makes an exchange, for all who wait for it.
+    async fn lead(&self, place: &Place, request: &FetchRequest, lead: Lead) -> Result<Outcome, NotFetched> {
+        let fetched = match self.asking().ask(place, request).await {
+            Ok(fetched) => fetched,
+            Err(failed) => return Err(lead.failed(failed, self.provider.engine.now())),
         };
-        self.provider.counters.requests_sent.fetch_add(u64::from(fetched.requests), Relaxed);
-        self.answered(Some(fetched.status));
-        tracing::debug!(attempt, status = fetched.status.as_u16(), bytes = fetched.body.len(), "answered");
-        self.judge(fetched)
+        let Fetched { status, headers, body, timing, .. } = fetched;
+        tracing::debug!(status = status.as_u16(), bytes = body.len(), "answered");
+        let sent = Validators {
+            etag: request.if_none_match.clone(),
+            last_modified: request.if_modified_since.clone(),
+        };
+        let answered = Arc::new(Answered { status, headers, body, timing, sent });
+        let judged = self.judge(&answered);
+        let document = match &judged {
+            Ok(Outcome::Document { set, headers, .. }) => Some((set.clone(), headers.clone())),
+            Ok(Outcome::NotModified { headers, .. }) => self.held.as_ref().map(|held| {
+                let mut merged = held.headers.clone();
+                merged.merge_not_modified(headers);
+                (held.set.clone(), merged)
+            }),
+            _ => None,
+        };
+        lead.answered(answered, document, self.source.key_rules(&self.policy));
+        judged
     }
 
     /// Tells what happened on the way, whatever became of the exchange.
@@ -174,26 +312,21 @@ impl Crew {
         }
     }
 
-    fn answered(&self, status: Option<StatusCode>) {
-        let Provider { tenant, id, counters, .. } = &*self.provider;
-        if let Some(status) = status {
-            counters.answered(tenant, id, status.as_u16());
+    fn judge(&self, answered: &Answered) -> Result<Outcome, NotFetched> {
+        let Answered { status, headers, body, timing, .. } = answered;
+        if *status == StatusCode::NOT_MODIFIED {
+            return Ok(Outcome::NotModified { headers: headers.clone(), timing: *timing });
         }
-    }
-
-    fn judge(&self, fetched: Fetched) -> Result<Outcome, NotFetched> {
-        let Fetched { status, headers, body, timing, .. } = fetched;
-        if status == StatusCode::NOT_MODIFIED {
-            return Ok(Outcome::NotModified { headers, timing });
-        }
-        let set = self.provider.engine.judge(&body, &self.policy.key_rules()).map_err(|refusal| {
-            NotFetched { status: Some(status), ..NotFetched::new(refusal.reason(), refusal.to_string()) }
+        let rules = self.source.key_rules(&self.policy);
+        let set = self.provider.engine.judge(body, &rules).map_err(|refusal| NotFetched {
+            status: Some(*status),
+            ..NotFetched::new(refusal.reason(), refusal.to_string())
         })?;
-        Ok(Outcome::Document { set, headers: StoredHeaders::from_response(&headers), timing })
+        Ok(Outcome::Document { set, headers: StoredHeaders::from_response(headers), timing: *timing })
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
-        self.source.failure(failed, attempt)
+        self.source.failure(&self.source.primary, failed, attempt)
     }
 }
 
@@ -204,18 +337,15 @@ struct Aboard {
 }
 
 impl Aboard {
-    fn land(&mut self, result: Result<(Outcome, u32), Failed>, began: Instant) {
+    fn land(&mut self, brought: Brought, began: Instant) {
         let Crew { provider, flight, plan, .. } = &self.crew;
-        let (outcome, attempt, mut error) = match result {
-            Ok((outcome, attempt)) => (outcome, attempt, None),
-            Err(Failed { error, retry_after }) => {
-                (Outcome::Failed { retry_after }, error.0.attempt, Some(error))
-            }
-        };
+        let Brought { outcome, attempt, mut error } = brought;
         let status = match &outcome {
             Outcome::Document { .. } => Some(StatusCode::OK),
             Outcome::NotModified { .. } => Some(StatusCode::NOT_MODIFIED),
-            Outcome::Failed { .. } => error.as_ref().and_then(|error| error.0.status),
+            Outcome::FellBack { .. } | Outcome::Failed { .. } => {
+                error.as_ref().and_then(|error| error.0.status)
+            }
         };
         let mut guard = lock(&provider.owner);
         let owner = &mut *guard;
@@ -228,8 +358,7 @@ impl Aboard {
                 self.landed = true;
                 return;
             }
-            Change::Adopted { diff, .. } if !diff.is_empty() => owner.missing.clear(),
-            Change::Adopted { .. } | Change::Renewed { .. } => {}
+            Change::Adopted { .. } | Change::Renewed { .. } | Change::FellBack { .. } => {}
             Change::Refused(refusal) => {
                 let refused = NotFetched::new(refusal.reason(), refusal.to_string());
                 error = Some(self.crew.failure(NotFetched { status, ..refused }, attempt));
@@ -241,10 +370,13 @@ impl Aboard {
             Change::Failed => {}
         }
         owner.running = None;
-        owner.last_error.clone_from(&error);
-        if error.is_none() {
-            provider.slot.became_fresh(&mut owner.publisher);
-        } else if self.crew.was_read {
+        let fell_back = matches!(change, Change::FellBack { .. });
+        // A fallback alone says nothing new of the source itself.
+        if error.is_some() || !fell_back {
+            owner.last_error.clone_from(&error);
+        }
+        let moved = provider.took(owner, &change);
+        if error.is_some() && self.crew.was_read {
             // It still waits for its refresh: the timer must not take it for unused.
             provider.slot.note_read();
         }
@@ -252,8 +384,8 @@ impl Aboard {
         let view = provider.publish(owner);
         // Those who wait come before everything else.
         flight.end(match &error {
-            None => Ended::Landed(view),
-            Some(error) => Ended::Failed(error.clone()),
+            Some(error) if !fell_back => Ended::Failed(error.clone()),
+            _ => Ended::Landed(view),
         });
         // From here on a panic leaves nobody waiting.
         self.landed = true;
@@ -262,13 +394,19 @@ impl Aboard {
         let span = Span::current();
         span.record("attempt", attempt);
         span.record("status", status.map(|status| status.as_u16()));
-        self.tell(&change, error.as_ref(), failures, began);
+        self.tell(&change, moved, error.as_ref(), failures, began);
     }
 
-    fn tell(&self, change: &Change, error: Option<&FetchError>, failures: u32, began: Instant) {
+    fn tell(
+        &self,
+        change: &Change,
+        moved: Option<(Url, Url)>,
+        error: Option<&FetchError>,
+        failures: u32,
+        began: Instant,
+    ) {
         let provider = &self.crew.provider;
         let took = socket_now().saturating_duration_since(began);
-        let send = |what| provider.engine.events.send(&provider.tenant, &provider.id, what);
         let status = match change {
             _ if error.is_some() => FlightStatus::Error,
             Change::Renewed { .. } => FlightStatus::NotModified,
@@ -279,33 +417,10 @@ impl Aboard {
         provider.flush();
         if let Some(error) = error {
             tracing::warn!(%error, failures, "keys could not be refreshed");
-            send(What::RefreshFailed { reason: error.reason(), failures });
+            let what = What::RefreshFailed { reason: error.reason(), failures };
+            provider.engine.events.send(&provider.tenant, &provider.id, what);
         }
-        let recovered = match change {
-            Change::Adopted { diff, suspicious, recovered } => {
-                if !diff.is_empty() {
-                    let diff = Arc::new(diff.clone());
-                    tracing::info!(
-                        added = diff.added.len(),
-                        removed = diff.removed.len(),
-                        changed = diff.changed.len(),
-                        "another key set was adopted"
-                    );
-                    if *suspicious {
-                        tracing::warn!("the key set changed suspiciously");
-                        send(What::SuspiciousChange { diff: diff.clone() });
-                    }
-                    send(What::SetChanged { diff });
-                }
-                *recovered
-            }
-            Change::Renewed { recovered } => *recovered,
-            _ => false,
-        };
-        if recovered {
-            tracing::info!("the provider recovered");
-            send(What::Recovered);
-        }
+        provider.announce(change, moved);
     }
 }
 

@@ -1,0 +1,224 @@
+//! Asking one place for its keys, whatever kind of place it is: a URL, an issuer, a file, a text. What comes back is
+//! written as a key set. Nothing is judged, kept or tried again here.
+
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::{HeaderMap, StatusCode};
+use jwks_cache_core::forms;
+use jwks_cache_core::freshness::{Timing, Validators};
+use jwks_cache_core::policy::Policy;
+use url::Url;
+
+use super::shared::Shared;
+use super::{Provider, Source};
+use crate::dial::{Notes, Secret, read_at_most};
+use crate::engine::Engine;
+use crate::events::What;
+use crate::fetch::{FetchRequest, Fetched, NotFetched};
+use crate::registration::{Fallback, FallbackSource, IdentityProviderRegistration, KeyFormat, KeySource};
+
+/// A place that keys come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(super) kind: Kind,
+    format: KeyFormat,
+    /// As errors and the status name it.
+    pub(crate) shown: Url,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Which kind of place, and where.
+#[derive(Clone, Hash)]
+pub(super) enum Kind {
+    Url(Url),
+    Discovery { at: Url, issuer: String },
+    File(PathBuf),
+    Inline(Secret),
+}
+
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Url(_) => "Url",
+            Self::Discovery { .. } => "Discovery",
+            Self::File(_) => "File",
+            Self::Inline(_) => "Inline",
+        })
+    }
+}
+
+impl Place {
+    /// Where a registration's keys come from. `share` finds what is shared by those who ask the same.
+    pub(super) fn of(
+        registration: &IdentityProviderRegistration,
+        share: impl FnOnce(&Kind) -> Arc<Shared>,
+    ) -> Self {
+        let issuer = || registration.issuer.clone().unwrap_or_default();
+        let kind = match &registration.source {
+            KeySource::File(path) => Kind::File(path.clone()),
+            KeySource::Inline(text) => Kind::Inline(text.clone()),
+            KeySource::DiscoveryAt(at) => Kind::Discovery { at: at.clone(), issuer: issuer() },
+            // One whose issuer is no URL is refused before it is asked.
+            KeySource::Discovery => Kind::Discovery { at: registration.shown_place(), issuer: issuer() },
+            _ => Kind::Url(registration.jwks_url.clone()),
+        };
+        let (format, shown) = (registration.format.clone(), registration.shown_place());
+        Self { shared: share(&kind), kind, format, shown }
+    }
+
+    /// A fallback's.
+    pub(super) fn of_fallback(fallback: &Fallback, share: impl FnOnce(&Kind) -> Arc<Shared>) -> Self {
+        let kind = match &fallback.source {
+            FallbackSource::Url(url) => Kind::Url(url.clone()),
+            FallbackSource::File(path) => Kind::File(path.clone()),
+            FallbackSource::Inline(text) => Kind::Inline(text.clone()),
+        };
+        Self { shared: share(&kind), kind, format: fallback.format.clone(), shown: fallback.shown() }
+    }
+
+    /// The file, if it is one.
+    pub(super) fn file(&self) -> Option<&PathBuf> {
+        match &self.kind {
+            Kind::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// What makes its answers differ from another's besides who asks, and how.
+    pub(super) fn identify(kind: &Kind, format: &KeyFormat, hasher: &mut impl Hasher) {
+        (kind, format).hash(hasher);
+    }
+
+    /// Whether it is asked over the network, so that asking once for many is worth something.
+    pub(super) fn is_remote(kind: &Kind) -> bool {
+        matches!(kind, Kind::Url(_) | Kind::Discovery { .. })
+    }
+
+    /// The document, as a key set is written.
+    fn written_as_key_set(&self, body: Vec<u8>, policy: &Policy) -> Result<Vec<u8>, NotFetched> {
+        let written = match &self.format {
+            KeyFormat::Jwks => return Ok(body),
+            KeyFormat::X509Map => forms::jwks_of_x509_map(&body, policy.max_keys),
+            KeyFormat::Pem { kid } => forms::jwks_of_pem(&body, kid),
+        };
+        let refused = |refusal: jwks_cache_core::keyset::Refusal| {
+            NotFetched::new(refusal.reason(), refusal.to_string())
+        };
+        written.map(String::into_bytes).map_err(refused)
+    }
+}
+
+/// Somebody who asks.
+pub(super) struct Asking<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) source: &'a Source,
+    pub(super) policy: &'a Policy,
+    /// Whose counters count, and in whose name events are sent.
+    pub(super) provider: Option<&'a Provider>,
+}
+
+impl Asking<'_> {
+    /// The request to a place, before it is known which URL it goes to.
+    pub(super) fn request(
+        &self,
+        place: &Place,
+        validators: &Validators,
+        bypass_caches: bool,
+    ) -> FetchRequest {
+        let of = &self.source.registration;
+        let url = match &place.kind {
+            Kind::Url(url) | Kind::Discovery { at: url, .. } => url.clone(),
+            Kind::File(_) | Kind::Inline(_) => place.shown.clone(),
+        };
+        FetchRequest {
+            if_none_match: validators.etag.clone(),
+            if_modified_since: validators.last_modified.clone(),
+            bypass_caches,
+            require_https: of.require_https,
+            allowed_domains: vec![of.allowed_domains.clone(), self.source.registry_domains.to_vec()],
+            max_redirects: of.max_redirects,
+            max_response_bytes: of.max_response_bytes,
+            host: url.host_str().map(ToOwned::to_owned),
+            home: of.home(),
+            url,
+            sent: Default::default(),
+            dial: self.source.dial.clone(),
+            notes: Notes::default(),
+        }
+    }
+
+    /// One answer of a place.
+    pub(super) async fn ask(&self, place: &Place, request: &FetchRequest) -> Result<Fetched, NotFetched> {
+        let mut fetched = match &place.kind {
+            Kind::Url(_) => self.fetch(request).await?,
+            Kind::Discovery { at, issuer } => {
+                let discovered = self.discover(place, at, issuer, request).await?;
+                let url = discovered.metadata.jwks_uri.clone();
+                let asked = url.clone();
+                self.fetch(&FetchRequest { url, ..request.clone() })
+                    .await
+                    .map_err(|failed| NotFetched { url: Some(asked), ..failed })?
+            }
+            Kind::File(path) => {
+                let (path, most) = (path.clone(), request.max_response_bytes);
+                let read = tokio::task::spawn_blocking(move || {
+                    read_at_most(&path, most).map_err(|why| format!("{} {why}", path.display()))
+                });
+                let read = read
+                    .await
+                    .map_err(|error| NotFetched::new("file", "the runtime is going away").because(error))?;
+                self.at_hand(read.map_err(|why| NotFetched::new("file", why).retryable())?)
+            }
+            Kind::Inline(text) => self.at_hand(text.expose().as_bytes().to_vec()),
+        };
+        if fetched.status == StatusCode::OK {
+            fetched.body = place.written_as_key_set(fetched.body, self.policy)?;
+        }
+        Ok(fetched)
+    }
+
+    fn at_hand(&self, body: Vec<u8>) -> Fetched {
+        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
+        let timing = Timing { requested_at: now, received_at: now, received_wall: wall };
+        Fetched { status: StatusCode::OK, headers: HeaderMap::new(), body, timing, requests: 0 }
+    }
+
+    /// One exchange, and its counts, also if it is given up.
+    pub(super) async fn fetch(&self, request: &FetchRequest) -> Result<Fetched, NotFetched> {
+        struct Counting<'a>(Option<&'a Provider>, &'a FetchRequest, Option<u32>);
+        impl Drop for Counting<'_> {
+            fn drop(&mut self) {
+                if let Some(provider) = self.0 {
+                    let sent = self.2.unwrap_or_else(|| self.1.sent.get());
+                    provider.counters.requests_sent.fetch_add(u64::from(sent), Relaxed);
+                }
+            }
+        }
+        request.sent.reset();
+        let mut counting = Counting(self.provider, request, None);
+        let fetched = self.engine.fetch.fetch(request).await;
+        let (status, requests) = match &fetched {
+            Ok(fetched) => (Some(fetched.status), fetched.requests),
+            Err(failed) => (failed.status, failed.requests),
+        };
+        counting.2 = Some(requests);
+        if let Some(provider) = self.provider {
+            if let Some(status) = status {
+                provider.counters.answered(&provider.tenant, &provider.id, status.as_u16());
+            }
+            if fetched.as_ref().is_err_and(|failed| failed.reason == NotFetched::ADDRESS) {
+                provider.counters.refused_addresses.fetch_add(1, Relaxed);
+            }
+        }
+        fetched
+    }
+
+    pub(super) fn tell(&self, what: What) {
+        if let Some(provider) = self.provider {
+            self.engine.events.send(&provider.tenant, &provider.id, what);
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! What the providers of one source share, whoever's tenants they are: the exchange that runs, what the last one
+//! brought, the budget for missing kids, and what the issuer's metadata said.
+//!
+//! Who asks the same place as the same somebody, by the same rules about where that may lead, gets the same answer:
+//! so one asks for all. What a provider makes of it (policy, denials, which kids are missing) is its own.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use jwks_cache_core::Moment;
+use jwks_cache_core::freshness::{StoredHeaders, Timing, Validators};
+use jwks_cache_core::keyset::{KeyRules, KeySet};
+use tokio::sync::Notify;
+
+use super::discovery::Discovered;
+use crate::engine::Engine;
+use crate::fetch::NotFetched;
+use crate::sync::{Mutex, lock};
+
+/// How long the failure of one provider's exchange answers the others, so that an outage that all of them meet is not
+/// met by a request of each.
+const FAILURE_ANSWERS: Duration = Duration::from_secs(1);
+/// The longest that a source's `Retry-After` does.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
+
+/// Shared by the providers of one source.
+#[derive(Debug, Default)]
+pub(crate) struct Shared(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// How many exchanges began.
+    began: u64,
+    running: Option<Arc<Exchange>>,
+    memory: Option<Arc<Memory>>,
+    failed: Option<Remembered>,
+    kid_flight_at: Option<Moment>,
+    discovered: Option<Arc<Discovered>>,
+    /// Exchanges that failed in a row since the metadata was looked up.
+    failures: u32,
+    watched: bool,
+}
+
+/// What the last exchange brought: one set for all, in the form in which most want it.
+#[derive(Debug)]
+pub(super) struct Memory {
+    number: u64,
+    set: Arc<KeySet>,
+    rules: KeyRules,
+    /// The document itself, where the set's text leaves something out.
+    whole: Option<Whole>,
+    pub(super) headers: StoredHeaders,
+    pub(super) timing: Timing,
+}
+
+/// A document that may hold private keys: it is never shown.
+#[derive(Clone)]
+struct Whole(Arc<[u8]>);
+
+impl std::fmt::Debug for Whole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("hidden")
+    }
+}
+
+/// The failure of an exchange, for others than the one whose it was.
+#[derive(Debug)]
+struct Remembered {
+    number: u64,
+    of: u64,
+    until: Moment,
+    why: Arc<NotFetched>,
+}
+
+/// An exchange that runs.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    number: u64,
+    told: OnceLock<Told>,
+    bell: Notify,
+}
+
+/// How an exchange ended for those who joined it.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    /// It was answered.
+    Answered(Arc<Answered>),
+    /// It failed; so numbered.
+    Failed(u64, Arc<NotFetched>),
+    /// Whoever led it is gone.
+    Lost,
+}
+
+/// An answer as it came.
+pub(super) struct Answered {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// A document, as a key set is written.
+    pub(super) body: Vec<u8>,
+    pub(super) timing: Timing,
+    /// What was sent as conditions.
+    pub(super) sent: Validators,
+}
+
+impl std::fmt::Debug for Answered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answered").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+/// What somebody who wants an exchange has to do.
+pub(super) enum Turn {
+    /// Make it.
+    Lead(Lead),
+    /// Wait for this one, which will do.
+    Join(Arc<Exchange>),
+    /// Wait for this one, which began too early, and ask again.
+    Wait(Arc<Exchange>),
+    /// Take what one has brought meanwhile.
+    Take(Arc<Memory>),
+    /// Take it that one has failed just now; so numbered.
+    Fail(u64, NotFetched),
+}
+
+impl Shared {
+    /// The exchanges that began later than this will do for a flight that takes off now. Who `insists` wants one that
+    /// begins after now; for others one that runs already is as good.
+    pub(super) fn mark(&self, insists: bool) -> u64 {
+        let state = lock(&self.0);
+        match &state.running {
+            Some(running) if !insists => running.number.saturating_sub(1),
+            _ => state.began,
+        }
+    }
+
+    /// Who does what, for provider `of` and the exchanges after `mark`.
+    pub(super) fn turn(self: &Arc<Self>, of: u64, insists: bool, mark: u64, now: Moment) -> Turn {
+        let mut state = lock(&self.0);
+        if let Some(memory) = state.memory.as_ref().filter(|memory| memory.number > mark) {
+            return Turn::Take(memory.clone());
+        }
+        if let Some(running) = &state.running {
+            let running = running.clone();
+            return if running.number > mark { Turn::Join(running) } else { Turn::Wait(running) };
+        }
+        let failed = state.failed.as_ref().filter(|failed| failed.of != of);
+        if let Some(failed) = failed.filter(|failed| failed.number > mark || (!insists && now < failed.until))
+        {
+            return Turn::Fail(failed.number, failed.why.shared());
+        }
+        state.began += 1;
+        let exchange = Arc::new(Exchange { number: state.began, told: OnceLock::new(), bell: Notify::new() });
+        state.running = Some(exchange.clone());
+        Turn::Lead(Lead { shared: self.clone(), exchange, of })
+    }
+
+    /// What the last exchange brought.
+    pub(super) fn memory(&self) -> Option<Arc<Memory>> {
+        lock(&self.0).memory.clone()
+    }
+
+    /// Decides about a flight for a missing kid under the source's one budget: `decide` is told when the last one
+    /// began, and says whether another begins now.
+    pub(super) fn spend_on_kid<R>(&self, now: Moment, decide: impl FnOnce(Option<Moment>) -> (bool, R)) -> R {
+        let mut state = lock(&self.0);
+        let (spent, answer) = decide(state.kid_flight_at);
+        if spent {
+            state.kid_flight_at = Some(now);
+        }
+        answer
+    }
+
+    /// What the issuer's metadata said, and how many exchanges have failed in a row since it was looked up.
+    pub(super) fn discovered(&self) -> (Option<Arc<Discovered>>, u32) {
+        let state = lock(&self.0);
+        (state.discovered.clone(), state.failures)
+    }
+
+    /// `true` for the first who asks: it is watched from now on.
+    pub(super) fn begins_watch(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.0).watched, true)
+    }
+
+    /// Nobody watches it any more.
+    pub(super) fn ends_watch(&self) {
+        lock(&self.0).watched = false;
+    }
+
+    pub(super) fn discover(&self, discovered: Arc<Discovered>) {
+        let mut state = lock(&self.0);
+        state.discovered = Some(discovered);
+        state.failures = 0;
+    }
+}
+
+impl Memory {
+    /// The set by these rules; `None` where they refuse the document.
+    pub(super) fn judged(&self, engine: &Engine, rules: &KeyRules) -> Option<Arc<KeySet>> {
+        if self.rules == *rules {
+            return Some(self.set.clone());
+        }
+        let document = self.whole.as_ref().map_or(self.set.text().as_bytes(), |whole| &whole.0);
+        engine.judge(document, rules).ok()
+    }
+}
+
+impl Exchange {
+    /// Waits for its end. Cancel safe.
+    pub(super) async fn ended(&self) -> Told {
+        loop {
+            let bell = self.bell.notified();
+            tokio::pin!(bell);
+            bell.as_mut().enable();
+            if let Some(told) = self.told.get() {
+                return told.clone();
+            }
+            bell.await;
+        }
+    }
+}
+
+/// The right and the duty to make an exchange for all who wait. Dropping it hands both on.
+pub(super) struct Lead {
+    shared: Arc<Shared>,
+    exchange: Arc<Exchange>,
+    of: u64,
+}
+
+impl Lead {
+    /// It was answered. `document` is what it stands for by the leader's rules, if those take it: the set, and the
+    /// header fields that grant its lifetime.
+    pub(super) fn answered(
+        self,
+        answered: Arc<Answered>,
+        document: Option<(Arc<KeySet>, StoredHeaders)>,
+        rules: KeyRules,
+    ) {
+        let mut state = lock(&self.shared.0);
+        state.failed = None;
+        state.failures = 0;
+        if let Some((set, headers)) = document {
+            let known = state.memory.as_ref().filter(|memory| Arc::ptr_eq(&memory.set, &set));
+            let whole = match known {
+                Some(known) => known.whole.clone(),
+                None if answered.body.is_empty() || answered.body == set.text().as_bytes() => None,
+                None => Some(Whole(answered.body.as_slice().into())),
+            };
+            let (number, timing) = (self.exchange.number, answered.timing);
+            state.memory = Some(Arc::new(Memory { number, set, rules, whole, headers, timing }));
+        }
+        self.end(state, Told::Answered(answered));
+    }
+
+    /// It failed.
+    pub(super) fn failed(self, why: NotFetched, now: Moment) -> NotFetched {
+        // What is about the asker's own rules or files says nothing to others.
+        let mine = matches!(why.reason, "client" | "panic");
+        let why = Arc::new(why);
+        let mut state = lock(&self.shared.0);
+        state.failures = state.failures.saturating_add(if is_gone(why.status) { 2 } else { 1 });
+        let wait = why.retry_after.unwrap_or_default().clamp(FAILURE_ANSWERS, LONGEST_RETRY_AFTER);
+        let number = self.exchange.number;
+        state.failed =
+            (!mine).then(|| Remembered { number, of: self.of, until: now + wait, why: why.clone() });
+        let own = NotFetched { requests: why.requests, ..why.shared() };
+        self.end(state, Told::Failed(number, why));
+        own
+    }
+
+    fn end(&self, mut state: crate::sync::MutexGuard<'_, State>, told: Told) {
+        state.running = None;
+        drop(state);
+        self.tell(told);
+    }
+
+    fn tell(&self, told: Told) {
+        if self.exchange.told.set(told).is_ok() {
+            self.exchange.bell.notify_waiters();
+        }
+    }
+}
+
+/// Whether a key set has moved, as far as a status tells.
+fn is_gone(status: Option<StatusCode>) -> bool {
+    matches!(status, Some(StatusCode::NOT_FOUND | StatusCode::GONE))
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        if self.exchange.told.get().is_none() {
+            let mut state = lock(&self.shared.0);
+            state.running = None;
+            drop(state);
+            self.tell(Told::Lost);
+        }
+    }
+}
