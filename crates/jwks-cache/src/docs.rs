@@ -2,3 +2,6 @@
 
 #[doc = include_str!("docs/trust.md")]
 pub mod trust {}
+
+#[doc = include_str!("docs/providers.md")]
+pub mod providers {}

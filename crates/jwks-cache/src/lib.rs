@@ -6,7 +6,7 @@
 //! attack, and tells what it does.
 //!
 //! Start at [`Registry`]; a single provider can do with [`CacheManager`]. What is believed, and which setting answers
-//! which threat, is said in [`docs::trust`].
+//! which threat, is said in [`docs::trust`]; what each provider needs, in [`preset`] and [`docs::providers`].
 //!
 //! # Features
 //! - `metrics` (default): counters per provider, forwarded to the `metrics` facade once a second.
@@ -26,6 +26,7 @@ mod fetch;
 mod gate;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod preset;
 mod refresh;
 mod registration;
 mod registry;
