@@ -70,6 +70,12 @@ pub(crate) const GROUPS: &[Part] = &[
         commands: idp,
     },
     Part {
+        name: "sources",
+        shows: "real issuers by discovery: glewlwyd, canaille and oidc-provider",
+        needs: &[NODE, NODE_PACKAGES, GLEWLWYD, CANAILLE],
+        commands: |_| Ok(vec![words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --test {SOURCES}"))]),
+    },
+    Part {
         name: "cache-tests",
         shows: "the freshness rules under the public test suite for HTTP caches",
         needs: &[NODE, CACHE_TESTS],
@@ -230,6 +236,37 @@ const NODE_PACKAGES: Need = Need {
     install: Some(&["npm", "ci", "--no-audit", "--no-fund", "--prefix", "crates/jwks-cache-acceptance/node"]),
 };
 
+const GLEWLWYD: Need = Need {
+    what: "glewlwyd and sqlite3",
+    is_there: |root| {
+        run::succeeds(root, &["glewlwyd", "--version"]) && run::succeeds(root, &["sqlite3", "--version"])
+    },
+    install: Some(&[
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "install",
+        "--yes",
+        "glewlwyd",
+        "sqlite3",
+    ]),
+};
+
+const CANAILLE: Need = Need {
+    what: "canaille 0.3, in a folder of its own",
+    is_there: |root| {
+        let python = root.join("crates/jwks-cache-acceptance/canaille/.venv/bin/python");
+        let imports = ["-c", "import canaille, joserfc, hypercorn, sqlalchemy"];
+        run::succeeds(root, &[&[&*python.to_string_lossy()][..], &imports].concat())
+    },
+    install: Some(&[
+        "sh",
+        "-c",
+        "python3 -m venv crates/jwks-cache-acceptance/canaille/.venv && \
+         crates/jwks-cache-acceptance/canaille/.venv/bin/pip install 'canaille[front,oidc,sqlite,server]==0.3.*'",
+    ]),
+};
+
 const CACHE_TESTS: Need = Need {
     what: "the test suite for HTTP caches",
     is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/cache-tests")),
@@ -271,14 +308,16 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     ])
 }
 
-/// The crate of the real parts, and its one test that is a group of its own.
+/// The crate of the real parts, and its tests that are groups of their own.
 const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
+const SOURCES: &str = "sources";
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    for (_, name) in
-        tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && name != CACHE_SUITE)
+    for (_, name) in tests(root)
+        .into_iter()
+        .filter(|(owner, name)| owner == ACCEPTANCE && ![CACHE_SUITE, SOURCES].contains(&name.as_str()))
     {
         command.extend(["--test".to_owned(), name]);
     }

@@ -63,6 +63,8 @@ pub fn read(document: &[u8], issuer: &str) -> Result<Metadata, Mixup> {
         #[serde(default)]
         userinfo_signing_alg_values_supported: Names,
         #[serde(default)]
+        access_token_signing_alg_values_supported: Names,
+        #[serde(default)]
         introspection_signing_alg_values_supported: Names,
         #[serde(default)]
         authorization_signing_alg_values_supported: Names,
@@ -87,6 +89,7 @@ pub fn read(document: &[u8], issuer: &str) -> Result<Metadata, Mixup> {
     let algorithms: AlgorithmSet = [
         read.id_token_signing_alg_values_supported,
         read.userinfo_signing_alg_values_supported,
+        read.access_token_signing_alg_values_supported,
         read.introspection_signing_alg_values_supported,
         read.authorization_signing_alg_values_supported,
     ]

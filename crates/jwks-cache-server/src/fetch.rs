@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use jwks_cache::{
     ClientCertificate, Error, IdentityProviderRegistration, Material, PrivateNetworks, SpkiFingerprint,
-    fetch_once,
+    look_once, preset,
 };
 use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
@@ -54,23 +54,23 @@ impl NotJudged {
 
 async fn look(args: &FetchArgs) -> Result<Report, NotJudged> {
     // The defaults of a registration are those of production; the names are not seen by the provider.
-    let source = args.source.as_str();
-    let is_url = source.contains("://");
-    let url = if is_url { source } else { "https://localhost/" };
-    let mut settings = IdentityProviderRegistration::new("command-line", "fetch", url)
-        .map_err(|error| NotJudged::new(error, "check the URL: it should look like https://host/path"))?
-        .with_require_https(!args.insecure_http);
+    let source = args.source.as_deref().unwrap_or_default();
+    let is_url = args.source.is_none() || source.contains("://");
+    let mut settings = settings(args, if is_url { source } else { "https://localhost/" })?;
+    settings.require_https = !args.insecure_http;
     if args.deny_private {
         settings.private_networks = PrivateNetworks::Deny;
     }
+    settings.allowed_domains.extend(args.allow_host.iter().cloned());
     be(&mut settings, &args.identity)?;
     let (body, origin) = if is_url {
-        let fetched = fetch_once(&settings).await.map_err(|error| not_fetched(error, &settings))?;
+        let looked = look_once(&settings).await.map_err(|error| not_fetched(error, &settings))?;
+        let (fetched, found_at) = (looked.fetched, looked.discovery.map(|found| found.location));
         let headers = StoredHeaders::from_response(&fetched.headers);
         let freshness = assess(&headers, &fetched.timing, &freshness_rules(&settings));
         let validators = headers.validators();
         let revalidates = validators.etag.is_some() || validators.last_modified.is_some();
-        (fetched.body, Origin::Response { url: settings.jwks_url.clone(), freshness, revalidates })
+        (fetched.body, Origin::Response { url: looked.url, found_at, freshness, revalidates })
     } else {
         let most = settings.max_response_bytes;
         let (name, read) = if source == "-" {
@@ -100,6 +100,26 @@ async fn look(args: &FetchArgs) -> Result<Report, NotJudged> {
     }
 }
 
+/// The registration that is named.
+fn settings(args: &FetchArgs, url: &str) -> Result<IdentityProviderRegistration, NotJudged> {
+    const TENANT: &str = "command-line";
+    const PROVIDER: &str = "fetch";
+    if let Some(preset) = &args.preset {
+        let (name, value) = match preset.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (preset.as_str(), None),
+        };
+        let named = preset::named(TENANT, PROVIDER, name, value);
+        return named
+            .map_err(|error| NotJudged::new(error, "write it as in --preset auth0=example.eu.auth0.com"));
+    }
+    let named = match &args.issuer {
+        Some(issuer) => IdentityProviderRegistration::from_issuer(TENANT, PROVIDER, issuer),
+        None => IdentityProviderRegistration::new(TENANT, PROVIDER, url),
+    };
+    named.map_err(|error| NotJudged::new(error, "check the URL: it should look like https://host/path"))
+}
+
 /// Takes over whom to believe and who to be.
 fn be(settings: &mut IdentityProviderRegistration, args: &IdentityArgs) -> Result<(), NotJudged> {
     for pin in &args.pin {
@@ -109,7 +129,9 @@ fn be(settings: &mut IdentityProviderRegistration, args: &IdentityArgs) -> Resul
             })?;
         settings.pinned_spki.push(pin);
     }
-    settings.tls.ca = args.ca.as_ref().map(Material::file);
+    if let Some(ca) = &args.ca {
+        settings.tls.ca = Some(Material::file(ca));
+    }
     settings.tls.client_certificate = args.cert.as_ref().map(|chain| ClientCertificate {
         chain: Material::file(chain),
         key: Material::file(args.key.as_ref().unwrap_or(chain)),
@@ -145,7 +167,8 @@ fn read_whole(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
 }
 
 fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotJudged {
-    let plain = settings.require_https && settings.jwks_url.scheme() != "https";
+    let asked = settings.issuer.as_deref().unwrap_or(settings.jwks_url.as_str());
+    let plain = settings.require_https && !asked.starts_with("https:");
     let remedy = match &error {
         Error::Security(_) if plain => {
             "use https; --insecure-http allows plain http, where whoever is on the way can swap the keys"
@@ -159,10 +182,13 @@ fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotJudg
         Error::Security(_) if error.to_string().contains("pinned_spki") => {
             "compare with what `jwks-cache pin HOST` prints; a change that the provider announced needs a new pin"
         }
+        Error::Security(why) if why.contains("jwks_uri") || why.contains("discovery") => {
+            "if the provider keeps its keys there, allow both hosts: --allow-host HOST --allow-host HOST"
+        }
         Error::Security(_) => {
             "redirects stay on the host that was asked; if you trust where this one leads, fetch that URL"
         }
-        Error::Validation { field: "jwks_url", .. } => "correct the URL",
+        Error::Validation { field: "jwks_url" | "issuer", .. } => "correct the URL",
         Error::Validation { .. } => "correct the argument",
         Error::HttpStatus { .. } => {
             "check the path: OpenID providers name it as jwks_uri in /.well-known/openid-configuration"
@@ -174,6 +200,9 @@ fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotJudg
                 "check the provider's certificate, and the roots that this machine trusts; --ca adds others"
             }
             "client" => "check the file that the message names",
+            reason if reason.starts_with("discovery") => {
+                "compare with what the issuer publishes in /.well-known/openid-configuration"
+            }
             "too_large" => "check that this is the URL of a key set; the cache would refuse it as well",
             _ => "check the URL, and try again",
         },

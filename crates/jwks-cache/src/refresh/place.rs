@@ -155,7 +155,8 @@ impl Asking<'_> {
         let mut fetched = match &place.kind {
             Kind::Url(_) => self.fetch(request).await?,
             Kind::Discovery { at, issuer } => {
-                let discovered = self.discover(place, at, issuer, request).await?;
+                // In a box: seldom taken, and much larger than the rest of a flight.
+                let discovered = Box::pin(self.discover(place, at, issuer, request)).await?;
                 let url = discovered.metadata.jwks_uri.clone();
                 let asked = url.clone();
                 self.fetch(&FetchRequest { url, ..request.clone() })
