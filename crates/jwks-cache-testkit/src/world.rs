@@ -30,6 +30,7 @@ mod fault;
 mod figures;
 mod law;
 mod origin;
+mod outage;
 mod read;
 mod scene;
 
@@ -42,6 +43,7 @@ use jwks_cache::{Error, Registry};
 use tokio::sync::Notify;
 
 pub use self::figures::Figures;
+pub use self::outage::{Outages, simulate_outages};
 
 use self::act::Stage;
 use self::chance::Chance;
