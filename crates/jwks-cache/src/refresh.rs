@@ -26,6 +26,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use url::Url;
 
+use self::discovery::Discovered;
 use self::flight::Crew;
 use self::place::{Kind, Place};
 use crate::dial::{Dial, Pins};
@@ -33,7 +34,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
 use crate::fetch::NotFetched;
-use crate::registration::{IdentityProviderRegistration, KeyFormat};
+use crate::registration::{Fallback, IdentityProviderRegistration, KeyFormat};
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::PersistentSnapshot;
 use crate::status::shown_kid;
@@ -75,8 +76,8 @@ struct Owner {
     last_error: Option<FetchError>,
     timer: Option<Moment>,
     closed: Option<Closed>,
-    /// Where the issuer's metadata said that its keys are.
-    jwks_uri: Option<Url>,
+    /// What the issuer's metadata said when keys last came.
+    discovered: Option<Arc<Discovered>>,
 }
 
 #[derive(Debug)]
@@ -99,10 +100,10 @@ pub(crate) struct Source {
     pub(crate) registry_domains: Arc<Vec<String>>,
     /// How it is dialled, by the registration and, where that says nothing, by the registry.
     pub(crate) dial: Arc<Dial>,
-    /// The registered place.
-    primary: Place,
-    /// The others, in their order.
-    fallbacks: Vec<Place>,
+    /// What is shared by who asks the registered place as we do.
+    shared: Arc<Shared>,
+    /// The same of each fallback.
+    of_fallbacks: Vec<Arc<Shared>>,
 }
 
 /// The answer to somebody who wants keys.
@@ -160,7 +161,7 @@ impl Provider {
                 last_error: None,
                 timer: None,
                 closed: None,
-                jwks_uri: None,
+                discovered: None,
             }),
         });
         watch::start(&provider, &source);
@@ -169,14 +170,13 @@ impl Provider {
 
     /// Where the keys of a source are, as its status names it: the metadata's `jwks_uri`, if there is one.
     pub(crate) fn jwks_uri(&self) -> Option<Url> {
-        lock(&self.owner).jwks_uri.as_ref().map(redacted)
+        lock(&self.owner).discovered.as_ref().map(|found| redacted(&found.metadata.jwks_uri))
     }
 
     /// How what is held is named, where it is of a fallback.
     pub(crate) fn shown_fallback(&self, index: u16) -> Url {
-        let owner = lock(&self.owner);
-        let place = owner.source.fallbacks.get(usize::from(index)).unwrap_or(&owner.source.primary);
-        place.shown.clone()
+        let of = self.registration();
+        of.fallbacks.get(usize::from(index)).map_or_else(|| of.shown_place(), Fallback::shown)
     }
 
     pub(crate) fn registration(&self) -> Arc<IdentityProviderRegistration> {
@@ -261,7 +261,7 @@ impl Provider {
             Err(owner) => owner,
         };
         let answer = if asker == Asker::MissingKid {
-            let shared = owner.source.primary.shared.clone();
+            let shared = owner.source.shared.clone();
             shared.spend_on_kid(now, |last| {
                 if let Some(last) = last {
                     owner.lifecycle.charge_kid_flight(last);
@@ -297,7 +297,7 @@ impl Provider {
         now: Moment,
     ) -> std::result::Result<(), MutexGuard<'a, Owner>> {
         let owner = &mut *guard;
-        let memory = owner.source.primary.shared.memory().filter(|memory| {
+        let memory = owner.source.shared.memory().filter(|memory| {
             owner.closed.is_none() && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
         });
         let Some(memory) = memory else { return Err(guard) };
@@ -334,9 +334,10 @@ impl Provider {
             _ => return None,
         }
         self.slot.became_fresh(&mut owner.publisher);
-        let found = owner.source.primary.shared.discovered().0?.metadata.jwks_uri.clone();
-        let before = owner.jwks_uri.replace(found.clone())?;
-        (before != found).then_some((before, found))
+        let found = owner.source.shared.discovered().0?;
+        let before = owner.discovered.replace(found.clone())?;
+        let (from, to) = (&before.metadata.jwks_uri, &found.metadata.jwks_uri);
+        (from != to).then(|| (from.clone(), to.clone()))
     }
 
     /// Tells of another set, of another source, and of better times.
@@ -400,7 +401,7 @@ impl Provider {
         self.rearm(&mut owner);
         let insists = matches!(plan.asker, Asker::Person | Asker::MissingKid);
         let crew = Crew {
-            mark: owner.source.primary.shared.mark(insists),
+            mark: owner.source.shared.mark(insists),
             insists,
             held: owner.lifecycle.held().cloned(),
             provider: self.clone(),
@@ -442,7 +443,7 @@ impl Provider {
         } else {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
-            owner.jwks_uri = None;
+            owner.discovered = None;
         }
         owner.missing.clear();
         owner.source = Arc::new(source);
@@ -619,27 +620,45 @@ impl Source {
         let pins = Pins::new(&registration.pinned_spki, registration.pin_mode);
         let dial = defaults.under(registration.transport(), pins);
         let share = |kind: &Kind, format: &KeyFormat| {
-            if !Place::is_remote(kind) {
+            if !kind.is_remote() {
                 return Arc::default();
             }
             let mut hasher = Digesting(Context::new(&SHA256));
-            Place::identify(kind, format, &mut hasher);
+            (kind, format).hash(&mut hasher);
             dial.identify(&mut hasher);
             (&registration.allowed_domains, &registry_domains, registration.home()).hash(&mut hasher);
             let (max_redirects, most) = (registration.max_redirects, registration.max_response_bytes);
             (registration.require_https, max_redirects, most).hash(&mut hasher);
             engine.share(hasher.digest())
         };
-        let primary = Place::of(&registration, |kind| share(kind, &registration.format));
-        let fallbacks = registration.fallbacks.iter();
-        let fallbacks = fallbacks.map(|of| Place::of_fallback(of, |kind| share(kind, &of.format))).collect();
-        Self { registration: Arc::new(registration), registry_domains, dial, primary, fallbacks }
+        let shared = share(&Kind::of(&registration), &registration.format);
+        let of_fallbacks = registration.fallbacks.iter();
+        let of_fallbacks = of_fallbacks.map(|of| share(&Kind::of_fallback(of), &of.format)).collect();
+        Self { registration: Arc::new(registration), registry_domains, dial, shared, of_fallbacks }
+    }
+
+    /// The registered place.
+    fn primary(&self) -> Place {
+        let of = &self.registration;
+        Place {
+            kind: Kind::of(of),
+            format: of.format.clone(),
+            shown: of.shown_place(),
+            shared: self.shared.clone(),
+        }
+    }
+
+    /// Another.
+    fn fallback(&self, index: u16) -> Option<Place> {
+        let of = self.registration.fallbacks.get(usize::from(index))?;
+        let shared = self.of_fallbacks.get(usize::from(index))?.clone();
+        Some(Place { kind: Kind::of_fallback(of), format: of.format.clone(), shown: of.shown(), shared })
     }
 
     /// What a document of this source is judged by.
     fn key_rules(&self, policy: &Policy) -> KeyRules {
         let rules = policy.key_rules();
-        match self.primary.shared.discovered().0 {
+        match self.shared.discovered().0 {
             Some(found) => KeyRules { without_alg: found.metadata.algorithms, ..rules },
             None => rules,
         }

@@ -117,15 +117,15 @@ impl Crew {
         let deadline = later(socket_now(), self.policy.retry.deadline);
         let mut failed = None;
         if self.plan.primary {
-            match self.attempts_at(&self.source.primary, &self.plan.validators, deadline).await {
+            match self.attempts_at(&self.source.primary(), &self.plan.validators, deadline).await {
                 Ok((outcome, attempt)) => return Brought { outcome, attempt, error: None },
                 Err(why) => failed = Some(why),
             }
         }
         let mut retry_after = failed.as_ref().and_then(|failed| failed.retry_after);
         for index in &self.plan.fallbacks {
-            let Some(place) = self.source.fallbacks.get(usize::from(*index)) else { continue };
-            match self.attempts_at(place, &Validators::default(), deadline).await {
+            let Some(place) = self.source.fallback(*index) else { continue };
+            match self.attempts_at(&place, &Validators::default(), deadline).await {
                 Ok((Outcome::Document { set, headers, timing }, attempt))
                     if set.usable().next().is_some() =>
                 {
@@ -197,7 +197,7 @@ impl Crew {
     }
 
     fn mark_at(&self, place: &Place) -> u64 {
-        let is_primary = Arc::ptr_eq(&place.shared, &self.source.primary.shared);
+        let is_primary = Arc::ptr_eq(&place.shared, &self.source.shared);
         if is_primary { self.mark } else { place.shared.mark(false) }
     }
 
@@ -326,7 +326,7 @@ impl Crew {
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
-        self.source.failure(&self.source.primary, failed, attempt)
+        self.source.failure(&self.source.primary(), failed, attempt)
     }
 }
 

@@ -77,7 +77,7 @@ pub async fn look_once(registration: &IdentityProviderRegistration) -> Result<Lo
     let source = Source::new(registration.clone(), Arc::default(), &Arc::default(), &engine);
     let policy = registration.policy();
     let asking = Asking { engine: &engine, source: &source, policy: &policy, provider: None };
-    let place = &source.primary;
+    let place = &source.primary();
     let request = asking.request(place, &Validators::default(), false);
     // Reading the machine's roots is not the provider's time.
     engine.prepare().await;

@@ -1,7 +1,6 @@
 //! Asking one place for its keys, whatever kind of place it is: a URL, an issuer, a file, a text. What comes back is
 //! written as a key set. Nothing is judged, kept or tried again here.
 
-use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,12 +20,12 @@ use crate::fetch::{FetchRequest, Fetched, NotFetched};
 use crate::registration::{Fallback, FallbackSource, IdentityProviderRegistration, KeyFormat, KeySource};
 
 /// A place that keys come from.
-#[derive(Clone, Debug)]
-pub(crate) struct Place {
+#[derive(Debug)]
+pub(super) struct Place {
     pub(super) kind: Kind,
-    format: KeyFormat,
+    pub(super) format: KeyFormat,
     /// As errors and the status name it.
-    pub(crate) shown: Url,
+    pub(super) shown: Url,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -50,53 +49,36 @@ impl std::fmt::Debug for Kind {
     }
 }
 
-impl Place {
-    /// Where a registration's keys come from. `share` finds what is shared by those who ask the same.
-    pub(super) fn of(
-        registration: &IdentityProviderRegistration,
-        share: impl FnOnce(&Kind) -> Arc<Shared>,
-    ) -> Self {
+impl Kind {
+    /// Where a registration's keys come from.
+    pub(super) fn of(registration: &IdentityProviderRegistration) -> Self {
         let issuer = || registration.issuer.clone().unwrap_or_default();
-        let kind = match &registration.source {
-            KeySource::File(path) => Kind::File(path.clone()),
-            KeySource::Inline(text) => Kind::Inline(text.clone()),
-            KeySource::DiscoveryAt(at) => Kind::Discovery { at: at.clone(), issuer: issuer() },
+        match &registration.source {
+            KeySource::File(path) => Self::File(path.clone()),
+            KeySource::Inline(text) => Self::Inline(text.clone()),
+            KeySource::DiscoveryAt(at) => Self::Discovery { at: at.clone(), issuer: issuer() },
             // One whose issuer is no URL is refused before it is asked.
-            KeySource::Discovery => Kind::Discovery { at: registration.shown_place(), issuer: issuer() },
-            _ => Kind::Url(registration.jwks_url.clone()),
-        };
-        let (format, shown) = (registration.format.clone(), registration.shown_place());
-        Self { shared: share(&kind), kind, format, shown }
-    }
-
-    /// A fallback's.
-    pub(super) fn of_fallback(fallback: &Fallback, share: impl FnOnce(&Kind) -> Arc<Shared>) -> Self {
-        let kind = match &fallback.source {
-            FallbackSource::Url(url) => Kind::Url(url.clone()),
-            FallbackSource::File(path) => Kind::File(path.clone()),
-            FallbackSource::Inline(text) => Kind::Inline(text.clone()),
-        };
-        Self { shared: share(&kind), kind, format: fallback.format.clone(), shown: fallback.shown() }
-    }
-
-    /// The file, if it is one.
-    pub(super) fn file(&self) -> Option<&PathBuf> {
-        match &self.kind {
-            Kind::File(path) => Some(path),
-            _ => None,
+            KeySource::Discovery => Self::Discovery { at: registration.shown_place(), issuer: issuer() },
+            _ => Self::Url(registration.jwks_url.clone()),
         }
     }
 
-    /// What makes its answers differ from another's besides who asks, and how.
-    pub(super) fn identify(kind: &Kind, format: &KeyFormat, hasher: &mut impl Hasher) {
-        (kind, format).hash(hasher);
+    /// Where a fallback's do.
+    pub(super) fn of_fallback(fallback: &Fallback) -> Self {
+        match &fallback.source {
+            FallbackSource::Url(url) => Self::Url(url.clone()),
+            FallbackSource::File(path) => Self::File(path.clone()),
+            FallbackSource::Inline(text) => Self::Inline(text.clone()),
+        }
     }
 
     /// Whether it is asked over the network, so that asking once for many is worth something.
-    pub(super) fn is_remote(kind: &Kind) -> bool {
-        matches!(kind, Kind::Url(_) | Kind::Discovery { .. })
+    pub(super) fn is_remote(&self) -> bool {
+        matches!(self, Self::Url(_) | Self::Discovery { .. })
     }
+}
 
+impl Place {
     /// The document, as a key set is written.
     fn written_as_key_set(&self, body: Vec<u8>, policy: &Policy) -> Result<Vec<u8>, NotFetched> {
         let written = match &self.format {

@@ -34,7 +34,7 @@ struct State {
     began: u64,
     running: Option<Arc<Exchange>>,
     memory: Option<Arc<Memory>>,
-    failed: Option<Remembered>,
+    failed: Option<Box<Remembered>>,
     kid_flight_at: Option<Moment>,
     discovered: Option<Arc<Discovered>>,
     /// Exchanges that failed in a row since the metadata was looked up.
@@ -261,8 +261,8 @@ impl Lead {
         state.failures = state.failures.saturating_add(if is_gone(why.status) { 2 } else { 1 });
         let wait = why.retry_after.unwrap_or_default().clamp(FAILURE_ANSWERS, LONGEST_RETRY_AFTER);
         let number = self.exchange.number;
-        state.failed =
-            (!mine).then(|| Remembered { number, of: self.of, until: now + wait, why: why.clone() });
+        state.failed = (!mine)
+            .then(|| Box::new(Remembered { number, of: self.of, until: now + wait, why: why.clone() }));
         let own = NotFetched { requests: why.requests, ..why.shared() };
         self.end(state, Told::Failed(number, why));
         own

@@ -3,7 +3,7 @@
 //! every file system; it costs one look a second for each source that is a file.
 
 use std::fs::Metadata;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +11,18 @@ use jwks_cache_core::lifecycle::Asker;
 use tokio::runtime::Handle;
 
 use super::{Asked, Provider, Source};
+use crate::registration::KeySource;
 use crate::sync::lock;
+
+impl Source {
+    /// The file, if that is what it is.
+    fn file(&self) -> Option<&PathBuf> {
+        match &self.registration.source {
+            KeySource::File(path) => Some(path),
+            _ => None,
+        }
+    }
+}
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -44,11 +55,11 @@ fn inode(_: &Metadata) -> u64 {
 
 /// Watches a source that is a file for as long as the provider has it. Without a runtime, the first flight does.
 pub(super) fn start(provider: &Arc<Provider>, source: &Arc<Source>) {
-    if source.primary.file().is_none() {
+    if source.file().is_none() {
         return;
     }
     if let Ok(runtime) = Handle::try_current()
-        && source.primary.shared.begins_watch()
+        && source.shared.begins_watch()
     {
         let watching = Watching(Arc::downgrade(source));
         let provider = Arc::downgrade(provider);
@@ -62,7 +73,7 @@ struct Watching(Weak<Source>);
 impl Drop for Watching {
     fn drop(&mut self) {
         if let Some(source) = self.0.upgrade() {
-            source.primary.shared.ends_watch();
+            source.shared.ends_watch();
         }
     }
 }
@@ -78,7 +89,7 @@ async fn watch(provider: Weak<Provider>, source: &Weak<Source>) {
             let owner = lock(&of.owner);
             owner.closed.is_none() && Arc::ptr_eq(&owner.source, &from)
         };
-        let Some(path) = from.primary.file().cloned().filter(|_| current) else { return };
+        let Some(path) = from.file().cloned().filter(|_| current) else { return };
         let Ok(mark) = tokio::task::spawn_blocking(move || Mark::of(&path)).await else { return };
         if first {
             told = mark.clone();
