@@ -351,7 +351,8 @@ impl Lifecycle {
 
     /// The fallbacks to try now: none while keys of the source itself are servable, or the fallback that serves is
     /// not due; and none that has served as long as it may.
-    fn wanted_fallbacks(&self, now: Moment) -> Vec<u16> {
+    #[must_use]
+    pub fn wanted_fallbacks(&self, now: Moment) -> Vec<u16> {
         let limits = &self.policy.fallbacks;
         if limits.is_empty() || now < self.fallen.not_before {
             return Vec::new();

@@ -81,7 +81,7 @@ fn fallbacks_serve_through_outages_and_give_way() {
     let mut met = Outages::default();
     let (from, to) = match number("JWKS_CACHE_SIM_SEED") {
         Some(seed) => (seed, seed + 1),
-        None => (0, 60),
+        None => (0, 24),
     };
     for seed in from..to {
         let one = simulate_outages(seed).unwrap_or_else(|broken| panic!("{broken}"));

@@ -90,7 +90,8 @@ impl Wire {
             if host == SOURCE {
                 scene.in_air += 1;
                 if scene.in_air > 1 {
-                    scene.broken.get_or_insert(format!("{} requests to the source at once", scene.in_air));
+                    let what = format!("{} requests to the source at once", scene.in_air);
+                    scene.broken.get_or_insert(what);
                 }
             }
             let (delay, hangs) = (scene.chance.millis(1, 80), !up && scene.chance.percent(20));
@@ -288,7 +289,7 @@ async fn look(
     } else {
         met.by_text += 1
     }
-    if known.own_until.is_some_and(|until| asked_at + Duration::from_millis(5) < until) {
+    if known.own_until.is_some_and(|until| now + Duration::from_millis(5) < until) {
         return blame(format!("fallback {index}, although keys of the source may be served"));
     }
     let since = *known.since[index].get_or_insert(now);

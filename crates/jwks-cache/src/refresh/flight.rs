@@ -123,7 +123,13 @@ impl Crew {
             }
         }
         let mut retry_after = failed.as_ref().and_then(|failed| failed.retry_after);
-        for index in &self.plan.fallbacks {
+        // Keys may have ended since it took off.
+        let provider = &self.provider;
+        let wanted = match self.plan.fallbacks.is_empty() {
+            true => lock(&provider.owner).lifecycle.wanted_fallbacks(provider.engine.now()),
+            false => self.plan.fallbacks.clone(),
+        };
+        for index in &wanted {
             let Some(place) = self.source.fallback(*index) else { continue };
             match self.attempts_at(&place, &Validators::default(), deadline).await {
                 Ok((Outcome::Document { set, headers, timing }, attempt))
