@@ -65,7 +65,7 @@ async fn look(args: &FetchArgs) -> Result<Report, NotJudged> {
     be(&mut settings, &args.identity)?;
     let (body, origin) = if is_url {
         let looked = look_once(&settings).await.map_err(|error| not_fetched(error, &settings))?;
-        let (fetched, found_at) = (looked.fetched, looked.discovery.map(|found| found.location));
+        let (fetched, found_at) = (looked.fetched, looked.discovery.map(|found| Box::new(found.location)));
         let headers = StoredHeaders::from_response(&fetched.headers);
         let freshness = assess(&headers, &fetched.timing, &freshness_rules(&settings));
         let validators = headers.validators();

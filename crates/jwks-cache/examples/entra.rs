@@ -3,7 +3,7 @@
 use jwks_cache::{Algorithm, Registry, preset};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> jwks_cache::Result<()> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let registry = Registry::new();
     registry.register(preset::entra("acme", "entra", "organizations")?).await?;
     let set = registry.resolve("acme", "entra", None).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jwks_cache::{Fallback, Registry, ServingSource, preset};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> jwks_cache::Result<()> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let realm = arguments.next().unwrap_or_else(|| "https://id.example.com/realms/acme".into());
     let mut registration = preset::keycloak("acme", "keycloak", &realm)?;

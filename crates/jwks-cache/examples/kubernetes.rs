@@ -5,7 +5,7 @@ use std::time::Duration;
 use jwks_cache::{Registry, preset};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> jwks_cache::Result<()> {
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let registry = Registry::new();
     let mut registration = preset::kubernetes("cluster", "service-accounts")?;
     registration.issuer = std::env::args().nth(1).or(registration.issuer);

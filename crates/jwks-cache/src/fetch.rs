@@ -154,7 +154,7 @@ pub struct NotFetched {
     /// How many requests left.
     pub requests: u32,
     /// The URL asked, where it is not the registered one.
-    pub url: Option<Url>,
+    pub url: Option<Box<Url>>,
 }
 
 impl NotFetched {

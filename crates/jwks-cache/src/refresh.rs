@@ -683,7 +683,7 @@ impl Source {
             tenant: self.registration.tenant_id.as_str().into(),
             provider: self.registration.provider_id.as_str().into(),
             attempt,
-            url: failed.url.as_ref().map_or_else(|| place.shown.clone(), redacted),
+            url: failed.url.as_ref().map_or_else(|| place.shown.clone(), |url| redacted(url)),
             status: failed.status,
             body: failed.excerpt,
             reason: failed.reason,

@@ -206,17 +206,17 @@ async fn other_fallbacks_start_anew() {
 
 #[test]
 fn fallbacks_keep_the_rules_of_sources() {
-    let check = |fallback: Fallback| {
+    let with = |fallback: Fallback| {
         let mut of = stage::scripted::registration(TENANT, PROVIDER, "idp.test");
         of.allowed_domains = vec!["idp.test".into()];
         of.fallbacks = vec![fallback];
-        of.validate()
+        of
     };
-    check(inline("i", 1)).unwrap();
-    is_validation(check(inline("i", 0)), "fallbacks");
-    is_validation(check(mirror(1)), "fallbacks");
-    is_validation(check(Fallback::url("https://u:p@idp.test/").unwrap()), "fallbacks");
-    assert!(check(Fallback::url("http://idp.test/").unwrap()).is_err());
+    with(inline("i", 1)).validate().unwrap();
+    is_validation(with(inline("i", 0)).validate(), "fallbacks");
+    is_validation(with(mirror(1)).validate(), "fallbacks");
+    is_validation(with(Fallback::url("https://u:p@idp.test/").unwrap()).validate(), "fallbacks");
+    assert!(with(Fallback::url("http://idp.test/").unwrap()).validate().is_err());
     let mut of = stage::scripted::registration(TENANT, PROVIDER, "idp.test");
     of.fallbacks = vec![inline("i", 1); 9];
     is_validation(of.validate(), "fallbacks");

@@ -133,12 +133,12 @@ fn knob_issuer_template() {
     let with = |issuer: &str, template| {
         let mut registration = registration("https://id.example/jwks");
         (registration.issuer, registration.issuer_template) = (Some(issuer.into()), template);
-        registration.validate()
+        registration
     };
-    with("https://id.example/{tenantid}/v2.0", true).unwrap();
-    with("https://id.example/{tenantid}/v2.0", false).unwrap();
-    is_validation(with("https://id.example/v2.0", true), "issuer_template");
-    is_validation(with("https://id.example/a{tenantid}", true), "issuer_template");
+    with("https://id.example/{tenantid}/v2.0", true).validate().unwrap();
+    with("https://id.example/{tenantid}/v2.0", false).validate().unwrap();
+    is_validation(with("https://id.example/v2.0", true).validate(), "issuer_template");
+    is_validation(with("https://id.example/a{tenantid}", true).validate(), "issuer_template");
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ pub(super) enum Origin {
         /// The URL asked.
         url: Url,
         /// The issuer's metadata that named it.
-        found_at: Option<Url>,
+        found_at: Option<Box<Url>>,
         /// How long the answer is fresh.
         freshness: Freshness,
         /// Whether it carries a validator, so that it can be revalidated by a 304.
@@ -108,7 +108,7 @@ impl Report {
         };
         let warnings = about_origin(origin).into_iter().chain(about_keys(set)).collect();
         let metadata = match origin {
-            Origin::Response { found_at, .. } => found_at.as_ref().map(Url::to_string),
+            Origin::Response { found_at, .. } => found_at.as_ref().map(ToString::to_string),
             Origin::Local { .. } => None,
         };
         Self { source: origin.name(), metadata, usable: set.usable().count(), keys, lifetime, warnings }

@@ -101,7 +101,7 @@ impl Asking<'_> {
         issuer: &str,
         request: &FetchRequest,
     ) -> Result<Discovered, NotFetched> {
-        let located = |failed: NotFetched| NotFetched { url: Some(location.clone()), ..failed };
+        let located = |failed: NotFetched| NotFetched { url: Some(Box::new(location.clone())), ..failed };
         let validators = known.map(|known| known.headers.validators()).unwrap_or_default();
         let lookup = FetchRequest {
             url: location.clone(),

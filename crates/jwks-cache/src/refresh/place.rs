@@ -143,7 +143,7 @@ impl Asking<'_> {
                 let asked = url.clone();
                 self.fetch(&FetchRequest { url, ..request.clone() })
                     .await
-                    .map_err(|failed| NotFetched { url: Some(asked), ..failed })?
+                    .map_err(|failed| NotFetched { url: Some(Box::new(asked)), ..failed })?
             }
             Kind::File(path) => {
                 let (path, most) = (path.clone(), request.max_response_bytes);
