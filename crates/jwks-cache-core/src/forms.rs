@@ -219,7 +219,7 @@ fn value(der: &[u8]) -> Found<(u8, &[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::rand as chance;
     use aws_lc_rs::rsa::KeySize;
     use aws_lc_rs::signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
@@ -266,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_key_in_pem_verifies_what_its_owner_signed_whether_bare_or_certified() {
-        let random = SystemRandom::new();
+        let random = chance::SystemRandom::new();
         let (pair, spki) = ed25519();
         let other = Ed25519KeyPair::from_seed_unchecked(&[8; 32]).unwrap();
         let another: PublicKeyX509Der<'_> = other.public_key().as_der().unwrap();
