@@ -3,6 +3,7 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -85,6 +86,24 @@ impl Provider {
         };
         let found = set.keys.iter().find(|(held, _)| held == kid);
         fresh.then(|| found.map(|(_, key)| then(key))).flatten()
+    }
+}
+
+/// A set that is handed out whole: one for all threads, or a copy for each in a line of its own.
+pub struct Whole<const STRIPES: usize>(ArcSwap<[Line; STRIPES]>);
+
+#[repr(align(128))]
+struct Line(Arc<[Key; 4]>);
+
+impl<const STRIPES: usize> Whole<STRIPES> {
+    pub fn new() -> Self {
+        Self(ArcSwap::from_pointee(std::array::from_fn(|_| Line(Arc::new([1; 4].map(|byte| Key([byte; 64])))))))
+    }
+
+    pub fn set(&self) -> Arc<[Key; 4]> {
+        thread_local!(static THREAD: usize = NEXT.fetch_add(1, Relaxed));
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Arc::clone(&self.0.load()[THREAD.with(|thread| thread % STRIPES)].0)
     }
 }
 

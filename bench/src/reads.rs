@@ -11,7 +11,7 @@ use jwks_cache_testkit::Algorithm;
 use tokio::task::JoinSet;
 
 use crate::by_hand;
-use crate::limit::{Clock, Limit};
+use crate::limit::{Clock, Limit, Whole};
 use crate::upstream::{KEYS, Upstream, kid};
 
 /// A number of lookups, the first at this place.
@@ -167,6 +167,8 @@ async fn of_one_provider(upstream: &Upstream, places: &Arc<Vec<Place>>) -> Vec<R
     authorizer.key_source.get_key(header).await.map(drop).expect("upstream is up");
 
     vec![
+        reader!("limit, whole set out", Whole::<1>::new(), places, |of, _at| of.set()),
+        reader!("limit, whole set out, in 8 stripes", Whole::<8>::new(), places, |of, _at| of.set()),
         reader!("by hand: key cloned", by_hand.clone(), places, |of, at| of.key(Some(&at.kid)).await.is_ok()),
         reader!("by hand: key under guard", by_hand.clone(), places, |of, at| of.has(&at.kid).await),
         reader!("axum-jwt-auth: its map, key cloned", held.clone(), places, |of, at| of.get(&at.kid).map(|key| key.clone())),

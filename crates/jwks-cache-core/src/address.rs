@@ -176,14 +176,15 @@ impl AddressClass {
     }
 
     fn of_v4(ip: Ipv4Addr) -> Self {
+        // The parentheses are for tools that read sources by `syn`, cargo-mutants among them.
         match ip.octets() {
             _ if METADATA_V4.contains(&ip) => Self::Metadata,
             [0, ..] => Self::Unspecified,
             [127, ..] => Self::Loopback,
-            [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Self::Private,
-            [100, 64..=127, ..] => Self::CarrierNat,
+            [10, ..] | [172, (16..=31), ..] | [192, 168, ..] => Self::Private,
+            [100, (64..=127), ..] => Self::CarrierNat,
             [169, 254, ..] => Self::LinkLocal,
-            [224..=239, ..] => Self::Multicast,
+            [(224..=239), ..] => Self::Multicast,
             [255, 255, 255, 255] => Self::Broadcast,
             // IETF protocols, documentation, 6to4 relays, benchmarks, class E.
             [192, 0, 0 | 2, _]
@@ -191,7 +192,7 @@ impl AddressClass {
             | [203, 0, 113, _]
             | [192, 88, 99, _]
             | [198, 18 | 19, ..]
-            | [240..=255, ..] => Self::Reserved,
+            | [(240..=255), ..] => Self::Reserved,
             _ => Self::Public,
         }
     }
@@ -228,13 +229,13 @@ impl AddressClass {
             }
             // 6to4 (RFC 3056): deprecated.
             [0x2002, ..] => v4_at(2).through_a_tunnel(),
-            [0xfe80..=0xfebf, ..] => Self::LinkLocal,
-            [0xfec0..=0xfeff, ..] => Self::Private,
-            [0xfc00..=0xfdff, ..] => Self::UniqueLocal,
-            [0xff00..=0xffff, ..] => Self::Multicast,
+            [(0xfe80..=0xfebf), ..] => Self::LinkLocal,
+            [(0xfec0..=0xfeff), ..] => Self::Private,
+            [(0xfc00..=0xfdff), ..] => Self::UniqueLocal,
+            [(0xff00..=0xffff), ..] => Self::Multicast,
             // IETF protocols (benchmarks and hash identities among them), documentation.
-            [0x2001, ..0x200, ..] | [0x2001, 0xdb8, ..] | [0x3fff, ..0x1000, ..] => Self::Reserved,
-            [0x2000..=0x3fff, ..] => Self::Public,
+            [0x2001, (..0x200), ..] | [0x2001, 0xdb8, ..] | [0x3fff, (..0x1000), ..] => Self::Reserved,
+            [(0x2000..=0x3fff), ..] => Self::Public,
             // Not given out as global unicast (RFC 4291 §2.4).
             _ => Self::Reserved,
         }

@@ -167,9 +167,8 @@ impl RegistryBuilder {
     }
 
     /// What makes exchanges. Default HTTP; a simulation hands in its own. It is told neither how to dial nor what to
-    /// send along, so where a registration or this builder sets `headers`, `bearer_token`, `user_agent` or,
-    /// unless [`Fetch::enforces_pins`], `pinned_spki`, `tls`, `proxy`, `connect_timeout` or `private_networks`, nothing is
-    /// fetched: [`Error::Security`](crate::Error::Security) names the setting.
+    /// send along, so where a registration or this builder sets `headers`, `bearer_token`, `user_agent`, `pinned_spki`,
+    /// `tls`, `proxy`, `connect_timeout` or `private_networks`, nothing is fetched: [`Error::Security`](crate::Error::Security) names the setting.
     #[must_use]
     pub fn fetcher(mut self, fetch: Arc<dyn Fetch>) -> Self {
         self.parts.fetch = Some(fetch);

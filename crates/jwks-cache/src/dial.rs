@@ -7,6 +7,7 @@
 mod caller;
 mod credentials;
 mod identity;
+mod idle;
 mod notes;
 mod path;
 mod pins;
@@ -16,7 +17,7 @@ mod settings;
 mod tls;
 pub(crate) mod unquoted;
 
-pub(crate) use caller::{Callers, Exchange};
+pub(crate) use caller::{Caller, Callers, Exchange};
 pub(crate) use credentials::{Dial, Present, SentHeaders, Unready, read_at_most};
 pub(crate) use notes::{Note, Notes};
 pub use path::{PathCertificate, certificate_path};

@@ -27,8 +27,8 @@ pub(crate) struct Engine {
     pub(crate) gate: Arc<Gate>,
     pub(crate) schedule: Schedule,
     pub(crate) fetch: Arc<dyn Fetch>,
-    /// Whether it was handed in, and so knows nothing of what is dialled and sent along.
-    pub(crate) fetch_is_given: bool,
+    /// What of it was handed in, and so cannot be held to all settings.
+    pub(crate) given: Option<Given>,
     pub(crate) events: Events,
     /// The place of the last draw on a circle.
     draw: AtomicU64,
@@ -82,10 +82,23 @@ impl<T> Interned<T> {
     }
 }
 
+/// What makes the exchanges instead of clients of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Given {
+    /// A client. What is dialled is its own matter.
+    Client,
+    /// A fetcher. So is what is sent along.
+    Fetcher,
+}
+
 impl Engine {
     pub(crate) fn new(parts: EngineParts) -> Arc<Self> {
         let clock = parts.clock.unwrap_or_else(|| Arc::new(SystemClock));
-        let fetch_is_given = parts.fetch.is_some();
+        let given = match (&parts.fetch, &parts.client) {
+            (Some(_), _) => Some(Given::Fetcher),
+            (None, Some(_)) => Some(Given::Client),
+            (None, None) => None,
+        };
         let fetch = parts.fetch.unwrap_or_else(|| {
             Arc::new(match parts.client {
                 Some(client) => HttpFetch::with_client(client, clock.clone()),
@@ -100,7 +113,7 @@ impl Engine {
             gate: Gate::new(parts.limits),
             schedule: Schedule::default(),
             fetch,
-            fetch_is_given,
+            given,
             events: Events::default(),
             draw: AtomicU64::new(seeded_dice(parts.seed).u64(..)),
             sets: Mutex::default(),

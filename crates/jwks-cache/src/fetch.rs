@@ -37,13 +37,6 @@ pub trait Fetch: fmt::Debug + Send + Sync + 'static {
     /// Readies what the first attempt would wait for. It may block; a registry calls it once, off the
     /// runtime's workers, when its first provider is registered. Default: nothing.
     fn prepare(&self) {}
-
-    /// Whether `pinned_spki` and the other settings of a client (`tls`, `proxy`, `connect_timeout`,
-    /// `private_networks`) are enforced. Where they are not, a registration that sets one fails before it is fetched.
-    /// Default false.
-    fn enforces_pins(&self) -> bool {
-        false
-    }
 }
 
 /// What one attempt asks for, and the bounds it keeps.

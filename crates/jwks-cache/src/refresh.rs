@@ -30,7 +30,7 @@ use self::discovery::Discovered;
 use self::flight::Crew;
 use self::place::{Kind, Place};
 use crate::dial::{Dial, Pins};
-use crate::engine::Engine;
+use crate::engine::{Engine, Given};
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
 use crate::fetch::NotFetched;
@@ -666,11 +666,13 @@ impl Source {
 
     /// Settings that what makes the exchanges cannot be held to refuse each of them.
     fn enforceable_by(&self, engine: &Engine) -> std::result::Result<(), NotFetched> {
-        let ours = if engine.fetch.enforces_pins() { None } else { self.dial.for_our_client_only() };
-        let ours = ours.or_else(|| {
-            let of = || self.dial.for_our_requests_only();
-            engine.fetch_is_given.then(of).flatten()
-        });
+        let ours = match engine.given {
+            None => return Ok(()),
+            Some(Given::Client) => self.dial.for_our_client_only(),
+            Some(Given::Fetcher) => {
+                self.dial.for_our_client_only().or_else(|| self.dial.for_our_requests_only())
+            }
+        };
         let Some(setting) = ours else { return Ok(()) };
         Err(NotFetched::refused(format!(
             "{setting} is set, but a client or fetcher that was handed in cannot be held to it; remove it, or let the \

@@ -585,10 +585,7 @@ async fn floods() -> String {
         );
         let text = error.to_string();
         seen.push(format!("{name}: {expected} ({})", text.rsplit(": ").next().unwrap_or_default()));
-        // What breaks no bound of the protocol goes on until the connection has been idle for its time.
-        if name == "continuations" {
-            server.was_left().await;
-        }
+        server.was_left().await;
     }
     format!("{}; memory in memory.rs", seen.join(", "))
 }

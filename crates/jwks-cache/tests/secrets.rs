@@ -4,6 +4,7 @@
 mod stage;
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,6 +14,7 @@ use jwks_cache::{
 use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{Origin, Reply};
 use serde_json::{Value, json};
+use stage::peer::{GOAWAY, Peer, begin_http2, drain, frame, next_request, read_head};
 use stage::record::Records;
 use stage::secured::Folder;
 use stage::served::{HELD, JWKS, Stage, jwk, registration, set, whole_text};
@@ -194,6 +196,58 @@ async fn a_failed_exchange_tells_no_secret() {
                 assert_eq!(stage.kids().await, HELD, "{what}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_server_says_when_it_goes_away_is_not_shown() {
+    let (records, _listening) = Records::listen();
+    let authority = Authority::new("root");
+    // RFC 9113 §6.8: the last stream, ENHANCE_YOUR_CALM, and as much text as the server likes.
+    let said = [&[0, 0, 0, 0, 0, 0, 0, 11][..], marked("goes away").as_bytes(), &[b'x'; 8_000]].concat();
+    let server = Peer::start_tls(&authority, "h2", move |stream, _| {
+        begin_http2(stream)?;
+        next_request(stream)?;
+        stream.write_all(&frame(GOAWAY, 0, 0, &said))?;
+        stream.flush()?;
+        drain(stream);
+        Ok(())
+    });
+    let stage = Stage::new();
+    let mut events = stage.registry.subscribe();
+    let mut registration = registration(&format!("https://127.0.0.1:{}/jwks", server.port));
+    registration.tls.ca = Some(Material::inline(authority.pem()));
+    stage.register(registration).await;
+    let error = stage.refresh().await.unwrap_err();
+    let text = whole_text(&error);
+    assert!(text.contains("excessive load") && text.len() < 1_000, "{text}");
+    check("goes away", &text);
+    check("goes away", &everything_shown(&stage, &records, &mut events).await);
+}
+
+#[tokio::test]
+async fn a_page_that_repeats_what_a_proxy_or_a_redirects_target_was_told_is_not_shown() {
+    for (page, shown) in [("nobody I know", true), ("Basic dTpwYXNzMQ==", false), ("u and pass1", false)] {
+        let proxy = Peer::start(move |mut stream, _| {
+            let _ = read_head(&mut stream);
+            let length = page.len();
+            let head = format!("HTTP/1.1 407 No\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(format!("{head}{page}").as_bytes());
+        });
+        let stage = Stage::new();
+        let mut registration = stage.registration();
+        registration.proxy = Some(format!("http://u:pass1@127.0.0.1:{}", proxy.port).parse().unwrap());
+        stage.register(registration).await;
+        let text = whole_text(&stage.refresh().await.unwrap_err());
+        assert_eq!((text.contains("407"), text.contains(page)), (true, shown), "{text}");
+    }
+    for (page, shown) in [("it expired", true), ("sig=abcd1234 expired", false)] {
+        let stage = Stage::new();
+        stage.register(stage.registration()).await;
+        stage.origin.set(JWKS, Reply::redirect(302, "/there?sig=abcd1234"));
+        stage.origin.set("/there", Reply::status(403).body(page));
+        let text = whole_text(&stage.refresh().await.unwrap_err());
+        assert_eq!((text.contains("403"), text.contains(page)), (true, shown), "{text}");
     }
 }
 

@@ -489,6 +489,22 @@ async fn what_a_registration_leaves_unset_the_registry_sets() {
 }
 
 #[tokio::test]
+async fn a_registration_speaks_no_older_version_than_its_registry() {
+    let stage = Stage::with(|server, _| server.only_tls12());
+    for (least, passes) in [(None, true), (Some(TlsVersion::Tls12), true), (Some(TlsVersion::Tls13), false)] {
+        let mut tls = jwks_cache::TlsSettings::default();
+        tls.ca = Some(Material::inline(stage.root.pem()));
+        tls.min_version = least;
+        let registry = Registry::builder().tls(tls).build();
+        let mut registration = stage.registration();
+        registration.tls.min_version = Some(TlsVersion::Tls12);
+        registry.register(registration).await.unwrap();
+        let outcome = soon(registry.resolve(TENANT, PROVIDER, None)).await;
+        assert_eq!(outcome.is_ok(), passes, "{least:?}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_registry_setting_that_breaks_its_rule_is_told_at_the_first_registration() {
     let registry = Registry::builder().bearer_token(Material::inline("two words")).build();
     let registration =

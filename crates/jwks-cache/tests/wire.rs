@@ -304,6 +304,47 @@ async fn a_redirect_to_another_host_is_dialled_only_when_a_list_holds_it() {
     }
 }
 
+#[tokio::test]
+async fn the_requests_of_a_flight_that_is_ended_are_counted() {
+    let stage = Stage::new();
+    stage.register(stage.registration()).await;
+    stage.origin.set(JWKS, Reply::hang());
+    let registry = stage.registry.clone();
+    let waiting = tokio::spawn(async move { registry.resolve(TENANT, PROVIDER, None).await });
+    stage.origin.wait_for_hits(JWKS, 1).await;
+    stage.origin.set(JWKS, Reply::json(set(&HELD)));
+    stage.register(stage.registration()).await;
+    soon(waiting).await.unwrap().unwrap();
+    let counted = async {
+        while stage.metric("upstream_requests_total").await < 2.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(counted).await;
+    assert_eq!((stage.origin.hits(JWKS), stage.metric("upstream_requests_total").await), (2, 2.0));
+}
+
+/// The bound of `dial::idle`.
+#[tokio::test]
+async fn however_many_providers_64_origins_keep_connections_and_the_others_close_theirs() {
+    let stage = Stage::new();
+    let origins: Vec<_> = (0..70).map(|_| Origin::start()).collect();
+    for (n, origin) in origins.iter().enumerate() {
+        origin.set(JWKS, Reply::json(set(&HELD)));
+        let mut registration = registration(origin.url(JWKS).as_str());
+        registration.provider_id = format!("provider-{n}");
+        stage.register(registration).await;
+    }
+    for _ in 0..2 {
+        stage.clock.advance(Duration::from_secs(1));
+        for n in 0..origins.len() {
+            soon(stage.registry.refresh_and_wait(TENANT, &format!("provider-{n}"))).await.unwrap();
+        }
+    }
+    let connections: Vec<_> = origins.iter().map(Origin::connections).collect();
+    assert_eq!(connections, [vec![1; 64], vec![2; 6]].concat());
+}
+
 fn names(headers: &[(String, String)]) -> Vec<&str> {
     let mut names: Vec<_> = headers.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();

@@ -8,23 +8,24 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
 use reqwest::Client;
 use tower_layer::Layer;
 use tower_service::Service;
 use url::Url;
 
 use super::identity::Identity;
+use super::idle::{self, Idle};
 use super::notes::{Note, Notes};
 use super::resolver::{Reach, RefusedAddress, Resolver, SystemResolver};
 use super::tls::{self, Machine};
+use crate::clock::socket_now;
 use crate::sync::{Mutex, lock};
 
 const USER_AGENT: &str = concat!("jwks-cache/", env!("CARGO_PKG_VERSION"));
-/// Idle connections are few and short-lived: refreshes are minutes apart.
-const IDLE_PER_HOST: usize = 4;
-const IDLE_FOR: Duration = Duration::from_secs(30);
 
 tokio::task_local! {
     /// The exchange that connects in this task.
@@ -71,6 +72,7 @@ pub(super) fn note(note: Note) {
 pub(crate) struct Callers {
     machine: Arc<Machine>,
     resolver: Arc<dyn Resolver>,
+    idle: Arc<Idle>,
     by_identity: Mutex<Interned>,
 }
 
@@ -84,7 +86,7 @@ struct Interned {
 impl Callers {
     /// Whose names `resolver` resolves.
     pub(crate) fn new(resolver: Arc<dyn Resolver>) -> Self {
-        Self { machine: Arc::default(), resolver, by_identity: Mutex::default() }
+        Self { machine: Arc::default(), resolver, idle: Arc::default(), by_identity: Mutex::default() }
     }
 
     /// Reads the machine's roots, so that no provider's time goes into that. It blocks.
@@ -112,7 +114,9 @@ impl Callers {
             identity: Arc::new(identity),
             reach: Arc::new(reach),
             machine: self.machine.clone(),
-            clients: OnceLock::new(),
+            idle: self.idle.clone(),
+            tls: OnceLock::new(),
+            clients: Mutex::default(),
         });
         // A dead entry's identity goes with it.
         interned.callers.remove(&caller.identity);
@@ -145,11 +149,13 @@ pub(crate) struct Caller {
     pub(super) identity: Arc<Identity>,
     reach: Arc<Reach>,
     machine: Arc<Machine>,
-    clients: OnceLock<Clients>,
+    idle: Arc<Idle>,
+    tls: OnceLock<rustls::ClientConfig>,
+    clients: Mutex<Option<Clients>>,
 }
 
 #[derive(Clone)]
-struct Clients {
+pub(super) struct Clients {
     pooled: Client,
     fresh: Client,
 }
@@ -163,9 +169,23 @@ impl Caller {
         self.identity.proxy.iter().chain([url]).try_for_each(|url| self.reach.check_literal(url))
     }
 
-    /// The client that keeps connections. Built when there is none yet, which blocks: see [`Caller::is_built`].
-    pub(crate) fn pooled(&self) -> Result<Client, String> {
-        Ok(self.clients()?.pooled)
+    /// What the proxy knows us by, plain and as it is sent (RFC 7617 §2).
+    pub(crate) fn proxy_credentials(&self) -> Vec<Vec<u8>> {
+        let Some(proxy) = self.identity.proxy.as_ref() else { return Vec::new() };
+        let plain = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
+        let password = proxy.password().map(plain).unwrap_or_default();
+        let mut both = plain(proxy.username());
+        both.push(b':');
+        both.extend_from_slice(&password);
+        if both.len() == 1 { Vec::new() } else { vec![STANDARD.encode(both).into_bytes(), password] }
+    }
+
+    /// The client for a request to `url`, which keeps its connection if there is room for one more idle one. Built
+    /// when there is none yet, which blocks: see [`Caller::is_built`].
+    pub(crate) fn client(&self, url: &Url) -> Result<Client, String> {
+        let Clients { pooled, fresh } = self.clients()?;
+        let whose = std::ptr::from_ref(self).addr();
+        Ok(if self.idle.keeps(whose, url.origin(), socket_now()) { pooled } else { fresh })
     }
 
     /// The client that connects for each request. Built as the other one, together with it.
@@ -175,18 +195,37 @@ impl Caller {
 
     /// Whether the clients are there.
     pub(crate) fn is_built(&self) -> bool {
-        self.clients.get().is_some()
+        lock(&self.clients).is_some()
     }
 
-    fn clients(&self) -> Result<Clients, String> {
-        if let Some(clients) = self.clients.get() {
+    /// Leaves the idle connections, and those that nobody waits at: over HTTP/2 a server can go on talking on one
+    /// whose requests were all given up. Exchanges that run are not disturbed.
+    pub(crate) fn leave_connections(&self) {
+        let mut clients = lock(&self.clients);
+        // It was built of the same before, so it is built again; if not, who asks next is told why.
+        *clients = self.tls.get().and_then(|tls| self.build_both(tls).ok());
+    }
+
+    /// Both clients. Built when they are not there yet, which blocks.
+    pub(super) fn clients(&self) -> Result<Clients, String> {
+        if let Some(clients) = &*lock(&self.clients) {
             return Ok(clients.clone());
         }
-        let tls = tls::config(&self.identity, &self.machine)?;
+        let tls = match self.tls.get() {
+            Some(tls) => tls,
+            None => {
+                let tls = tls::config(&self.identity, &self.machine)?;
+                self.tls.get_or_init(|| tls)
+            }
+        };
+        let built = self.build_both(tls)?;
+        Ok(lock(&self.clients).get_or_insert(built).clone())
+    }
+
+    fn build_both(&self, tls: &rustls::ClientConfig) -> Result<Clients, String> {
         // A connection that is kept is not looked at again.
-        let idle = if self.identity.pins.only_report() { 0 } else { IDLE_PER_HOST };
-        let clients = Clients { pooled: self.build(&tls, idle)?, fresh: self.build(&tls, 0)? };
-        Ok(self.clients.get_or_init(|| clients).clone())
+        let idle = if self.identity.pins.only_report() { 0 } else { idle::PER_ORIGIN };
+        Ok(Clients { pooled: self.build(tls, idle)?, fresh: self.build(tls, 0)? })
     }
 
     fn build(&self, tls: &rustls::ClientConfig, idle_per_host: usize) -> Result<Client, String> {
@@ -204,7 +243,7 @@ impl Caller {
             .user_agent(USER_AGENT)
             .connect_timeout(of.connect_timeout)
             .pool_max_idle_per_host(idle_per_host)
-            .pool_idle_timeout(IDLE_FOR)
+            .pool_idle_timeout(idle::FOR)
             .dns_resolver(self.reach.clone())
             .connector_layer(NoteConnections);
         if let Some(proxy) = &of.proxy {

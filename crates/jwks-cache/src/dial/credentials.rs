@@ -53,6 +53,13 @@ pub(crate) struct Present {
     pub(crate) sent: SentHeaders,
 }
 
+impl Present {
+    /// Who asks the registered origin, or any other.
+    pub(crate) fn caller(&self, at_home: bool) -> &Arc<Caller> {
+        if at_home { &self.home } else { &self.away }
+    }
+}
+
 /// What each request carries besides what makes it one of ours.
 #[derive(Clone, Default)]
 pub(crate) struct SentHeaders {
@@ -185,7 +192,7 @@ impl Dial {
             }
         }
         for caller in held.home.iter().chain(&held.away) {
-            caller.pooled().map_err(|reason| Unready { setting: "tls", reason })?;
+            caller.clients().map_err(|reason| Unready { setting: "tls", reason })?;
         }
         self.present(held)?.ok_or_else(|| Unready { setting: "tls", reason: "no client".to_owned() })
     }

@@ -181,7 +181,7 @@ pub(crate) struct Transport {
 
 impl Transport {
     /// These settings, and `defaults` where they are not set. What the defaults refuse stays refused: neither the
-    /// machine's roots nor addresses are let in again.
+    /// machine's roots, addresses nor older versions of TLS are let in again.
     pub(crate) fn over(self, defaults: &Self) -> Self {
         let own_authorization = self.names(&header::AUTHORIZATION);
         let tls = TlsSettings {
@@ -191,7 +191,7 @@ impl Transport {
                 .tls
                 .client_certificate
                 .or_else(|| defaults.tls.client_certificate.clone()),
-            min_version: self.tls.min_version.or(defaults.tls.min_version),
+            min_version: self.tls.min_version.max(defaults.tls.min_version),
         };
         Self {
             tls,

@@ -15,7 +15,9 @@ use url::Url;
 use super::body::Body;
 use super::{Fetch, FetchRequest, Fetched, Fetching, NotFetched, Sent, redirect};
 use crate::clock::Clock;
-use crate::dial::{Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready};
+use crate::dial::{
+    Caller, Callers, Exchange, PinMismatch, Present, RefusedAddress, Resolver, SentHeaders, Unready,
+};
 
 /// How much of an error's body is shown, and how long it is waited for.
 const EXCERPT_BYTES: usize = 256;
@@ -38,6 +40,16 @@ pub(crate) struct HttpFetch {
 enum Ready {
     Ours(Present),
     Given(Client, SentHeaders),
+}
+
+impl Ready {
+    /// Whose client sends a request, if it is ours.
+    fn caller(&self, at_home: bool) -> Option<&Arc<Caller>> {
+        match self {
+            Self::Ours(present) => Some(present.caller(at_home)),
+            Self::Given(..) => None,
+        }
+    }
 }
 
 impl HttpFetch {
@@ -78,9 +90,16 @@ impl HttpFetch {
             }
             let headers = response.headers().clone();
             let body = match status {
-                StatusCode::OK => read(response, &headers, request.max_response_bytes).await?,
+                StatusCode::OK => {
+                    // HTTP/1.1 closes a connection whose body is not read to its end.
+                    let over_h2 = response.version() == http::Version::HTTP_2;
+                    let mut waiting = Waiting(ready.caller(at_home).filter(|_| over_h2));
+                    let body = read(response, &headers, request.max_response_bytes).await?;
+                    waiting.is_over();
+                    body
+                }
                 StatusCode::NOT_MODIFIED if request.is_conditional() => Vec::new(),
-                _ => return Err(unexpected(response, timing, &secrets(&ready, request)).await),
+                _ => return Err(unexpected(response, timing, &secrets(&ready, request, &url)).await),
             };
             return Ok(Fetched { status, headers, body, timing, requests: request.sent.get() });
         }
@@ -137,46 +156,77 @@ async fn send(
     request: &FetchRequest,
     url: &Url,
 ) -> std::result::Result<Response, NotFetched> {
-    let (client, again, sent) = match ready {
+    let (client, caller, sent) = match ready {
         Ready::Ours(present) => {
-            let caller = if at_home { &present.home } else { &present.away };
+            let caller = present.caller(at_home);
             caller.check_literals(url).map_err(refused_address)?;
-            (caller.pooled().map_err(not_built)?, Some(caller), &present.sent)
+            (caller.client(url).map_err(not_built)?, Some(caller), &present.sent)
         }
         Ready::Given(client, sent) => (client.clone(), None, sent),
     };
-    let (mut answer, reused) = leave(request, ask(&client, sent, at_home, request, url)).await;
-    if let (Err(error), Some(caller)) = (&answer, again)
+    let (mut answer, reused) = leave(request, caller, ask(&client, sent, at_home, request, url)).await;
+    if let (Err(error), Some(caller)) = (&answer, caller)
         && reused
         && is_lost(error)
     {
         let fresh = caller.fresh().map_err(not_built)?;
-        (answer, _) = leave(request, ask(&fresh, sent, at_home, request, url)).await;
+        (answer, _) = leave(request, Some(caller), ask(&fresh, sent, at_home, request, url)).await;
+    }
+    if let (Err(error), Some(caller)) = (&answer, caller)
+        && chain(error).any(|cause| cause.is::<h2::Error>())
+    {
+        caller.leave_connections();
     }
     answer.map_err(transport)
 }
 
 /// Sends `asking`, and counts it if it left. Says also whether an idle connection was used.
-async fn leave(request: &FetchRequest, asking: reqwest::RequestBuilder) -> (reqwest::Result<Response>, bool) {
+async fn leave(
+    request: &FetchRequest,
+    caller: Option<&Arc<Caller>>,
+    asking: reqwest::RequestBuilder,
+) -> (reqwest::Result<Response>, bool) {
     struct Leaving<'a> {
         sent: &'a Sent,
         exchange: Exchange,
         left: Option<bool>,
+        waiting: Waiting<'a>,
     }
     impl Drop for Leaving<'_> {
         fn drop(&mut self) {
             // Given up while it connects, as at the attempt's deadline, it has not left.
-            if !self.left.unwrap_or(!self.exchange.is_connecting()) {
+            let connecting = self.exchange.is_connecting();
+            if !self.left.unwrap_or(!connecting) {
                 self.sent.one_less();
+            }
+            if connecting || self.left.is_some() {
+                self.waiting.is_over();
             }
         }
     }
     request.sent.one_more();
     let exchange = Exchange::new(&request.notes);
-    let mut leaving = Leaving { sent: &request.sent, exchange, left: None };
+    let mut leaving = Leaving { sent: &request.sent, exchange, left: None, waiting: Waiting(caller) };
     let answer = leaving.exchange.watch(asking.send()).await;
     leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
     (answer, !leaving.exchange.opened_a_connection())
+}
+
+/// Waits at a connection. If nobody does any more and nothing came, it is not used again.
+struct Waiting<'a>(Option<&'a Arc<Caller>>);
+
+impl Waiting<'_> {
+    fn is_over(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(caller) = self.0 {
+            caller.leave_connections();
+        }
+    }
 }
 
 /// No address was dialled, and another attempt would find the same.
@@ -200,10 +250,6 @@ impl Fetch for HttpFetch {
         if let Whose::Ours(callers) = &self.whose {
             callers.prepare();
         }
-    }
-
-    fn enforces_pins(&self) -> bool {
-        matches!(self.whose, Whose::Ours(_))
     }
 }
 
@@ -260,19 +306,23 @@ async fn read(
 }
 
 /// What a page may repeat of what was sent, and nobody is to read: headers, without the scheme of their credentials
-/// (RFC 9110 §11.4), and the URL's query.
-fn secrets<'a>(ready: &'a Ready, request: &'a FetchRequest) -> Vec<&'a [u8]> {
-    let (Ready::Ours(Present { sent, .. }) | Ready::Given(_, sent)) = ready;
+/// (RFC 9110 §11.4), the queries of the URLs, and what the proxy knows us by.
+fn secrets(ready: &Ready, request: &FetchRequest, url: &Url) -> Vec<Vec<u8>> {
+    let (sent, proxy) = match ready {
+        Ready::Ours(Present { sent, home, .. }) => (sent, home.proxy_credentials()),
+        Ready::Given(_, sent) => (sent, Vec::new()),
+    };
     let headers = sent.secret.iter().map(|(name, value)| {
         let value = value.as_bytes().trim_ascii();
         let scheme = value.iter().position(|byte| *byte == b' ').filter(|_| name == header::AUTHORIZATION);
-        value.get(scheme.unwrap_or(0)..).unwrap_or(value).trim_ascii()
+        value.get(scheme.unwrap_or(0)..).unwrap_or(value).trim_ascii().to_vec()
     });
-    headers.chain(request.url.query().map(str::as_bytes)).filter(|secret| !secret.is_empty()).collect()
+    let queries = [request.url.query(), url.query()].into_iter().flatten().map(|query| query.into());
+    headers.chain(queries).chain(proxy).filter(|secret| !secret.is_empty()).collect()
 }
 
 /// An answer that is neither 200 nor a 304 we asked for.
-async fn unexpected(mut response: Response, timing: Timing, secrets: &[&[u8]]) -> NotFetched {
+async fn unexpected(mut response: Response, timing: Timing, secrets: &[Vec<u8>]) -> NotFetched {
     let status = response.status();
     let retry_after = retry_after(response.headers(), timing.received_wall);
     let mut start = Vec::new();
@@ -304,7 +354,7 @@ async fn unexpected(mut response: Response, timing: Timing, secrets: &[&[u8]]) -
 
 /// The start of an error's body, escaped. One that looks like keys is not shown at all: it may hold private ones. Nor is
 /// one that repeats what we sent, as pages of gateways do.
-fn excerpt(start: &[u8], secrets: &[&[u8]]) -> Option<String> {
+fn excerpt(start: &[u8], secrets: &[Vec<u8>]) -> Option<String> {
     let start = &start[..start.len().min(EXCERPT_BYTES)];
     let text = String::from_utf8_lossy(start);
     if text.is_empty() || looks_like_keys(&text) || secrets.iter().any(|secret| repeats(start, secret)) {
@@ -375,8 +425,16 @@ fn transport(error: reqwest::Error) -> NotFetched {
     } else {
         ("reset", "the connection broke before an answer")
     };
+    let failed = |why: &str| NotFetched::new(reason, format!("{message}: {why}")).retryable();
+    if let Some(h2) = chain(&error).find_map(|cause| cause.downcast_ref::<h2::Error>()) {
+        // All its text is the server's choice, as long as it likes (RFC 9113 §6.8).
+        return failed(&h2.reason().map_or_else(|| "HTTP/2".to_owned(), |reason| reason.to_string()));
+    }
     let deepest = chain(&error).last().map(ToString::to_string).unwrap_or_default();
-    NotFetched::new(reason, format!("{message}: {}", deepest.escape_default())).retryable().because(error)
+    let escaped: String = deepest.chars().flat_map(char::escape_default).take(EXCERPT_BYTES).collect();
+    // A certificate may have as many names as it likes.
+    let failed = failed(&escaped);
+    if deepest.len() > EXCERPT_BYTES { failed } else { failed.because(error) }
 }
 
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -445,7 +503,7 @@ mod tests {
 
     #[test]
     fn an_excerpt_that_repeats_what_was_sent_is_not_shown() {
-        let shown = |page: &str, secret: &str| excerpt(page.as_bytes(), &[secret.as_bytes()]).is_some();
+        let shown = |page: &str, secret: &str| excerpt(page.as_bytes(), &[secret.into()]).is_some();
         for page in [
             "denied: token-1/x",
             r"denied: token-1\/x",

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tokio::sync::Notify;
 
-use super::soon;
+use super::{millis, secs};
 
 /// A port of loopback. Its threads end with the process.
 pub(crate) struct Peer {
@@ -65,9 +65,9 @@ impl Peer {
         })
     }
 
-    /// Waits until one connection is served to its end.
+    /// Waits until one connection is served to its end: sooner than connections end that nobody uses.
     pub(crate) async fn was_left(&self) {
-        soon(self.served.notified()).await;
+        tokio::time::timeout(secs(20), self.served.notified()).await.expect("the connection is still there");
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -177,8 +177,18 @@ fn flood(stream: &mut Secured, headers: &[u8], next: impl Fn(u32) -> Vec<u8>) ->
 /// Until the client is gone.
 fn endless(stream: &mut Secured, frame: &[u8]) -> io::Result<()> {
     let many = frame.repeat(16_384 / frame.len() + 1);
+    // What comes back is read, or both would soon wait for the other to read.
+    stream.sock.set_read_timeout(Some(millis(1)))?;
+    let mut unread = [0; 16_384];
     loop {
         stream.write_all(&many)?;
         stream.flush()?;
+        match stream.read(&mut unread) {
+            Ok(0) => return Ok(()),
+            Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Err(error);
+            }
+            _ => {}
+        }
     }
 }
