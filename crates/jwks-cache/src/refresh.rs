@@ -145,6 +145,7 @@ impl Provider {
         let view = View::new(lifecycle.published(), policy, None, None, false);
         let (slot, publisher) = Slot::new(view);
         let source = Arc::new(source);
+        source.shared.enter();
         let provider = Arc::new(Self {
             tenant: source.registration.tenant_id.as_str().into(),
             id: source.registration.provider_id.as_str().into(),
@@ -297,7 +298,7 @@ impl Provider {
         now: Moment,
     ) -> std::result::Result<(), MutexGuard<'a, Owner>> {
         let owner = &mut *guard;
-        let memory = owner.source.shared.memory().filter(|memory| {
+        let memory = owner.source.shared.memory(self.serial).filter(|memory| {
             owner.closed.is_none() && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
         });
         let Some(memory) = memory else { return Err(guard) };
@@ -446,6 +447,9 @@ impl Provider {
             owner.discovered = None;
         }
         owner.missing.clear();
+        // In this order: what both share is not let go.
+        source.shared.enter();
+        owner.source.shared.leave();
         owner.source = Arc::new(source);
         watch::start(self, &owner.source);
         self.ground(owner, &Ended::Superseded);
@@ -467,6 +471,7 @@ impl Provider {
             return;
         }
         owner.closed = Some(how);
+        owner.source.shared.leave();
         self.ground(&mut owner, ended);
         self.publish(&mut owner);
         let old = owner.timer.take();

@@ -314,3 +314,19 @@ async fn a_leader_that_goes_hands_its_exchange_on() {
     assert!(soon(first).await.unwrap().is_err());
     assert_eq!(kids(&soon(second).await.unwrap().unwrap()), ["a", "b"]);
 }
+
+#[tokio::test]
+async fn who_comes_after_everybody_left_starts_empty() {
+    let many = Many::new(2).await;
+    many.resolve(0).await.unwrap();
+    for n in 0..2 {
+        many.registry.unregister(&tenant(n), PROVIDER).await.unwrap();
+    }
+    many.register(1, |_| ()).await;
+    many.resolve(1).await.unwrap();
+    assert_eq!(many.source.asked(), 2);
+    // While somebody is there, it serves the next.
+    many.register(0, |_| ()).await;
+    many.resolve(0).await.unwrap();
+    assert_eq!(many.source.asked(), 2);
+}

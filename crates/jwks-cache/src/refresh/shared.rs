@@ -40,12 +40,16 @@ struct State {
     /// Exchanges that failed in a row since the metadata was looked up.
     failures: u32,
     watched: bool,
+    /// Registered providers that share this.
+    members: usize,
 }
 
 /// What the last exchange brought: one set for all, in the form in which most want it.
 #[derive(Debug)]
 pub(super) struct Memory {
     number: u64,
+    /// Whose exchange it was.
+    of: u64,
     set: Arc<KeySet>,
     rules: KeyRules,
     /// The document itself, where the set's text leaves something out.
@@ -155,9 +159,26 @@ impl Shared {
         Turn::Lead(Lead { shared: self.clone(), exchange, of })
     }
 
-    /// What the last exchange brought.
-    pub(super) fn memory(&self) -> Option<Arc<Memory>> {
-        lock(&self.0).memory.clone()
+    /// What the last exchange brought, if it was not the one of provider `of`: that has taken it, or has let it go
+    /// since, as a registration may.
+    pub(super) fn memory(&self, of: u64) -> Option<Arc<Memory>> {
+        lock(&self.0).memory.clone().filter(|memory| memory.of != of)
+    }
+
+    /// One more provider is registered with it.
+    pub(super) fn enter(&self) {
+        lock(&self.0).members += 1;
+    }
+
+    /// One less is. With the last one goes what it was brought: whoever is registered later starts empty, though
+    /// somebody may hold on to this for a while.
+    pub(super) fn leave(&self) {
+        let mut state = lock(&self.0);
+        state.members = state.members.saturating_sub(1);
+        if state.members == 0 {
+            let (began, running) = (state.began, state.running.take());
+            *state = State { began, running, ..State::default() };
+        }
     }
 
     /// Decides about a flight for a missing kid under the source's one budget: `decide` is told when the last one
@@ -246,8 +267,10 @@ impl Lead {
                 None if answered.body.is_empty() || answered.body == set.text().as_bytes() => None,
                 None => Some(Whole(answered.body.as_slice().into())),
             };
-            let (number, timing) = (self.exchange.number, answered.timing);
-            state.memory = Some(Arc::new(Memory { number, set, rules, whole, headers, timing }));
+            let (number, of, timing) = (self.exchange.number, self.of, answered.timing);
+            // Nobody is left who would want it.
+            let memory = Memory { number, of, set, rules, whole, headers, timing };
+            state.memory = (state.members > 0).then(|| Arc::new(memory));
         }
         self.end(state, Told::Answered(answered));
     }
