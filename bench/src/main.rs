@@ -24,7 +24,7 @@ use report::Table;
 const USAGE: &str = "\
 bench [--only W4,W5] [--cap SECONDS] [--json]
 
-  --only   these workloads alone: W1, W2, W4, W5, W6, W7, W8, W9
+  --only   these workloads alone: W1, W2, W3, W4, W5, W6, W7, W8, W9, S32
   --cap    give up on callers who still wait after this long; default 20
   --json   one JSON document in place of tables
 

@@ -6,10 +6,12 @@ mod cold_in_outage;
 mod expired_in_outage;
 mod many_providers;
 mod one_lookup;
+mod refusals;
 mod rotation;
 mod scaling;
 mod steady;
 mod unknown_kids;
+mod verify;
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,7 +24,9 @@ use crate::report::Table;
 type Run = fn(cap: Duration) -> Table;
 
 /// Every workload by its number. W1 and W2 come last: they install a recorder and a subscriber for good.
-pub const ALL: [(&str, Run); 15] = [
+pub const ALL: [(&str, Run); 17] = [
+    ("W3", verify::run),
+    ("S32", refusals::run),
     ("W4", cold_crowd::run),
     ("W5A", cold_in_outage::run),
     ("W5B", expired_in_outage::run),

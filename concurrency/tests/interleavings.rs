@@ -399,3 +399,39 @@ fn a_caller_who_goes_away_takes_nobody_along() {
         stage.over();
     });
 }
+
+#[test]
+fn registering_the_same_again_never_moves_an_issuer() {
+    // {"alg":"EdDSA"} and {"iss":"https://mine"}, {"iss":"https://shared"}; what they are signed by is not asked.
+    const MINE: &str = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJodHRwczovL21pbmUifQ.AAAA";
+    const SHARED: &str = "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJodHRwczovL3NoYXJlZCJ9.AAAA";
+    fn of(tenant: &str, issuer: &str) -> IdentityProviderRegistration {
+        let mut it = registration("a");
+        (it.tenant_id, it.issuer) = (tenant.into(), Some(issuer.into()));
+        it
+    }
+    explore(|| {
+        let stage = Stage::new(0);
+        let register = |registry: &Registry, tenant: &str, issuer: &str| {
+            future::block_on(registry.register(of(tenant, issuer))).unwrap();
+        };
+        register(&stage.registry, "mine", "https://mine");
+        register(&stage.registry, "one", "https://shared");
+        register(&stage.registry, "two", "https://shared");
+        let verifier = stage.registry.verifier().any_audience().build().unwrap();
+        let registry = stage.registry.clone();
+        at_once(2, move |i| {
+            if i == 0 {
+                register(&registry, "mine", "https://mine");
+                register(&registry, "one", "https://shared");
+                return;
+            }
+            for _ in 0..3 {
+                let found = |token: &str| verifier.explain(token).tenant_id;
+                assert_eq!((found(MINE).as_deref(), found(SHARED)), (Some("mine"), None));
+                thread::yield_now();
+            }
+        });
+        stage.over();
+    });
+}

@@ -1,6 +1,8 @@
 //! What the targets share: what holds of every key set that was judged, whatever document it came from; of
 //! every text that people see; and a runtime.
 
+pub mod issuer;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

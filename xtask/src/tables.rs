@@ -164,11 +164,13 @@ const APART: &[&str] = &["differential", "model", "simulation"];
 
 /// The targets in `fuzz/`, each with the dictionary of its inputs.
 const FUZZ_TARGETS: &[(&str, &str)] = &[
+    ("claims", "tokens"),
     ("key_set", "json"),
     ("kid_text", "json"),
     ("one_jwk", "json"),
     ("response_headers", "headers"),
     ("snapshot_text", "json"),
+    ("token", "tokens"),
 ];
 
 /// A short run that knows nothing of earlier ones: what it finds goes to a folder that begins empty.

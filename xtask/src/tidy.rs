@@ -44,8 +44,13 @@ const WALLS: &[Wall] = &[
         room: "crates/jwks-cache/src/events",
         never: &["fetch", "store", "slot", "gate", "refresh", "resolve", "registry"],
     },
-    Wall { room: "crates/jwks-cache/src/refresh", never: &["resolve", "registry"] },
-    Wall { room: "crates/jwks-cache/src/resolve", never: &["fetch", "store", "gate", "registry"] },
+    Wall { room: "crates/jwks-cache/src/refresh", never: &["resolve", "registry", "verify"] },
+    Wall {
+        room: "crates/jwks-cache/src/issuers",
+        never: &["fetch", "store", "slot", "gate", "resolve", "registry", "verify"],
+    },
+    Wall { room: "crates/jwks-cache/src/verify", never: &["fetch", "store", "slot", "gate", "dial"] },
+    Wall { room: "crates/jwks-cache/src/resolve", never: &["fetch", "store", "gate", "registry", "verify"] },
 ];
 
 /// Crates that the core's source must not name: it takes time, chance and bytes as values.

@@ -12,6 +12,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 
 use crate::keyset::{KeyRules, Reason};
@@ -456,6 +457,12 @@ impl VerificationKey {
         &self.key
     }
 
+    /// The same, borrowed.
+    #[must_use]
+    pub const fn borrowed(&self) -> KeyRef<'_> {
+        KeyRef { key: &self.key, algorithm: self.algorithm }
+    }
+
     /// The key's kid.
     #[must_use]
     pub fn kid(&self) -> Option<&str> {
@@ -474,12 +481,22 @@ impl VerificationKey {
         self.algorithm
     }
 
+    /// The key for those who decode with `jsonwebtoken` themselves; none for algorithms that it does not know.
+    /// It needs no backend and never panics; their `decode` needs exactly one, or an installed one.
+    ///
+    /// It forgets which algorithm it is bound to: put this one alone into the `Validation`.
+    #[must_use]
+    pub fn decoding_key(&self) -> Option<DecodingKey> {
+        jsonwebtoken::Algorithm::from_str(self.algorithm.as_str()).ok()?;
+        DecodingKey::from_jwk(self.key.jwk()).ok()
+    }
+
     /// As [`KeyRef::verify`].
     ///
     /// # Errors
     /// As [`KeyRef::verify`].
     pub fn verify(&self, input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        KeyRef { key: &self.key, algorithm: self.algorithm }.verify(input, signature)
+        self.borrowed().verify(input, signature)
     }
 }
 

@@ -20,6 +20,7 @@ pub mod policy;
 pub mod published;
 pub mod select;
 mod time;
+pub mod token;
 
 pub use algorithm::{Algorithm, AlgorithmSet, UnknownAlgorithm};
 pub use time::{Dice, Moment};

@@ -31,6 +31,12 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall time now, for HTTP dates, status and snapshots only.
     fn wall(&self) -> DateTime<Utc>;
 
+    /// The wall time as tokens are judged by it, in milliseconds since 1970: cheap, and behind [`Clock::wall`] by a few.
+    /// Default that.
+    fn coarse_wall(&self) -> i64 {
+        self.wall().timestamp_millis()
+    }
+
     /// Completes once [`Clock::now`] has reached `moment`. May complete early, never much too late.
     fn sleep_until(&self, moment: Moment) -> Sleep;
 }
@@ -62,15 +68,20 @@ impl Clock for SystemClock {
         now.into()
     }
 
+    #[cfg(target_os = "linux")]
+    fn coarse_wall(&self) -> i64 {
+        coarse::millis_since_1970()
+    }
+
     fn sleep_until(&self, moment: Moment) -> Sleep {
         let wait = moment.since(self.now()).min(LONGEST_SLEEP);
         Box::pin(tokio::time::sleep(wait))
     }
 }
 
-/// Boot time at the price of the kernel's last tick.
+/// Boot time and wall time at the price of the kernel's last tick.
 ///
-/// There is no coarse boot clock, so this is the coarse monotonic clock plus the time the machine was
+/// There is no coarse boot clock, so boot time is the coarse monotonic clock plus the time the machine was
 /// suspended, which is looked up once a second.
 #[cfg(target_os = "linux")]
 mod coarse {
@@ -92,6 +103,11 @@ mod coarse {
             LOOK_UP_AT.store(running + SECOND, Relaxed);
         }
         running + SUSPENDED.load(Relaxed)
+    }
+
+    pub(super) fn millis_since_1970() -> i64 {
+        let now = clock_gettime(ClockId::RealtimeCoarse);
+        now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000)
     }
 
     fn nanos(clock: ClockId) -> u64 {
@@ -144,7 +160,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_coarse_moment_follows_the_exact_one() {
+    fn coarse_times_follow_the_exact_ones() {
+        let (before, coarse) = (SystemClock.wall().timestamp_millis(), SystemClock.coarse_wall());
+        assert!(coarse <= SystemClock.wall().timestamp_millis() && coarse + 50 >= before);
         let before = SystemClock.now();
         let coarse = SystemClock.coarse_now();
         // A tick of the kernel is 10 ms at most; two clocks are read one after the other.

@@ -24,6 +24,7 @@ mod error;
 mod events;
 mod fetch;
 mod gate;
+mod issuers;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod preset;
@@ -38,6 +39,7 @@ mod snapshot;
 mod status;
 mod sync;
 mod telemetry;
+pub mod verify;
 
 pub use jsonwebtoken;
 pub use jsonwebtoken::jwk::JwkSet;
@@ -73,6 +75,8 @@ pub use snapshot::PersistentSnapshot;
 pub use status::{
     Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, ServingSource, StatusMetric,
 };
+
+pub use verify::{StandardClaims, Verified, Verifier, VerifierBuilder, VerifyError};
 
 /// The README's examples compile.
 #[cfg(doctest)]

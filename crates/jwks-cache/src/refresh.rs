@@ -96,6 +96,8 @@ enum Closed {
 #[derive(Clone, Debug)]
 pub(crate) struct Source {
     pub(crate) registration: Arc<IdentityProviderRegistration>,
+    /// The registration's issuer, one text for all who compare it.
+    pub(crate) issuer: Option<Arc<str>>,
     /// The registry's own list; it applies besides the registration's.
     pub(crate) registry_domains: Arc<Vec<String>>,
     /// How it is dialled, by the registration and, where that says nothing, by the registry.
@@ -142,7 +144,7 @@ impl Provider {
     pub(crate) fn new(engine: Arc<Engine>, source: Source) -> Arc<Self> {
         let policy = engine.policy(source.registration.policy());
         let lifecycle = Lifecycle::new(policy.clone());
-        let view = View::new(lifecycle.published(), policy, None, None, false);
+        let view = View::new(source.issuer.clone(), lifecycle.published(), policy, None, None, false);
         let (slot, publisher) = Slot::new(view);
         let source = Arc::new(source);
         source.shared.enter();
@@ -182,6 +184,11 @@ impl Provider {
 
     pub(crate) fn registration(&self) -> Arc<IdentityProviderRegistration> {
         lock(&self.owner).source.registration.clone()
+    }
+
+    /// The issuer it is registered under.
+    pub(crate) fn issuer(&self) -> Option<Arc<str>> {
+        lock(&self.owner).source.issuer.clone()
     }
 
     /// Flights that failed in a row.
@@ -596,6 +603,7 @@ impl Provider {
     /// Replaces what readers see by what the lifecycle says.
     fn publish(&self, owner: &mut Owner) -> Arc<View> {
         let view = View::new(
+            owner.source.issuer.clone(),
             owner.lifecycle.published(),
             Arc::<Policy>::clone(owner.lifecycle.policy()),
             owner.running.as_ref().map(|running| running.flight.clone()),
@@ -639,7 +647,9 @@ impl Source {
         let shared = share(&Kind::of(&registration), &registration.format);
         let of_fallbacks = registration.fallbacks.iter();
         let of_fallbacks = of_fallbacks.map(|of| share(&Kind::of_fallback(of), &of.format)).collect();
-        Self { registration: Arc::new(registration), registry_domains, dial, shared, of_fallbacks }
+        let issuer = registration.issuer.as_deref().map(Arc::from);
+        let registration = Arc::new(registration);
+        Self { registration, issuer, registry_domains, dial, shared, of_fallbacks }
     }
 
     /// The registered place.

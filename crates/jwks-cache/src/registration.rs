@@ -52,8 +52,9 @@ pub struct IdentityProviderRegistration {
         deserialize_with = "unquoted::jwks_url"
     )]
     pub jwks_url: Url,
-    /// The issuer of this provider's tokens, as their `iss` says it, byte for byte; discovery asks it where its keys
-    /// are. 1 to 2,048 bytes. Default none.
+    /// The issuer of this provider's tokens, as their `iss` says it, byte for byte: then a [`Verifier`](crate::Verifier)
+    /// finds the provider by it, and takes no other issuer's tokens from it. Discovery asks it where its keys are. 1 to
+    /// 2,048 bytes. Default none.
     #[serde(default)]
     pub issuer: Option<String>,
     /// Whether `{tenantid}` in `issuer` stands for the `tid` of each token, as Entra's multi-tenant issuers have it.

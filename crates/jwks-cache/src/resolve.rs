@@ -119,6 +119,31 @@ impl Want for OneKey<'_> {
     }
 }
 
+/// The same, with the issuer that its provider was registered under at that moment: for who judges tokens by both.
+pub(crate) struct KeyOfIssuer<'a>(pub(crate) OneKey<'a>);
+
+impl Want for KeyOfIssuer<'_> {
+    type Borrowed<'v> = (KeyRef<'v>, Option<&'v str>);
+    type Answer = (VerificationKey, Option<Arc<str>>);
+
+    fn kid(&self) -> Option<&str> {
+        self.0.kid
+    }
+
+    fn is_denied(&self, view: &View) -> bool {
+        self.0.is_denied(view)
+    }
+
+    fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>> {
+        let Picked { answer, missing } = self.0.pick(view, now);
+        Picked { answer: answer.map(|key| (key, view.issuer.as_deref())), missing }
+    }
+
+    fn keep((key, issuer): Self::Borrowed<'_>) -> Self::Answer {
+        (key.to_shared(), issuer.map(Arc::from))
+    }
+}
+
 impl OneKey<'_> {
     /// A key that the document does not offer may be denied, retiring, or missing.
     #[cold]
@@ -173,6 +198,17 @@ pub(crate) fn at_hand<W: Want, R>(
     want: &W,
     then: impl FnOnce(W::Borrowed<'_>) -> R,
 ) -> Option<std::result::Result<R, KeyError>> {
+    // No `Error` yet: that one is large, and would be moved with every answer.
+    at_hand_if(provider, want, |answer| Some(answer.map(then)))
+}
+
+/// The same for who may look again: where `then` gives nothing, the lookup does not count.
+#[inline]
+pub(crate) fn at_hand_if<W: Want, R>(
+    provider: &Arc<Provider>,
+    want: &W,
+    then: impl FnOnce(std::result::Result<W::Borrowed<'_>, KeyError>) -> Option<R>,
+) -> Option<R> {
     let now = provider.engine.clock.coarse_now();
     let view = provider.slot.load();
     let stale = match view.published.standing(now) {
@@ -192,10 +228,52 @@ pub(crate) fn at_hand<W: Want, R>(
     if picked.missing {
         return None;
     }
+    let found = picked.answer.is_ok();
+    let answer = then(picked.answer)?;
     provider.slot.note_read();
-    count(provider, picked.answer.is_ok(), if stale { Via::Stale } else { Via::Held });
-    // No `Error` yet: that one is large, and would be moved with every answer.
-    Some(picked.answer.map(then))
+    count(provider, found, if stale { Via::Stale } else { Via::Held });
+    Some(answer)
+}
+
+/// Why a lookup that has to wait has no answer at once. What it would wait for is started.
+#[cold]
+pub(crate) fn not_waited(provider: &Arc<Provider>, want: &OneKey<'_>) -> Error {
+    let view = provider.slot.load_full();
+    if view.closed {
+        return provider.not_registered();
+    }
+    let now = provider.engine.now();
+    if matches!(view.published.standing(now), Standing::Expired | Standing::Unusable) {
+        provider.nudge();
+        return KeyError::NotCached.into();
+    }
+    let Picked { answer, missing } = want.pick(&view, now);
+    let Err(why) = answer else { return KeyError::NotCached.into() }; // it has come meanwhile
+    if let Some(kid) = want.kid.filter(|_| missing) {
+        match provider.ask_for_kid(kid) {
+            // What has just come is for the next lookup.
+            KidAsked::Flight(_) | KidAsked::LookAgain => return KeyError::NotCached.into(),
+            KidAsked::Unregistered => return provider.not_registered(),
+            KidAsked::KnownMissing => provider.counters.kids_known_missing.fetch_add(1, Relaxed),
+            KidAsked::NotNow => provider.counters.kids_not_asked_for.fetch_add(1, Relaxed),
+        };
+    }
+    provider.slot.note_read();
+    count(provider, false, Via::Held);
+    why.into()
+}
+
+/// What a lookup would find in what is held. It is not counted, and starts nothing.
+pub(crate) fn peek<W: Want>(provider: &Provider, want: &W) -> Result<W::Answer> {
+    let now = provider.engine.now();
+    let view = provider.slot.load_full();
+    if view.closed {
+        return Err(provider.not_registered());
+    }
+    if view.published.standing(now) == Standing::Unusable && !want.is_denied(&view) {
+        return Err(KeyError::NotCached.into());
+    }
+    want.pick(&view, now).answer.map(W::keep).map_err(Error::from)
 }
 
 /// Answers after waiting for what has to be waited for.

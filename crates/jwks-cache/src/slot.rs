@@ -21,6 +21,8 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct View {
+    /// Whose tokens its keys verify: the issuer that the provider was registered under when this was published.
+    pub(crate) issuer: Option<Arc<str>>,
     pub(crate) published: Published,
     pub(crate) policy: Arc<Policy>,
     pub(crate) flight: Option<Arc<Flight>>,
@@ -32,6 +34,7 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(
+        issuer: Option<Arc<str>>,
         published: Published,
         policy: Arc<Policy>,
         flight: Option<Arc<Flight>>,
@@ -40,7 +43,7 @@ impl View {
     ) -> Self {
         // Readers of fresh keys look at nothing else, so this is how they learn of it.
         let refresh_at = if closed { Moment::ORIGIN } else { published.refresh_at };
-        Self { published: Published { refresh_at, ..published }, policy, flight, last_error, closed }
+        Self { issuer, published: Published { refresh_at, ..published }, policy, flight, last_error, closed }
     }
 
     /// Whether a reader who finds keys due or expired should ask for a flight.

@@ -189,6 +189,11 @@ impl Provider {
         }
     }
 
+    /// Every key of the held document, and the retiring ones.
+    pub(crate) fn key_statuses(&self) -> Vec<KeyStatus> {
+        key_statuses(&self.slot.load(), self.engine.now())
+    }
+
     fn status_metrics(&self) -> Vec<StatusMetric> {
         let metric = |told: Told| {
             let value = match told.value {

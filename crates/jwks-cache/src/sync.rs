@@ -17,3 +17,10 @@ pub(crate) use real_tokio::sync::broadcast;
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// A moment at which other threads may look at what was just written without a lock: the scheduler sees no map.
+#[inline]
+pub(crate) fn seen_by_others() {
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+}

@@ -10,10 +10,10 @@ use std::time::Duration;
 use jwks_cache::{
     Algorithm, CacheManager, Error, Fallback, FetchError, IdentityProviderRegistration, JitterStrategy,
     KeyError, KeyFormat, KeySource, Material, PinMode, ProviderState, RefreshMode, Registry, RegistryBuilder,
-    SpkiFingerprint, TlsVersion,
+    SpkiFingerprint, StandardClaims, TlsVersion,
 };
 use jwks_cache_testkit::tls::{Authority, TlsServer};
-use jwks_cache_testkit::{BlackHole, IdentityProvider, ManualClock, Origin, Phase, Reply};
+use jwks_cache_testkit::{BlackHole, IdentityProvider, ManualClock, Origin, Phase, Reply, Token};
 use stage::proxy::Proxy;
 use stage::scripted::{self, Answer};
 use stage::secured;
@@ -70,6 +70,28 @@ async fn knob_provider_id() {
 }
 
 #[tokio::test]
+async fn knob_issuer() {
+    for (issuer, taken) in [(Some("https://mine"), true), (Some("https://mine/"), false), (None, false)] {
+        let stage = Stage::new();
+        stage.register(|it| it.issuer = issuer.map(str::to_owned)).await;
+        let verifier = stage.registry.verifier().any_audience().any_issuer().build().unwrap();
+        let token = stage.idp.mint(&Token::new().issuer("https://mine"));
+        let by_issuer = soon(verifier.verify::<StandardClaims>(&token)).await;
+        assert_eq!(by_issuer.is_ok(), taken, "{issuer:?}: {by_issuer:?}");
+        let by_name = soon(verifier.of_provider(TENANT, PROVIDER).verify::<StandardClaims>(&token)).await;
+        assert_eq!(by_name.is_ok(), issuer.is_none() || taken, "{issuer:?}: {by_name:?}");
+    }
+    for wrong in [String::new(), "x".repeat(2_049)] {
+        let mut registration =
+            IdentityProviderRegistration::new(TENANT, PROVIDER, "https://id.test/jwks").unwrap();
+        registration.issuer = Some(wrong);
+        assert!(matches!(registration.validate(), Err(Error::Validation { field: "issuer", .. })));
+        registration.issuer = Some("x".repeat(2_048));
+        registration.validate().unwrap();
+    }
+}
+
+#[tokio::test]
 async fn knob_jwks_url() {
     let origin = Origin::start();
     origin.set("/one", Reply::json(document(&["1"])));
@@ -109,7 +131,7 @@ async fn knob_format() {
 }
 
 #[tokio::test]
-async fn knob_issuer() {
+async fn knob_issuer_for_discovery() {
     let resolve = async |issuer: &str| {
         let origin = Origin::start();
         let metadata = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{}"}}"#, origin.url("/jwks"));

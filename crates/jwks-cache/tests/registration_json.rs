@@ -90,7 +90,10 @@ fn the_smallest_registration_reads_with_every_default() {
     assert_eq!(read, minimal());
     assert_eq!((read.refresh_early, read.stale_while_error), (secs(30), secs(60)));
     assert_eq!((read.min_ttl, read.max_ttl, read.default_ttl), (secs(30), secs(86_400), secs(300)));
-    assert_eq!((read.require_https, read.http_strict, read.required), (true, false, true));
+    assert_eq!(
+        (read.issuer.as_ref(), read.require_https, read.http_strict, read.required),
+        (None, true, false, true)
+    );
     assert_eq!((read.max_response_bytes, read.max_keys, read.min_rsa_bits), (1 << 20, 512, 2048));
     assert_eq!((read.max_trust_age, read.negative_cache_ttl), (None, secs(0)));
     assert_eq!((read.kid_miss_interval, read.kid_miss_wait), (secs(10), secs(2)));

@@ -15,6 +15,7 @@ pub(crate) mod scripted;
 pub(crate) mod secured;
 pub(crate) mod served;
 pub(crate) mod socket;
+pub(crate) mod tokens;
 
 use std::future::Future;
 use std::pin::pin;

@@ -32,13 +32,14 @@ pub(crate) async fn check_on(stage: &Stage, name: &str, expected: &str) {
 }
 
 /// Forgets the peak so far and gives the one from now on, which is what is resident.
-fn peak_from_now() -> u64 {
+pub(crate) fn peak_from_now() -> u64 {
     // It needs no privilege for the own process. Under an old peak, growth would be understated.
     std::fs::write("/proc/self/clear_refs", "5").expect("the kernel forgets the peak");
     peak()
 }
 
-fn peak() -> u64 {
+/// The peak in KiB.
+pub(crate) fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()

@@ -1,0 +1,112 @@
+//! Which provider is registered under an issuer. This room knows neither tokens nor keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use papaya::{Equivalent, HashMap};
+
+use crate::refresh::Provider;
+use crate::sync::{Mutex, MutexGuard, lock, seen_by_others};
+
+/// An index that readers look into without a lock, however many tenants there are.
+#[derive(Debug, Default)]
+pub(crate) struct Issuers {
+    sole: HashMap<Issued, Arc<Provider>, foldhash::fast::RandomState>,
+    all: Mutex<All>,
+}
+
+/// Providers by issuer, then tenant, then serial.
+type All = BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeMap<u64, Arc<Provider>>>>;
+
+/// An issuer, of one tenant or of all. Two texts, never joined: nothing written in one can pass for the other.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Issued(Option<Arc<str>>, Arc<str>);
+
+#[derive(Hash)]
+struct IssuedRef<'a>(Option<&'a str>, &'a str);
+
+impl Equivalent<Issued> for IssuedRef<'_> {
+    fn equivalent(&self, issued: &Issued) -> bool {
+        self.0 == issued.0.as_deref() && *self.1 == *issued.1
+    }
+}
+
+impl Issuers {
+    /// The only provider registered under `issuer` byte for byte: in `tenant`, or in all. Of several, none: which
+    /// was meant cannot be told. It is borrowed for as long as `then` runs.
+    pub(crate) fn find<R>(
+        &self,
+        tenant: Option<&str>,
+        issuer: &str,
+        then: impl FnOnce(&Arc<Provider>) -> R,
+    ) -> Option<R> {
+        self.sole.pin().get(&IssuedRef(tenant, issuer)).map(then)
+    }
+
+    /// For a change; other changes wait for its end, readers do not.
+    pub(crate) fn open(&self) -> Change<'_> {
+        Change { sole: &self.sole, all: lock(&self.all) }
+    }
+}
+
+/// A change of the index.
+pub(crate) struct Change<'i> {
+    sole: &'i HashMap<Issued, Arc<Provider>, foldhash::fast::RandomState>,
+    all: MutexGuard<'i, All>,
+}
+
+impl Change<'_> {
+    /// Takes a provider from one issuer to another; where they are the same, readers notice nothing. Both are changed
+    /// before either is told, and each is told once: at no moment does an issuer of two lead to one of them.
+    pub(crate) fn take(&mut self, provider: &Arc<Provider>, from: Option<Arc<str>>, to: Option<Arc<str>>) {
+        if from == to {
+            return;
+        }
+        if let Some(from) = &from {
+            self.forget(from, provider);
+        }
+        if let Some(to) = &to {
+            let tenants = self.all.entry(to.clone()).or_default();
+            tenants.entry(provider.tenant.clone()).or_default().insert(provider.serial, provider.clone());
+        }
+        for issuer in [from, to].into_iter().flatten() {
+            self.publish(&issuer, &provider.tenant);
+        }
+    }
+
+    fn forget(&mut self, issuer: &str, provider: &Provider) {
+        let Some(tenants) = self.all.get_mut(issuer) else { return };
+        if let Some(providers) = tenants.get_mut(&provider.tenant) {
+            providers.remove(&provider.serial);
+            if providers.is_empty() {
+                tenants.remove(&provider.tenant);
+            }
+        }
+        if tenants.is_empty() {
+            self.all.remove(issuer);
+        }
+    }
+
+    /// Tells readers what holds now, of the issuer in a tenant and in all.
+    fn publish(&self, issuer: &Arc<str>, tenant: &Arc<str>) {
+        let tenants = self.all.get(issuer);
+        let in_tenant = tenants.and_then(|tenants| sole(tenants.get(tenant)?));
+        let in_all =
+            tenants.filter(|tenants| tenants.len() == 1).and_then(|tenants| sole(tenants.values().next()?));
+        for (tenant, found) in [(Some(tenant), in_tenant), (None, in_all)] {
+            match found {
+                Some(provider) => {
+                    self.sole.pin().insert(Issued(tenant.cloned(), issuer.clone()), provider.clone());
+                }
+                None => {
+                    self.sole.pin().remove(&IssuedRef(tenant.map(|tenant| &**tenant), issuer));
+                }
+            }
+            seen_by_others();
+        }
+    }
+}
+
+fn sole(providers: &BTreeMap<u64, Arc<Provider>>) -> Option<&Arc<Provider>> {
+    providers.values().next().filter(|_| providers.len() == 1)
+}
