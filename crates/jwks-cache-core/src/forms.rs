@@ -27,15 +27,12 @@ pub fn jwks_of_pem(document: &[u8], kid: &str) -> Result<String, Refusal> {
 /// the others: it stands in the set as an entry that will be set aside.
 ///
 /// # Errors
-/// [`Refusal::NotX509Map`], or that there are more than `max_keys`.
-pub fn jwks_of_x509_map(document: &[u8], max_keys: u32) -> Result<String, Refusal> {
+/// [`Refusal::NotX509Map`].
+pub fn jwks_of_x509_map(document: &[u8]) -> Result<String, Refusal> {
     let text = std::str::from_utf8(document).map_err(|_| Refusal::NotUtf8)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut keys = String::new();
     for (n, (kid, pem)) in entries(text)?.into_iter().enumerate() {
-        if n as u64 >= u64::from(max_keys) {
-            return Err(Refusal::TooManyKeys { max: max_keys });
-        }
         let mut key = jwk_of_pem(&pem).unwrap_or_else(|_| json!({ "kty": "X.509" }));
         if let Some(members) = key.as_object_mut() {
             members.insert("kid".to_owned(), kid.into());
@@ -89,6 +86,10 @@ fn jwk_of_pem(text: &str) -> Found<Value> {
                 "it holds a private key: give the public key alone, and take the private one for known",
             );
         }
+        // A chain: the first certificate is that of the key, the others vouch for it.
+        if label == "CERTIFICATE" && matches!(found, Some(("CERTIFICATE", _))) {
+            continue;
+        }
         let body: String = body.split_whitespace().collect();
         let der = STANDARD.decode(body).map_err(|_| "a block is not base64")?;
         let key = match label {
@@ -97,11 +98,8 @@ fn jwk_of_pem(text: &str) -> Found<Value> {
             "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => certified(&der),
             _ => continue,
         }?;
-        match &found {
-            None => found = Some((label, key)),
-            // A chain: the first certificate is that of the key, the others vouch for it.
-            Some(("CERTIFICATE", _)) if label == "CERTIFICATE" => {}
-            Some(_) => return Err("it holds several keys, and one kid names one"),
+        if found.replace((label, key)).is_some() {
+            return Err("it holds several keys, and one kid names one");
         }
     }
     found.map(|(_, key)| key).ok_or("it has no block PUBLIC KEY, RSA PUBLIC KEY or CERTIFICATE")
@@ -275,7 +273,8 @@ mod tests {
         for text in [
             pem("PUBLIC KEY", &spki),
             pem("CERTIFICATE", &certificate(&spki)),
-            // A chain: who vouches for the key is another.
+            // A chain: who vouches for the key is another, with a key of whatever kind.
+            pem("CERTIFICATE", &certificate(&spki)) + &pem("CERTIFICATE", b"other"),
             pem("CERTIFICATE", &certificate(&spki)) + &pem("CERTIFICATE", &certificate(&another)),
             format!("subject: CN=x\r\n{}", pem("PUBLIC KEY", &spki).replace('\n', "\r\n")),
         ] {
@@ -337,15 +336,14 @@ mod tests {
         let (pair, spki) = ed25519();
         let good = pem("CERTIFICATE", &certificate(&spki));
         let map = json!({ "k": good, "bad": "-----BEGIN CERTIFICATE-----" }).to_string();
-        let set = judged(jwks_of_x509_map(map.as_bytes(), 9));
+        let set = judged(jwks_of_x509_map(map.as_bytes()));
         verifies(&set, Algorithm::EdDSA, pair.sign(b"said").as_ref());
         let bad = set.ledger().iter().find(|entry| entry.kid() == Some("bad")).unwrap();
         assert!(matches!(bad.verdict(), Verdict::SetAside { well_formed: false, .. }), "{bad:?}");
 
-        let refused = |text: &str, most| jwks_of_x509_map(text.as_bytes(), most).unwrap_err();
-        assert_eq!(refused(&map, 1), Refusal::TooManyKeys { max: 1 });
+        let refused = |text: &str| jwks_of_x509_map(text.as_bytes()).unwrap_err();
         for not_a_map in ["", "[]", "{", r#"{"k":1}"#, r#"{"keys":[]}"#, "<html>", "{} {}"] {
-            assert_eq!(refused(not_a_map, 9), Refusal::NotX509Map, "{not_a_map}");
+            assert_eq!(refused(not_a_map), Refusal::NotX509Map, "{not_a_map}");
         }
     }
 
@@ -356,7 +354,7 @@ mod tests {
         let other: PublicKeyX509Der<'_> = other.public_key().as_der().unwrap();
         let text = |spki: &[u8]| Value::from(pem("CERTIFICATE", &certificate(spki)));
         let map = format!(r#"{{"k":{},"k":{}}}"#, text(&one), text(other.as_ref()));
-        let set = judged(jwks_of_x509_map(map.as_bytes(), 9));
+        let set = judged(jwks_of_x509_map(map.as_bytes()));
         let reasons: Vec<_> = set.ledger().iter().map(|entry| entry.verdict()).collect();
         let ambiguous = Verdict::SetAside { reason: Reason::AmbiguousKid, well_formed: true };
         assert_eq!(reasons, [ambiguous, ambiguous]);

@@ -198,6 +198,8 @@ struct Fallen {
     due_at: Moment,
     /// None is tried before this: all have failed.
     not_before: Moment,
+    /// How often in a row.
+    failures: u32,
 }
 
 /// The state machine of one provider.
@@ -462,7 +464,7 @@ impl Lifecycle {
         if let Some(since) = self.fallen.since.get_mut(usize::from(index)) {
             since.get_or_insert(now);
         }
-        self.fallen.not_before = Moment::ORIGIN;
+        (self.fallen.not_before, self.fallen.failures) = (Moment::ORIGIN, 0);
         let document =
             Document { set, serving, headers, timing, granted: None, retiring, first: false, trusted: false };
         self.hold(document, dice);
@@ -477,14 +479,14 @@ impl Lifecycle {
         self.flight = None;
         match outcome {
             Outcome::Document { set, .. } if self.loses_all(&set, now) => {
-                self.fail(flight, None, now, dice);
+                self.fail(flight.asker, None, now, dice);
                 Change::Refused(Refusal::NothingUsable)
             }
             Outcome::Document { set, headers, timing } => self.take(set, headers, timing, now, dice),
             Outcome::FellBack { index, set, headers, timing, retry_after } => {
                 let change = self.fall_back(index, set, headers, timing, now, dice);
                 if flight.primary {
-                    self.fail(flight, retry_after, now, dice);
+                    self.fail(flight.asker, retry_after, now, dice);
                 } else {
                     self.failed_at = Some(now);
                     let wake = self.backoff_until.min(self.fallen.due_at).max(now + BETWEEN_REQUESTED);
@@ -495,7 +497,7 @@ impl Lifecycle {
             Outcome::NotModified { headers, timing } => {
                 // A set restored meanwhile is not the one that the request asked about.
                 let Some(held) = self.held.clone().filter(|held| held.validators_trusted) else {
-                    self.fail(flight, None, now, dice);
+                    self.fail(flight.asker, None, now, dice);
                     return Change::Failed;
                 };
                 let mut merged = held.headers.clone();
@@ -511,7 +513,17 @@ impl Lifecycle {
                 Change::Renewed { recovered: self.succeed() }
             }
             Outcome::Failed { retry_after } => {
-                self.fail(flight, retry_after, now, dice);
+                if flight.primary {
+                    self.fail(flight.asker, retry_after, now, dice);
+                } else {
+                    // It says nothing new of the source itself.
+                    self.count_failure(now);
+                    let retry = self.backoff_until.max(now + BETWEEN_REQUESTED);
+                    self.wake_at = self.timer_goes_on(now).then_some(retry);
+                }
+                if flight.falls_back {
+                    self.fail_fallbacks(now, dice);
+                }
                 Change::Failed
             }
         }
@@ -545,7 +557,8 @@ impl Lifecycle {
         }
         let soon = now + dice.between(Duration::ZERO, self.policy.prefetch_jitter);
         let refresh_at = soon.min(expires_at).min(trust_until);
-        let retiring = self.retire(&set, received_at);
+        let of_primary = self.held.as_ref().is_some_and(|held| held.serving == Serving::Primary);
+        let retiring = if of_primary { self.retire(&set, received_at) } else { Vec::new() };
         self.learn_denied(&set);
         self.held = Some(Arc::new(Held {
             set,
@@ -677,18 +690,15 @@ impl Lifecycle {
         recovered
     }
 
-    fn fail(&mut self, flight: Airborne, retry_after: Option<Duration>, now: Moment, dice: &mut dyn Dice) {
-        let asker = flight.asker;
-        self.failed_at = Some(now);
-        self.failures = self.failures.saturating_add(1);
-        let servable_until = self.held.as_ref().map_or(Moment::ORIGIN, |held| held.servable_until);
+    /// The source itself failed.
+    fn fail(&mut self, asker: Asker, retry_after: Option<Duration>, now: Moment, dice: &mut dyn Dice) {
+        self.count_failure(now);
+        let servable_until = self.servable_until();
         let servable = now < servable_until;
         let asked = retry_after.map_or(now, |wait| now + wait.min(LONGEST_RETRY_AFTER));
         if asker != Asker::Person {
             self.setbacks = self.setbacks.saturating_add(1);
-            let b = doubled(self.policy.retry.initial_backoff, self.setbacks);
-            let wait = if servable { b.min(LONGEST_BACKOFF) } else { b.min(LONGEST_BACKOFF_WITHOUT_KEYS) };
-            let wait = dice.between(wait / 2, wait);
+            let wait = self.wait_after(self.setbacks, servable, dice);
             self.backoff_until = if servable {
                 (now + wait).min(servable_until + LONGEST_BACKOFF_WITHOUT_KEYS)
             } else if self.setbacks == 1 {
@@ -700,26 +710,62 @@ impl Lifecycle {
             // an unknown kid caused makes no refresh due.
             let due = self.held.as_ref().filter(|_| servable).map_or(now, |held| held.refresh_at);
             let retry = self.backoff_until.max(now + wait.min(LONGEST_BACKOFF_WITHOUT_KEYS));
-            self.wake_at = (self.timer() && (servable || self.policy.refresh_mode == RefreshMode::Always))
-                .then_some(retry.max(asked).max(due));
+            self.wake_at = self.timer_goes_on(now).then_some(retry.max(asked).max(due));
         } else if self.timer() && (self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always) {
             let due = self.held.as_ref().map_or(now, |held| held.refresh_at);
             self.wake_at = Some(self.backoff_until.max(asked).max(due).max(now + BETWEEN_REQUESTED));
         }
         self.asked_until = self.asked_until.max(asked);
         self.backoff_until = self.backoff_until.max(asked);
-        if !servable && !self.policy.negative_cache_ttl.is_zero() {
+        self.wake_for_fallbacks(now);
+    }
+
+    /// The fallbacks failed: they wait by themselves, and hold back nothing else.
+    fn fail_fallbacks(&mut self, now: Moment, dice: &mut dyn Dice) {
+        self.fallen.failures = self.fallen.failures.saturating_add(1);
+        let servable_until = self.servable_until();
+        let wait = self.wait_after(self.fallen.failures, now < servable_until, dice).max(BETWEEN_REQUESTED);
+        let latest = servable_until.max(now) + LONGEST_BACKOFF_WITHOUT_KEYS;
+        self.fallen.not_before = (now + wait).min(latest).max(self.negative_until);
+        self.wake_for_fallbacks(now);
+    }
+
+    fn count_failure(&mut self, now: Moment) {
+        self.failed_at = Some(now);
+        self.failures = self.failures.saturating_add(1);
+        if now >= self.servable_until() && !self.policy.negative_cache_ttl.is_zero() {
             self.negative_until = now + self.policy.negative_cache_ttl;
         }
-        if flight.falls_back && !servable {
-            // None of them brought anything: they are not hammered either.
-            self.fallen.not_before = self.error_answers_until().max(now + BETWEEN_REQUESTED);
-        } else if servable && !self.policy.fallbacks.is_empty() {
-            // Where keys end first, or the fallback is due, the timer sees to it.
-            let of_primary = self.held.as_ref().is_some_and(|held| held.serving == Serving::Primary);
-            let due = if of_primary { servable_until } else { self.fallen.due_at };
-            self.wake_at = self.wake_at.map(|at| at.min(due.max(now + BETWEEN_REQUESTED)));
+    }
+
+    fn servable_until(&self) -> Moment {
+        self.held.as_ref().map_or(Moment::ORIGIN, |held| held.servable_until)
+    }
+
+    /// The wait after so many failures in a row.
+    fn wait_after(&self, failures: u32, servable: bool, dice: &mut dyn Dice) -> Duration {
+        let longest = if servable { LONGEST_BACKOFF } else { LONGEST_BACKOFF_WITHOUT_KEYS };
+        let wait = doubled(self.policy.retry.initial_backoff, failures).min(longest);
+        dice.between(wait / 2, wait)
+    }
+
+    /// Has the timer see to it where keys end, or a fallback may be tried, before it goes off anyway.
+    fn wake_for_fallbacks(&mut self, now: Moment) {
+        if self.policy.fallbacks.is_empty() {
+            return;
         }
+        let due = match self.held.as_ref().filter(|held| held.is_servable(now)) {
+            Some(held) if held.serving == Serving::Primary => held.servable_until,
+            Some(_) => self.fallen.due_at.max(self.fallen.not_before),
+            None => self.fallen.not_before,
+        };
+        self.wake_at = self.wake_at.map(|at| at.min(due.max(now + BETWEEN_REQUESTED)));
+    }
+
+    /// Whether the timer is set although the source fails.
+    fn timer_goes_on(&self, now: Moment) -> bool {
+        let servable = now < self.servable_until();
+        self.timer() && (servable || self.policy.refresh_mode == RefreshMode::Always)
     }
 
     fn timer(&self) -> bool {
@@ -1725,5 +1771,60 @@ mod tests {
         let number = life.pass(10).start(Person).number;
         life.it.abandon(number);
         assert_eq!(life.it.wake_at(), Some(due));
+    }
+
+    // Fallbacks.
+
+    /// One that holds the keys of its only fallback, which the timer sees to.
+    fn fallen(refresh_mode: RefreshMode) -> Life {
+        let mut life = Life::new(|policy| {
+            (policy.refresh_mode, policy.stale_while_error) = (refresh_mode, secs(10 * HOUR));
+            policy.fallbacks = vec![secs(24 * HOUR)];
+        });
+        let number = life.start(Reader).number;
+        let Outcome::Document { set, headers, timing } = life.document(&doc(&[("f", 9)]), "max-age=3600")
+        else {
+            unreachable!()
+        };
+        let outcome = Outcome::FellBack { index: 0, set, headers, timing, retry_after: None };
+        assert!(matches!(life.land(number, outcome), Change::FellBack { .. }));
+        life
+    }
+
+    #[test]
+    fn a_fallback_that_is_dead_is_left_alone_and_holds_nothing_back() {
+        for refresh_mode in [RefreshMode::OnDemand, RefreshMode::WhileInUse, RefreshMode::Always] {
+            let mut life = fallen(refresh_mode);
+            // From when it is due, everything fails, and somebody reads each second.
+            life.pass(3_600);
+            let (mut of_fallback, mut of_primary) = (0, Vec::new());
+            for second in 0..1_800 {
+                let timer =
+                    life.it.wake_at().filter(|at| *at <= life.now).map(|_| Asker::Timer { read: true });
+                for asker in timer.into_iter().chain([Reader]) {
+                    if let Answer::Start(plan) = life.ask(asker) {
+                        of_fallback += plan.fallbacks.len();
+                        of_primary.extend(plan.primary.then_some(second));
+                        life.land(plan.number, Outcome::Failed { retry_after: None });
+                    }
+                }
+                life.pass(1);
+            }
+            assert!((5..=20).contains(&of_fallback), "{refresh_mode:?}: the fallback {of_fallback} times");
+            assert!((5..=20).contains(&of_primary.len()), "{refresh_mode:?}: the source at {of_primary:?}");
+            assert!(
+                of_primary.windows(2).all(|two| two[1] - two[0] <= 301),
+                "{refresh_mode:?}: {of_primary:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_of_a_fallback_do_not_retire_when_a_snapshot_comes() {
+        let mut life = fallen(RefreshMode::OnDemand);
+        let (headers, wall) = (StoredHeaders::from_validators(None, None), life.timing().received_wall);
+        let (now, end) = (life.pass(10).now, life.now + secs(100));
+        assert!(life.it.restore(doc(&[("a", 1)]), headers, secs(1), end, wall, now, &mut || 1.0));
+        assert_eq!(life.retiring(), Vec::<String>::new());
     }
 }

@@ -171,7 +171,9 @@ pub fn cognito(tenant: &str, provider: &str, pool: &str) -> Result<IdentityProvi
     let Some((region, _)) = pool.split_once('_') else {
         return Err(wrong("the pool's id is as in eu-central-1_AbCdEfGhI".to_owned()));
     };
-    let issuer = format!("https://cognito-idp.{region}.amazonaws.com/{pool}");
+    // Regions in China are under a name of their own.
+    let top = if region.starts_with("cn-") { "com.cn" } else { "com" };
+    let issuer = format!("https://cognito-idp.{region}.amazonaws.{top}/{pool}");
     let mut it = IdentityProviderRegistration::from_issuer(tenant, provider, issuer)?;
     it.default_ttl = Duration::from_secs(3600);
     it.algorithms = vec![Algorithm::RS256];
@@ -243,6 +245,13 @@ fn host(what: &str, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_in_china_is_under_the_name_of_its_region() {
+        let issuer = |pool: &str| cognito("acme", "main", pool).unwrap().issuer.unwrap();
+        assert_eq!(issuer("cn-north-1_A"), "https://cognito-idp.cn-north-1.amazonaws.com.cn/cn-north-1_A");
+        assert_eq!(issuer("eu-north-1_A"), "https://cognito-idp.eu-north-1.amazonaws.com/eu-north-1_A");
+    }
 
     #[test]
     fn each_preset_is_a_valid_registration_that_reads_back() {

@@ -266,10 +266,13 @@ impl IdentityProviderRegistration {
         }
         self.validate_source()?;
         self.policy().check()?;
-        if !self.pinned_spki.is_empty() && self.home().is_none_or(|url| url.scheme() != "https") {
+        let plain = |fallback: &Fallback| matches!(&fallback.source, FallbackSource::Url(url) if url.scheme() != "https");
+        if !self.pinned_spki.is_empty()
+            && (self.home().is_none_or(|url| url.scheme() != "https") || self.fallbacks.iter().any(plain))
+        {
             return Err(Error::validation(
                 "pinned_spki",
-                "needs an https URL: plain http has no certificate that a pin could match",
+                "needs https URLs, of fallbacks too: plain http has no certificate that a pin could match",
             ));
         }
         self.transport().check()

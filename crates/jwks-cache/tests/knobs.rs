@@ -498,8 +498,15 @@ async fn knob_pinned_spki() {
     assert!(reason.contains("pinned_spki"), "{reason}");
     assert_eq!(stage.origin.total(), 1, "not a byte goes to a server that is not pinned");
     let mut plain = registration("http://id.example.com/jwks").with_require_https(false);
-    plain.pinned_spki = vec![other];
+    plain.pinned_spki = vec![other.clone()];
     is_validation(registry(&ManualClock::new()).register(plain).await, "pinned_spki");
+    // Nor is there a way around them.
+    let mut around = registration("https://id.example.com/jwks").with_require_https(false);
+    around.pinned_spki = vec![other];
+    around.fallbacks = vec![Fallback::url("https://mirror.example.com/jwks").unwrap()];
+    around.validate().unwrap();
+    around.fallbacks.push(Fallback::url("http://mirror.example.com/jwks").unwrap());
+    is_validation(around.validate(), "pinned_spki");
 }
 
 #[tokio::test]

@@ -80,10 +80,10 @@ impl Kind {
 
 impl Place {
     /// The document, as a key set is written.
-    fn written_as_key_set(&self, body: Vec<u8>, policy: &Policy) -> Result<Vec<u8>, NotFetched> {
+    fn written_as_key_set(&self, body: Vec<u8>) -> Result<Vec<u8>, NotFetched> {
         let written = match &self.format {
             KeyFormat::Jwks => return Ok(body),
-            KeyFormat::X509Map => forms::jwks_of_x509_map(&body, policy.max_keys),
+            KeyFormat::X509Map => forms::jwks_of_x509_map(&body),
             KeyFormat::Pem { kid } => forms::jwks_of_pem(&body, kid),
         };
         let refused = |refusal: jwks_cache_core::keyset::Refusal| {
@@ -158,7 +158,7 @@ impl Asking<'_> {
             Kind::Inline(text) => self.at_hand(text.expose().as_bytes().to_vec()),
         };
         if fetched.status == StatusCode::OK {
-            fetched.body = place.written_as_key_set(fetched.body, self.policy)?;
+            fetched.body = place.written_as_key_set(fetched.body)?;
         }
         Ok(fetched)
     }
