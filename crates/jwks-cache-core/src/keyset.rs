@@ -390,6 +390,9 @@ pub enum Instead {
 }
 
 impl Refusal {
+    /// The reason of the one refusal that depends on the settings: others may take the document.
+    pub const TOO_MANY_KEYS: &'static str = "too_many_keys";
+
     /// A stable label for metrics and machines.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
@@ -399,7 +402,7 @@ impl Refusal {
             Self::TooDeep => "too_deep",
             Self::NoKeysArray(_) => "no_keys_array",
             Self::RepeatedKeys => "repeated_keys",
-            Self::TooManyKeys { .. } => "too_many_keys",
+            Self::TooManyKeys { .. } => Self::TOO_MANY_KEYS,
             Self::NoneWellFormed { .. } => "none_well_formed",
             Self::NothingUsable => "nothing_usable",
             Self::NotPem(_) => "not_pem",

@@ -395,6 +395,12 @@ impl Lifecycle {
             Asker::Timer { .. } if self.wake_at.is_none_or(|due| now < due) => return false,
             _ => {}
         }
+        self.is_early_for(headers, timing, now)
+    }
+
+    /// Whether a document is not due yet by the settings in force, whatever is drawn.
+    #[must_use]
+    pub fn is_early_for(&self, headers: &StoredHeaders, timing: &Timing, now: Moment) -> bool {
         let times = self.times(headers, timing, None);
         now < times.end - times.lead - times.most_jitter
     }

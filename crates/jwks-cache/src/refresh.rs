@@ -78,6 +78,8 @@ struct Owner {
     closed: Option<Closed>,
     /// What the issuer's metadata said when keys last came.
     discovered: Option<Arc<Discovered>>,
+    /// What another was brought and the rules here refuse, by its number: it is not judged again.
+    refused: u64,
 }
 
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl Provider {
         let view = View::new(source.issuer.clone(), lifecycle.published(), policy, None, None, false);
         let (slot, publisher) = Slot::new(view);
         let source = Arc::new(source);
-        source.shared.enter();
+        source.enter();
         let provider = Arc::new(Self {
             tenant: source.registration.tenant_id.as_str().into(),
             id: source.registration.provider_id.as_str().into(),
@@ -165,6 +167,7 @@ impl Provider {
                 timer: None,
                 closed: None,
                 discovered: None,
+                refused: 0,
             }),
         });
         watch::start(&provider, &source);
@@ -306,21 +309,25 @@ impl Provider {
     ) -> std::result::Result<(), MutexGuard<'a, Owner>> {
         let owner = &mut *guard;
         let memory = owner.source.shared.memory(self.serial).filter(|memory| {
-            owner.closed.is_none() && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
+            owner.closed.is_none()
+                && memory.number != owner.refused
+                && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
         });
         let Some(memory) = memory else { return Err(guard) };
-        let rules = owner.source.key_rules(owner.lifecycle.policy());
-        let Some(set) = memory.judged(&self.engine, &rules) else { return Err(guard) };
+        let rules = owner.source.key_rules(owner.lifecycle.policy(), memory.found.as_deref());
         let (headers, timing) = (memory.headers.clone(), memory.timing);
-        let change = owner.lifecycle.adopt(set, headers, timing, now, &mut self.engine.dice());
+        let change = memory.judged(&self.engine, &rules).map_or(Change::Ignored, |set| {
+            owner.lifecycle.adopt(set, headers, timing, now, &mut self.engine.dice())
+        });
         if matches!(change, Change::Ignored) {
+            owner.refused = memory.number;
             return Err(guard);
         }
         if matches!(asker, Asker::Timer { .. }) {
             self.slot.renewed(&mut owner.publisher);
         }
         owner.last_error = None;
-        let moved = self.took(owner, &change);
+        let moved = self.took(owner, &change, memory.found.clone());
         self.publish(owner);
         self.rearm(owner);
         drop(guard);
@@ -331,7 +338,7 @@ impl Provider {
     }
 
     /// What a change of the held set means for the rest of the owner. Says where the key set has moved from and to.
-    fn took(&self, owner: &mut Owner, change: &Change) -> Option<(Url, Url)> {
+    fn took(&self, owner: &mut Owner, change: &Change, found: Option<Arc<Discovered>>) -> Option<(Url, Url)> {
         match change {
             Change::Adopted { diff, .. } | Change::FellBack { diff, .. } => {
                 if !diff.is_empty() {
@@ -342,7 +349,7 @@ impl Provider {
             _ => return None,
         }
         self.slot.became_fresh(&mut owner.publisher);
-        let found = owner.source.shared.discovered().0?;
+        let found = found?;
         let before = owner.discovered.replace(found.clone())?;
         let (from, to) = (&before.metadata.jwks_uri, &found.metadata.jwks_uri);
         (from != to).then(|| (from.clone(), to.clone()))
@@ -412,6 +419,7 @@ impl Provider {
             mark: owner.source.shared.mark(insists),
             insists,
             held: owner.lifecycle.held().cloned(),
+            held_from: owner.discovered.clone(),
             provider: self.clone(),
             flight: flight.clone(),
             source: owner.source.clone(),
@@ -445,7 +453,7 @@ impl Provider {
             && !owner.source.dial.is_tightened_by(&source.dial)
             && (owner.source.registry_domains == source.registry_domains);
         if keeps_keys {
-            let rules = source.key_rules(&policy);
+            let rules = source.key_rules(&policy, owner.discovered.as_deref());
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
         } else {
@@ -454,9 +462,10 @@ impl Provider {
             owner.discovered = None;
         }
         owner.missing.clear();
+        owner.refused = 0;
         // In this order: what both share is not let go.
-        source.shared.enter();
-        owner.source.shared.leave();
+        source.enter();
+        owner.source.leave();
         owner.source = Arc::new(source);
         watch::start(self, &owner.source);
         self.ground(owner, &Ended::Superseded);
@@ -478,7 +487,7 @@ impl Provider {
             return;
         }
         owner.closed = Some(how);
-        owner.source.shared.leave();
+        owner.source.leave();
         self.ground(&mut owner, ended);
         self.publish(&mut owner);
         let old = owner.timer.take();
@@ -559,7 +568,10 @@ impl Provider {
         let policy = owner.lifecycle.policy().clone();
         let set = self
             .engine
-            .judge(snapshot.jwks_json.as_bytes(), &owner.source.key_rules(&policy))
+            .judge(
+                snapshot.jwks_json.as_bytes(),
+                &owner.source.key_rules(&policy, owner.discovered.as_deref()),
+            )
             .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
         // Not before `persisted_at`: that was validated.
         let lifetime = (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default();
@@ -642,6 +654,8 @@ impl Source {
             (&registration.allowed_domains, &registry_domains, registration.home()).hash(&mut hasher);
             let (max_redirects, most) = (registration.max_redirects, registration.max_response_bytes);
             (registration.require_https, max_redirects, most).hash(&mut hasher);
+            // Who leads an exchange decides how long the others may wait for it.
+            registration.retry_policy.attempt_timeout.hash(&mut hasher);
             engine.share(hasher.digest())
         };
         let shared = share(&Kind::of(&registration), &registration.format);
@@ -670,13 +684,29 @@ impl Source {
         Some(Place { kind: Kind::of_fallback(of), format: of.format.clone(), shown: of.shown(), shared })
     }
 
-    /// What a document of this source is judged by.
-    fn key_rules(&self, policy: &Policy) -> KeyRules {
+    /// What a document of this source is judged by, where the issuer's metadata says this; by what it said last,
+    /// where it was not asked, as for a fallback.
+    fn key_rules(&self, policy: &Policy, found: Option<&Discovered>) -> KeyRules {
         let rules = policy.key_rules();
-        match self.shared.discovered().0 {
-            Some(found) => KeyRules { without_alg: found.metadata.algorithms, ..rules },
+        let algorithms = |found: &Discovered| found.metadata.algorithms;
+        match found.map(algorithms).or_else(|| self.shared.discovered().0.as_deref().map(algorithms)) {
+            Some(without_alg) => KeyRules { without_alg, ..rules },
             None => rules,
         }
+    }
+
+    /// One more provider has it.
+    fn enter(&self) {
+        self.all_shared().for_each(|shared| shared.enter());
+    }
+
+    /// One less has.
+    fn leave(&self) {
+        self.all_shared().for_each(|shared| shared.leave());
+    }
+
+    fn all_shared(&self) -> impl Iterator<Item = &Arc<Shared>> {
+        [&self.shared].into_iter().chain(&self.of_fallbacks)
     }
 
     /// Settings that what makes the exchanges cannot be held to refuse each of them.
@@ -709,10 +739,6 @@ impl Source {
             cause: failed.cause,
         }))
     }
-
-    fn origin(&self) -> Arc<str> {
-        self.registration.home().map_or_else(String::new, |url| url.origin().ascii_serialization()).into()
-    }
 }
 
 /// Digests what is hashed: what has one digest is equal, whatever anybody tries.
@@ -744,8 +770,9 @@ impl Provider {
 
     /// Moves a flight forward in the queue, never back.
     fn hurry(&self, flight: &Flight, urgency: Urgency) {
-        if let Some(ticket) = flight.ticket.get() {
-            self.engine.gate.promote(*ticket, urgency);
+        let ticket = *lock(&flight.ticket);
+        if let Some(ticket) = ticket {
+            self.engine.gate.promote(ticket, urgency);
         }
     }
 }

@@ -144,8 +144,8 @@ impl Slot {
 pub(crate) struct Flight {
     pub(crate) number: u64,
     asked_at: Instant,
-    /// Its place at the gate, once it has one.
-    pub(crate) ticket: OnceLock<Ticket>,
+    /// Its last place at the gate.
+    pub(crate) ticket: Mutex<Option<Ticket>>,
     /// The last attempt that failed, for callers who cannot wait longer.
     pub(crate) last_attempt: Mutex<Option<FetchError>>,
     ended: OnceLock<Ended>,
@@ -174,7 +174,7 @@ impl Flight {
         Self {
             number,
             asked_at: socket_now(),
-            ticket: OnceLock::new(),
+            ticket: Mutex::new(None),
             last_attempt: Mutex::new(None),
             ended: OnceLock::new(),
             told: Notify::new(),

@@ -110,7 +110,7 @@ async fn an_issuer_that_is_down_is_not_looked_for_elsewhere() {
     assert_eq!(issuer.origin.hits(OAUTH), 0);
 }
 
-/// What is refused, and by which words. `kept`: it comes after sound metadata, and the keys stay.
+/// What is refused, and by which words.
 async fn refused(reply: impl Fn(&Issuer) -> Reply, words: &[&str]) {
     let issuer = Issuer::new();
     issuer.origin.set(OPENID, reply(&issuer));
@@ -235,6 +235,76 @@ async fn a_changed_jwks_uri_is_followed_and_told() {
 }
 
 #[tokio::test]
+async fn the_new_place_is_asked_for_its_own_keys() {
+    let issuer = Issuer::sound();
+    // Both call what they have the first.
+    let keys = |kid| Reply::json(document(&[kid])).etag("\"1\"").conditional();
+    issuer.origin.set("/jwks", keys("k"));
+    issuer.origin.set("/new", keys("new"));
+    issuer.register(|_| ()).await.unwrap();
+    issuer.resolve().await.unwrap();
+    issuer.refresh().await.unwrap();
+    assert_eq!(issuer.origin.requests("/jwks")[1].header("if-none-match"), Some("\"1\""));
+    issuer.origin.set(OPENID, Reply::json(issuer.metadata_at(issuer.origin.url("/new").as_str())));
+    issuer.clock.advance(secs(3601));
+    issuer.refresh().await.unwrap();
+    assert_eq!(issuer.resolve().await.unwrap(), ["new"]);
+    issuer.refresh().await.unwrap();
+    let sent = |n: usize| issuer.origin.requests("/new")[n].header("if-none-match").map(str::to_owned);
+    assert_eq!((sent(0), sent(1).as_deref()), (None, Some("\"1\"")));
+}
+
+#[tokio::test]
+async fn metadata_that_hangs_does_not_take_the_keys_down() {
+    let issuer = Issuer::sound();
+    issuer.register(|it| it.retry_policy.attempt_timeout = secs(2)).await.unwrap();
+    issuer.resolve().await.unwrap();
+    let mut told = issuer.registry.subscribe();
+    let _hung = issuer.origin.hold(OPENID);
+    issuer.clock.advance(secs(3601));
+    issuer.refresh().await.unwrap();
+    assert!(events(&mut told).iter().any(|what| matches!(what, What::DiscoveryFailed { .. })));
+}
+
+#[tokio::test]
+async fn how_long_old_metadata_is_trusted_is_each_tenants_own() {
+    for trusting_first in [true, false] {
+        let issuer = Issuer::sound();
+        let mut tenants = [("trusting", 8_000), ("wary", 1_000)];
+        if !trusting_first {
+            tenants.reverse();
+        }
+        for (tenant, trust) in tenants {
+            let change = |it: &mut IdentityProviderRegistration| {
+                (it.tenant_id, it.max_trust_age) = (tenant.into(), Some(secs(trust)));
+            };
+            issuer.register(change).await.unwrap();
+            soon(issuer.registry.resolve(tenant, PROVIDER, None)).await.unwrap();
+        }
+        assert_eq!(issuer.hits().0, 1);
+        issuer.origin.set(OPENID, Reply::status(500));
+        issuer.clock.advance(secs(3_601));
+        for (tenant, trusts) in [("wary", false), ("trusting", true)] {
+            issuer.clock.advance(secs(10));
+            let got = soon(issuer.registry.refresh_and_wait(tenant, PROVIDER)).await;
+            assert_eq!(got.is_ok(), trusts, "{tenant}, {trusting_first}: {got:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn documents_that_are_refused_have_the_metadata_looked_up_again_too() {
+    let issuer = Issuer::sound();
+    issuer.register(|_| ()).await.unwrap();
+    issuer.resolve().await.unwrap();
+    issuer.origin.set("/jwks", Reply::json("<html>moved</html>"));
+    for looked_up in [1, 1, 2] {
+        issuer.refresh().await.unwrap_err();
+        assert_eq!(issuer.hits().0, looked_up);
+    }
+}
+
+#[tokio::test]
 async fn keys_that_fail_repeatedly_have_the_metadata_looked_up_again() {
     let issuer = Issuer::sound();
     issuer.register(|_| ()).await.unwrap();
@@ -294,14 +364,28 @@ async fn a_key_without_alg_verifies_what_its_issuer_says_it_uses() {
         set.keys[0].common.key_algorithm = None;
         serde_json::to_string(&set).unwrap()
     });
-    issuer.origin.set("/jwks", Reply::json(jwks.await));
-    let metadata = issuer.metadata();
-    let more =
-        metadata.trim_end_matches('}').to_owned() + r#","id_token_signing_alg_values_supported":["RS256"]}"#;
-    issuer.origin.set(OPENID, Reply::json(more));
+    issuer.origin.set("/jwks", Reply::json(jwks.await).etag("\"1\"").conditional());
+    let says = |algorithm: &str| {
+        let metadata = issuer.metadata();
+        let more = format!(r#","id_token_signing_alg_values_supported":["{algorithm}"]}}"#);
+        issuer.origin.set(OPENID, Reply::json(metadata.trim_end_matches('}').to_owned() + &more));
+    };
+    let verify = async || {
+        let key = async |of| issuer.registry.key(TENANT, PROVIDER, Some("k1"), of).await.is_ok();
+        (key(Algorithm::RS256).await, key(Algorithm::PS256).await)
+    };
+    says("RS256");
     issuer.register(|_| ()).await.unwrap();
-    issuer.registry.key(TENANT, PROVIDER, Some("k1"), Algorithm::RS256).await.unwrap();
-    assert!(issuer.registry.key(TENANT, PROVIDER, Some("k1"), Algorithm::PS256).await.is_err());
+    assert_eq!(verify().await, (true, false));
+    // Other settings of the same source, by which it is asked anew.
+    issuer.register(|it| it.max_redirects = 1).await.unwrap();
+    assert_eq!(verify().await, (true, false));
+    // It says otherwise, and the keys are the same.
+    says("PS256");
+    issuer.clock.advance(secs(3601));
+    issuer.refresh().await.unwrap();
+    assert_eq!(issuer.origin.requests("/jwks").last().unwrap().header("if-none-match"), Some("\"1\""));
+    assert_eq!(verify().await, (false, true));
 }
 
 #[tokio::test]

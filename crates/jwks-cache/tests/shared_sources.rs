@@ -6,10 +6,13 @@ mod stage;
 use std::sync::Arc;
 
 use jwks_cache::{
-    Algorithm, Error, IdentityProviderRegistration, JwkSet, KeyError, RefreshMode, Registry, Result,
+    Algorithm, Error, Fallback, IdentityProviderRegistration, JwkSet, KeyError, KeyFormat, RefreshMode,
+    Registry, Result,
 };
+use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{ManualClock, Origin, Reply};
-use stage::scripted::{Answer, Script, keys};
+use serde_json::json;
+use stage::scripted::{Answer, Script, body, keys};
 use stage::socket::{document, registry};
 use stage::{PROVIDER, kids, secs, settle, soon};
 
@@ -274,6 +277,7 @@ async fn who_asks_otherwise_shares_nothing() {
     check(|it| it.stale_while_error = secs(5), true).await;
     check(|it| it.max_response_bytes = 5_000, false).await;
     check(|it| it.max_redirects = 0, false).await;
+    check(|it| it.retry_policy.attempt_timeout = secs(4), false).await;
     check(|it| it.allowed_domains = vec!["idp.test".into()], false).await;
     check(|it| it.jwks_url.set_query(Some("tenant=2")), false).await;
 }
@@ -329,4 +333,142 @@ async fn who_comes_after_everybody_left_starts_empty() {
     many.register(0, |_| ()).await;
     many.resolve(0).await.unwrap();
     assert_eq!(many.source.asked(), 2);
+}
+
+#[tokio::test]
+async fn what_one_refuses_in_a_map_of_certificates_the_other_takes() {
+    let many = Many::with(2, |n, it| (it.format, it.max_keys) = (KeyFormat::X509Map, [1, 9][n])).await;
+    let root = Authority::new("root");
+    let pem = |name: &str| root.server(&[name]).chain_pem();
+    let map = json!({"one": pem("a.example"), "two": pem("b.example")});
+    many.source.set(body(map.to_string(), "max-age=300"));
+    many.source.hold();
+    let read = |n| {
+        let registry = many.registry.clone();
+        tokio::spawn(async move { registry.resolve(&tenant(n), PROVIDER, None).await })
+    };
+    let first = read(0);
+    many.source.wait_for(1).await;
+    let second = read(1);
+    settle().await;
+    many.source.release();
+    assert!(soon(first).await.unwrap().is_err());
+    assert_eq!(kids(&soon(second).await.unwrap().unwrap()), ["one", "two"]);
+    assert_eq!(many.source.asked(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_all_the_time_holds_up_nobody_else() {
+    let many = Many::with(2, |n, it| {
+        if n == 0 {
+            (it.retry_policy.attempt_timeout, it.retry_policy.deadline) = (secs(600), secs(900));
+        }
+    })
+    .await;
+    many.source.push(Answer::Hang);
+    let registry = many.registry.clone();
+    let patient = tokio::spawn(async move { registry.resolve(&tenant(0), PROVIDER, None).await });
+    many.source.wait_for(1).await;
+    assert_eq!(kids(&many.resolve(1).await.unwrap()), ["a", "b"]);
+    patient.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_a_refused_document_nor_a_hanging_source_is_met_by_each() {
+    for broken in [body("<html>", "max-age=300"), body(r#"{"keys":[{}]}"#, "max-age=300"), Answer::Hang] {
+        let many = Many::with(100, |_, it| it.retry_policy.max_retries = 0).await;
+        many.source.set(broken.clone());
+        for n in 0..100 {
+            many.resolve(n).await.unwrap_err();
+        }
+        assert!(many.source.asked() <= 2, "{} requests of {broken:?}", many.source.asked());
+        many.source.set(keys(AB, "max-age=300"));
+        many.clock.advance(secs(11));
+        for n in 0..100 {
+            many.resolve(n).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_the_source_asks_for_is_the_same_for_all() {
+    let many = Many::new(2).await;
+    many.source.set(Answer::Status(503, Some(secs(100))));
+    many.resolve(0).await.unwrap_err();
+    many.clock.advance(secs(60));
+    many.resolve(1).await.unwrap_err();
+    assert_eq!(many.source.asked(), 1);
+    many.source.set(keys(AB, "max-age=300"));
+    many.clock.advance(secs(41));
+    assert_eq!(kids(&many.resolve(1).await.unwrap()), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_missing_kid_is_not_looked_for_in_what_a_cache_on_the_way_may_have_kept() {
+    let clock = ManualClock::new();
+    let source = Script::new(&clock);
+    source.set(keys(AB, "max-age=300"));
+    let builder = Registry::builder().clock(Arc::new(clock.clone())).fetcher(source.clone());
+    let registry = builder.max_concurrent_fetches(1).build();
+    let many = Many { clock, source, registry };
+    many.register(0, |_| ()).await;
+    many.resolve(0).await.unwrap();
+    many.register(1, |it| (it.max_ttl, it.refresh_early) = (secs(30), secs(1))).await;
+    many.register(2, |it| it.jwks_url = "https://other.test/jwks".parse().unwrap()).await;
+    many.clock.advance(secs(60));
+    // Another source has the only place; then comes a missing kid, and then a reader, who goes first.
+    many.source.hold();
+    let spawn = |n, kid: Option<&'static str>| {
+        let registry = many.registry.clone();
+        tokio::spawn(async move {
+            match kid {
+                Some(kid) => {
+                    let _ = registry.key(&tenant(n), PROVIDER, Some(kid), Algorithm::EdDSA).await;
+                }
+                None => drop(registry.resolve(&tenant(n), PROVIDER, None).await),
+            }
+        })
+    };
+    let asked = many.source.asked();
+    let mut waiting = vec![spawn(2, None)];
+    many.source.wait_for(asked + 1).await;
+    waiting.push(spawn(0, Some("new")));
+    settle().await;
+    waiting.push(spawn(1, None));
+    settle().await;
+    many.source.release();
+    for one in waiting {
+        soon(one).await.unwrap();
+    }
+    let bypassing: Vec<_> =
+        (asked..many.source.asked()).map(|n| many.source.request(n).bypass_caches).collect();
+    assert_eq!(bypassing, [false, false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_is_asked_once_for_all_too() {
+    const MIRROR: &str = "mirror.test";
+    let fallback = Fallback::url(format!("https://{MIRROR}/jwks")).unwrap();
+    let many = Many::with(20, |_, it| it.fallbacks = vec![fallback.clone()]).await;
+    many.source.set(Answer::Refused);
+    many.source.set_at(MIRROR, keys(&[("m", 8)], "max-age=300"));
+    for n in 0..20 {
+        assert_eq!(kids(&many.resolve(n).await.unwrap()), ["m"]);
+        many.clock.advance(secs(1));
+    }
+    assert_eq!(many.source.asked_at(MIRROR), 1);
+    // When it is due, one asks again.
+    many.clock.advance(secs(300));
+    many.source.set_at(MIRROR, keys(&[("n", 9)], "max-age=300"));
+    for _ in 0..2 {
+        for n in 0..20 {
+            many.resolve(n).await.unwrap();
+        }
+        settle().await;
+        tokio::time::sleep(secs(5)).await;
+    }
+    for n in 0..20 {
+        assert_eq!(kids(&many.resolve(n).await.unwrap()), ["n"]);
+    }
+    assert_eq!(many.source.asked_at(MIRROR), 2);
 }

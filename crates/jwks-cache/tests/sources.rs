@@ -251,3 +251,21 @@ async fn a_registry_whose_tenants_write_registrations_takes_no_file() {
     registration.fallbacks = vec![jwks_cache::Fallback::file("keys.json")];
     assert!(is_security(registry.register(registration).await).contains("fallbacks"));
 }
+
+#[tokio::test]
+async fn who_asks_nothing_over_the_network_waits_for_nobody_who_does() {
+    let clock = ManualClock::new();
+    let network = Script::new(&clock);
+    let builder = Registry::builder().clock(Arc::new(clock.clone())).fetcher(network.clone());
+    let registry = builder.max_concurrent_fetches(1).build();
+    registry.register(stage::scripted::registration("other", PROVIDER, "idp.test")).await.unwrap();
+    network.hold();
+    let other = registry.clone();
+    let hung = tokio::spawn(async move { other.resolve("other", PROVIDER, None).await.map(drop) });
+    network.wait_for(1).await;
+    let text = json!({"keys": [jwk("a", 1)]}).to_string();
+    registry.register(IdentityProviderRegistration::from_inline(TENANT, PROVIDER, text)).await.unwrap();
+    assert_eq!(resolve(&registry).await.unwrap(), ["a"]);
+    network.release();
+    soon(hung).await.unwrap().unwrap_err();
+}

@@ -8,6 +8,7 @@ use http::StatusCode;
 use jwks_cache_core::Moment;
 use jwks_cache_core::discovery::{self, MAX_BYTES, Metadata, Mixup};
 use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
+use tokio::time::timeout;
 use url::Url;
 
 use super::place::{Asking, Place};
@@ -22,6 +23,8 @@ const USUAL: Duration = Duration::from_secs(3600);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// So many exchanges with the key set that fail in a row have the metadata looked up again: it may have moved.
 const FAILURES: u32 = 2;
+/// The part of an attempt's time that a lookup may take where the keys can be asked for without it.
+const PART: u32 = 3;
 /// When a lookup that failed is made again, while the old metadata serves.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
@@ -33,8 +36,8 @@ pub(crate) struct Discovered {
     pub(super) location: Url,
     headers: StoredHeaders,
     due_at: Moment,
-    /// It serves until then if it cannot be looked up again.
-    trusted_until: Moment,
+    /// How long it serves if it cannot be looked up again is each asker's own.
+    received_at: Moment,
 }
 
 impl Asking<'_> {
@@ -51,15 +54,24 @@ impl Asking<'_> {
         if let Some(known) = known.as_ref().filter(|known| now < known.due_at && failures < FAILURES) {
             return Ok(known.clone());
         }
-        match self.look_up(known.as_deref(), at, issuer, request).await {
+        // A key set whose place is known is not lost because the place cannot be looked up.
+        let known = known.filter(|known| now < known.received_at + self.policy.trust_age());
+        let looked = self.look_up(known.as_deref(), at, issuer, request);
+        let looked = match &known {
+            None => looked.await,
+            Some(_) => {
+                let time = self.policy.retry.attempt_timeout / PART;
+                timeout(time, looked).await.unwrap_or_else(|_| Err(explained(NotFetched::timed_out(time))))
+            }
+        };
+        match looked {
             Ok(found) => {
                 let found = Arc::new(found);
                 place.shared.discover(found.clone());
                 Ok(found)
             }
             Err(failed) => {
-                // A key set whose place is known is not lost because the place cannot be looked up.
-                let Some(known) = known.filter(|known| now < known.trusted_until) else { return Err(failed) };
+                let Some(known) = known else { return Err(failed) };
                 tracing::warn!(reason = failed.reason, why = %failed.message, "metadata could not be looked up again");
                 self.tell(What::DiscoveryFailed { reason: failed.message.into() });
                 let known = Arc::new(Discovered { due_at: now + AGAIN_AFTER, ..(*known).clone() });
@@ -140,7 +152,7 @@ impl Asking<'_> {
             location: location.clone(),
             headers: stored,
             due_at: timing.received_at + lifetime,
-            trusted_until: timing.received_at + self.policy.trust_age(),
+            received_at: timing.received_at,
         })
     }
 }

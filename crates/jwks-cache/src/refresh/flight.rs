@@ -8,21 +8,24 @@ use std::time::Duration;
 use http::StatusCode;
 use jwks_cache_core::admission::{Request, Urgency};
 use jwks_cache_core::freshness::{StoredHeaders, Validators};
+use jwks_cache_core::keyset::{KeyRules, Refusal};
 use jwks_cache_core::lifecycle::{Asker, Change, Outcome, Plan};
 use jwks_cache_core::policy::Policy;
 use jwks_cache_core::published::Held;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span, field};
 use url::Url;
 
+use super::discovery::Discovered;
 use super::place::{Asking, Place};
-use super::shared::{Answered, Lead, Told, Turn};
+use super::shared::{Answered, Lead, Told, Turn, Want};
 use super::{Provider, Source};
 use crate::clock::{later, socket_now};
 use crate::dial::{Note, Notes};
 use crate::error::FetchError;
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
+use crate::gate;
 use crate::slot::{Ended, Flight};
 use crate::sync::lock;
 use crate::telemetry::FlightStatus;
@@ -42,6 +45,8 @@ pub(super) struct Crew {
     pub(super) insists: bool,
     /// What was held when it took off.
     pub(super) held: Option<Arc<Held>>,
+    /// What the issuer's metadata said when that came.
+    pub(super) held_from: Option<Arc<Discovered>>,
 }
 
 impl Crew {
@@ -62,16 +67,17 @@ impl Crew {
         );
         let began = socket_now();
         async move {
-            let brought = aboard.crew.pass_and_attempt().await;
+            let brought = aboard.crew.attempts().await;
             aboard.land(brought, began);
         }
         .instrument(span)
     }
 
-    async fn pass_and_attempt(&self) -> Brought {
+    /// Waits until it may ask a place, at most until `deadline`. It may as long as it has what this gives.
+    async fn admitted(&self, place: &Place, deadline: Option<Instant>) -> Option<gate::Place> {
         let mut place = self.provider.engine.gate.queue(Request {
             tenant: self.provider.tenant.clone(),
-            origin: self.source.origin(),
+            origin: place.origin()?,
             urgency: match self.plan.asker {
                 _ if self.plan.cold => Urgency::Waited,
                 Asker::MissingKid => Urgency::MissingKid,
@@ -79,10 +85,12 @@ impl Crew {
             },
             after_failure: self.plan.after_failure,
         });
-        // Set once: the flight has one place.
-        let _ = self.flight.ticket.set(place.ticket);
-        place.admitted().await;
-        self.attempts().await
+        *lock(&self.flight.ticket) = Some(place.ticket);
+        match deadline {
+            Some(deadline) => timeout_at(deadline, place.admitted()).await.ok()?,
+            None => place.admitted().await,
+        }
+        Some(place)
     }
 }
 
@@ -98,11 +106,16 @@ fn reason(asker: Asker) -> &'static str {
 /// What a flight brought.
 struct Brought {
     outcome: Outcome,
+    /// What the issuer's metadata says, where it was asked.
+    found: Option<Arc<Discovered>>,
     /// The last attempt.
     attempt: u32,
     /// Why the source itself brought nothing, if it was asked.
     error: Option<FetchError>,
 }
+
+/// What a place brought, by what the issuer's metadata says.
+type Got = (Outcome, Option<Arc<Discovered>>);
 
 /// Why a place brought nothing.
 struct Failed {
@@ -114,11 +127,16 @@ impl Crew {
     /// Attempts until one brings a document, no more are worth it, or the deadline is near; then the fallbacks, if
     /// they are wanted.
     async fn attempts(&self) -> Brought {
-        let deadline = later(socket_now(), self.policy.retry.deadline);
+        let mut deadline = None;
+        // From the moment it may fetch.
+        let begin = || later(socket_now(), self.policy.retry.deadline);
         let mut failed = None;
         if self.plan.primary {
-            match self.attempts_at(&self.source.primary(), &self.plan.validators, deadline).await {
-                Ok((outcome, attempt)) => return Brought { outcome, attempt, error: None },
+            let place = self.source.primary();
+            let _admitted = self.admitted(&place, None).await;
+            let deadline = *deadline.get_or_insert_with(begin);
+            match self.attempts_at(&place, &self.plan.validators, deadline).await {
+                Ok(((outcome, found), attempt)) => return Brought { outcome, found, attempt, error: None },
                 Err(why) => failed = Some(why),
             }
         }
@@ -131,13 +149,16 @@ impl Crew {
         };
         for index in &wanted {
             let Some(place) = self.source.fallback(*index) else { continue };
+            let _admitted = self.admitted(&place, deadline).await;
+            let deadline = *deadline.get_or_insert_with(begin);
             match self.attempts_at(&place, &Validators::default(), deadline).await {
-                Ok((Outcome::Document { set, headers, timing }, attempt))
+                Ok(((Outcome::Document { set, headers, timing }, _), attempt))
                     if set.usable().next().is_some() =>
                 {
                     let outcome = Outcome::FellBack { index: *index, set, headers, timing, retry_after };
                     let attempt = failed.as_ref().map_or(attempt, |failed| failed.error.0.attempt);
-                    return Brought { outcome, attempt, error: failed.map(|failed| failed.error) };
+                    let found = self.source.shared.discovered().0;
+                    return Brought { outcome, found, attempt, error: failed.map(|failed| failed.error) };
                 }
                 Ok(_) => tracing::warn!(place = %place.shown, "a fallback has no usable key"),
                 Err(why) => {
@@ -153,6 +174,7 @@ impl Crew {
         let attempt = failed.as_ref().map_or(1, |failed| failed.error.0.attempt);
         Brought {
             outcome: Outcome::Failed { retry_after },
+            found: None,
             attempt,
             error: failed.map(|failed| failed.error),
         }
@@ -164,7 +186,7 @@ impl Crew {
         place: &Place,
         validators: &Validators,
         deadline: Instant,
-    ) -> Result<(Outcome, u32), Failed> {
+    ) -> Result<(Got, u32), Failed> {
         let retry = &self.policy.retry;
         let bypasses_caches = self.plan.bypasses_caches();
         let request = self.asking().request(place, validators, bypasses_caches);
@@ -173,7 +195,7 @@ impl Crew {
         let mut attempt = 1;
         loop {
             let failed = match self.attempt(place, &request, &mut mark, deadline).await {
-                Ok(outcome) => return Ok((outcome, attempt)),
+                Ok(got) => return Ok((got, attempt)),
                 Err(failed) => failed,
             };
             let (retryable, retry_after) = (failed.retryable, failed.retry_after);
@@ -199,12 +221,25 @@ impl Crew {
             source: &self.source,
             policy: &self.policy,
             provider: Some(provider),
+            held_from: self.held_from.as_deref(),
         }
     }
 
     fn mark_at(&self, place: &Place) -> u64 {
-        let is_primary = Arc::ptr_eq(&place.shared, &self.source.shared);
-        if is_primary { self.mark } else { place.shared.mark(false) }
+        if Arc::ptr_eq(&place.shared, &self.source.shared) {
+            return self.mark;
+        }
+        // What another was brought of a fallback will do while it is not due.
+        let Provider { owner, engine, serial, .. } = &*self.provider;
+        let memory = place.shared.memory(*serial).filter(|memory| {
+            lock(owner).lifecycle.is_early_for(&memory.headers, &memory.timing, engine.now())
+        });
+        memory.map_or_else(|| place.shared.mark(false), |memory| memory.number - 1)
+    }
+
+    /// What documents are judged by, where the metadata says this.
+    fn rules(&self, found: Option<&Discovered>) -> KeyRules {
+        self.source.key_rules(&self.policy, found)
     }
 
     async fn attempt(
@@ -213,7 +248,7 @@ impl Crew {
         request: &FetchRequest,
         mark: &mut u64,
         deadline: Instant,
-    ) -> Result<Outcome, NotFetched> {
+    ) -> Result<Got, NotFetched> {
         self.source.enforceable_by(&self.provider.engine)?;
         let retry = &self.policy.retry;
         // What comes after it needs time, too.
@@ -221,40 +256,56 @@ impl Crew {
         let most =
             if falls_back { retry.attempt_timeout.min(retry.deadline / 2) } else { retry.attempt_timeout };
         let time = most.min(deadline.saturating_duration_since(socket_now()));
-        let got = timeout(time, self.obtain(place, request, mark)).await;
+        let got = self.obtain(place, request, mark, time).await;
         self.tell_notes(&request.notes);
-        got.unwrap_or_else(|_| Err(NotFetched::timed_out(time)))
+        got
     }
 
-    /// One exchange, or what another provider of the same source was brought.
+    /// One exchange, or what another provider of the same source was brought, within `time`.
     async fn obtain(
         &self,
         place: &Place,
         request: &FetchRequest,
         mark: &mut u64,
-    ) -> Result<Outcome, NotFetched> {
+        time: Duration,
+    ) -> Result<Got, NotFetched> {
         let engine = &self.provider.engine;
+        let until = later(socket_now(), time);
+        let late = |_| NotFetched::timed_out(time);
+        let (of, insists, bypasses_caches) = (self.provider.serial, self.insists, request.bypass_caches);
         loop {
-            match place.shared.turn(self.provider.serial, self.insists, *mark, engine.now()) {
-                Turn::Lead(lead) => return self.lead(place, request, lead).await,
+            match place.shared.turn(Want { of, insists, bypasses_caches }, *mark, engine.now()) {
+                Turn::Lead(lead) => {
+                    let asked = timeout_at(until, self.asking().ask(place, request)).await;
+                    let asked = match asked {
+                        // A flight that had not the time that the settings grant says nothing of the source.
+                        Err(_) if time < self.policy.retry.attempt_timeout / 2 => {
+                            return Err(NotFetched::timed_out(time));
+                        }
+                        asked => asked.map_err(late).flatten(),
+                    };
+                    return self.lead(request, lead, asked);
+                }
                 Turn::Take(memory) => {
-                    let rules = self.source.key_rules(&self.policy);
+                    let rules = self.rules(memory.found.as_deref());
                     // What these rules refuse is asked for by itself, to be told why.
                     *mark = u64::MAX;
                     if let Some(set) = memory.judged(engine, &rules) {
                         let (headers, timing) = (memory.headers.clone(), memory.timing);
-                        return Ok(Outcome::Document { set, headers, timing });
+                        return Ok((Outcome::Document { set, headers, timing }, memory.found.clone()));
                     }
                 }
                 Turn::Fail(number, failed) => {
                     *mark = number;
                     return Err(failed);
                 }
-                Turn::Wait(exchange) => drop(exchange.ended().await),
-                Turn::Join(exchange) => match exchange.ended().await {
+                Turn::Wait(exchange) => drop(timeout_at(until, exchange.ended()).await.map_err(late)?),
+                Turn::Join(exchange) => match timeout_at(until, exchange.ended()).await.map_err(late)? {
                     Told::Answered(answered) => {
+                        let found = answered.found.as_deref();
                         let same = answered.status == StatusCode::OK
-                            || (self.held.is_some() && answered.sent == self.plan.validators);
+                            || (self.held.is_some()
+                                && answered.sent == self.asking().conditions(found, request));
                         if same {
                             return self.judge(&answered);
                         }
@@ -271,30 +322,37 @@ impl Crew {
         }
     }
 
-    /// Makes an exchange, for all who wait for it.
-    async fn lead(&self, place: &Place, request: &FetchRequest, lead: Lead) -> Result<Outcome, NotFetched> {
-        let fetched = match self.asking().ask(place, request).await {
+    /// Ends an exchange, for all who wait for it.
+    fn lead(
+        &self,
+        request: &FetchRequest,
+        lead: Lead,
+        asked: Result<(Fetched, Option<Arc<Discovered>>), NotFetched>,
+    ) -> Result<Got, NotFetched> {
+        let now = self.provider.engine.now();
+        let (fetched, found) = match asked {
             Ok(fetched) => fetched,
-            Err(failed) => return Err(lead.failed(failed, self.provider.engine.now())),
+            Err(failed) => return Err(lead.failed(failed, now)),
         };
         let Fetched { status, headers, body, timing, .. } = fetched;
         tracing::debug!(status = status.as_u16(), bytes = body.len(), "answered");
-        let sent = Validators {
-            etag: request.if_none_match.clone(),
-            last_modified: request.if_modified_since.clone(),
-        };
-        let answered = Arc::new(Answered { status, headers, body, timing, sent });
+        let sent = self.asking().conditions(found.as_deref(), request);
+        let answered = Arc::new(Answered { status, headers, body, timing, sent, found });
         let judged = self.judge(&answered);
-        let document = match &judged {
-            Ok(Outcome::Document { set, headers, .. }) => Some((set.clone(), headers.clone())),
-            Ok(Outcome::NotModified { headers, .. }) => self.held.as_ref().map(|held| {
+        let document = match judged {
+            // No rules make a document of it.
+            Err(refused) if refused.reason != Refusal::TOO_MANY_KEYS => return Err(lead.failed(refused, now)),
+            Err(_) => None,
+            Ok((Outcome::Document { ref set, ref headers, .. }, _)) => Some((set.clone(), headers.clone())),
+            Ok((Outcome::NotModified { ref headers, .. }, _)) => self.held.as_ref().map(|held| {
                 let mut merged = held.headers.clone();
                 merged.merge_not_modified(headers);
                 (held.set.clone(), merged)
             }),
             _ => None,
         };
-        lead.answered(answered, document, self.source.key_rules(&self.policy));
+        let rules = self.rules(answered.found.as_deref());
+        lead.answered(answered, document, rules);
         judged
     }
 
@@ -318,17 +376,26 @@ impl Crew {
         }
     }
 
-    fn judge(&self, answered: &Answered) -> Result<Outcome, NotFetched> {
-        let Answered { status, headers, body, timing, .. } = answered;
-        if *status == StatusCode::NOT_MODIFIED {
-            return Ok(Outcome::NotModified { headers: headers.clone(), timing: *timing });
-        }
-        let rules = self.source.key_rules(&self.policy);
-        let set = self.provider.engine.judge(body, &rules).map_err(|refusal| NotFetched {
+    fn judge(&self, answered: &Answered) -> Result<Got, NotFetched> {
+        let Answered { status, headers, body, timing, found, .. } = answered;
+        let (timing, rules) = (*timing, self.rules(found.as_deref()));
+        let (document, headers) = if *status != StatusCode::NOT_MODIFIED {
+            (body.as_slice(), StoredHeaders::from_response(headers))
+        } else if let Some(held) = &self.held
+            && rules != self.rules(self.held_from.as_deref())
+        {
+            // The keys are the same, and what the metadata says of them is not.
+            let mut merged = held.headers.clone();
+            merged.merge_not_modified(headers);
+            (held.set.text().as_bytes(), merged)
+        } else {
+            return Ok((Outcome::NotModified { headers: headers.clone(), timing }, found.clone()));
+        };
+        let set = self.provider.engine.judge(document, &rules).map_err(|refusal| NotFetched {
             status: Some(*status),
             ..NotFetched::new(refusal.reason(), refusal.to_string())
         })?;
-        Ok(Outcome::Document { set, headers: StoredHeaders::from_response(headers), timing: *timing })
+        Ok((Outcome::Document { set, headers, timing }, found.clone()))
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
@@ -345,7 +412,7 @@ struct Aboard {
 impl Aboard {
     fn land(&mut self, brought: Brought, began: Instant) {
         let Crew { provider, flight, plan, .. } = &self.crew;
-        let Brought { outcome, attempt, mut error } = brought;
+        let Brought { outcome, found, attempt, mut error } = brought;
         let status = match &outcome {
             Outcome::Document { .. } => Some(StatusCode::OK),
             Outcome::NotModified { .. } => Some(StatusCode::NOT_MODIFIED),
@@ -381,7 +448,7 @@ impl Aboard {
         if error.is_some() || !fell_back {
             owner.last_error.clone_from(&error);
         }
-        let moved = provider.took(owner, &change);
+        let moved = provider.took(owner, &change, found);
         if error.is_some() && self.crew.was_read {
             // It still waits for its refresh: the timer must not take it for unused.
             provider.slot.note_read();

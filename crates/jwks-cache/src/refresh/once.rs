@@ -76,15 +76,15 @@ pub async fn look_once(registration: &IdentityProviderRegistration) -> Result<Lo
     let engine = Engine::new(EngineParts::default());
     let source = Source::new(registration.clone(), Arc::default(), &Arc::default(), &engine);
     let policy = registration.policy();
-    let asking = Asking { engine: &engine, source: &source, policy: &policy, provider: None };
+    let asking =
+        Asking { engine: &engine, source: &source, policy: &policy, provider: None, held_from: None };
     let place = &source.primary();
     let request = asking.request(place, &Validators::default(), false);
     // Reading the machine's roots is not the provider's time.
     engine.prepare().await;
     let asked = timeout(time, asking.ask(place, &request)).await;
     let fetched = asked.unwrap_or_else(|_| Err(NotFetched::timed_out(time)));
-    let fetched = fetched.map_err(|failed| source.failure(place, failed, 1).to_error())?;
-    let discovered = place.shared.discovered().0;
+    let (fetched, discovered) = fetched.map_err(|failed| source.failure(place, failed, 1).to_error())?;
     let url = discovered.as_ref().map_or(request.url, |found| found.metadata.jwks_uri.clone());
     let discovery = discovered.map(|found| LookedUp {
         location: found.location.clone(),

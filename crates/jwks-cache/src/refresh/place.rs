@@ -11,6 +11,7 @@ use jwks_cache_core::freshness::{Timing, Validators};
 use jwks_cache_core::policy::Policy;
 use url::Url;
 
+use super::discovery::Discovered;
 use super::shared::Shared;
 use super::{Provider, Source};
 use crate::dial::{Notes, Secret, read_at_most};
@@ -79,6 +80,18 @@ impl Kind {
 }
 
 impl Place {
+    /// Whose door a flight has to pass; none where nothing is asked over the network.
+    pub(super) fn origin(&self) -> Option<Arc<str>> {
+        let url = match &self.kind {
+            Kind::Url(url) => url.clone(),
+            Kind::Discovery { at, .. } => {
+                self.shared.discovered().0.map_or_else(|| at.clone(), |found| found.metadata.jwks_uri.clone())
+            }
+            Kind::File(_) | Kind::Inline(_) => return None,
+        };
+        Some(url.origin().ascii_serialization().into())
+    }
+
     /// The document, as a key set is written.
     fn written_as_key_set(&self, body: Vec<u8>) -> Result<Vec<u8>, NotFetched> {
         let written = match &self.format {
@@ -100,6 +113,8 @@ pub(super) struct Asking<'a> {
     pub(super) policy: &'a Policy,
     /// Whose counters count, and in whose name events are sent.
     pub(super) provider: Option<&'a Provider>,
+    /// What the issuer's metadata said when what is held came.
+    pub(super) held_from: Option<&'a Discovered>,
 }
 
 impl Asking<'_> {
@@ -132,18 +147,38 @@ impl Asking<'_> {
         }
     }
 
-    /// One answer of a place.
-    pub(super) async fn ask(&self, place: &Place, request: &FetchRequest) -> Result<Fetched, NotFetched> {
+    /// The conditions that go to a place: what is held may be of another than the metadata names now.
+    pub(super) fn conditions(&self, found: Option<&Discovered>, request: &FetchRequest) -> Validators {
+        let uri = |of: &Discovered| of.metadata.jwks_uri.clone();
+        if found.is_some() && found.map(uri) != self.held_from.map(uri) {
+            return Validators::default();
+        }
+        Validators { etag: request.if_none_match.clone(), last_modified: request.if_modified_since.clone() }
+    }
+
+    /// One answer of a place, and what metadata led to it.
+    pub(super) async fn ask(
+        &self,
+        place: &Place,
+        request: &FetchRequest,
+    ) -> Result<(Fetched, Option<Arc<Discovered>>), NotFetched> {
+        let mut found = None;
         let mut fetched = match &place.kind {
             Kind::Url(_) => self.fetch(request).await?,
             Kind::Discovery { at, issuer } => {
                 // In a box: seldom taken, and much larger than the rest of a flight.
                 let discovered = Box::pin(self.discover(place, at, issuer, request)).await?;
-                let url = discovered.metadata.jwks_uri.clone();
-                let asked = url.clone();
-                self.fetch(&FetchRequest { url, ..request.clone() })
+                let Validators { etag, last_modified } = self.conditions(Some(&discovered), request);
+                let request = FetchRequest {
+                    url: discovered.metadata.jwks_uri.clone(),
+                    if_none_match: etag,
+                    if_modified_since: last_modified,
+                    ..request.clone()
+                };
+                found = Some(discovered);
+                self.fetch(&request)
                     .await
-                    .map_err(|failed| NotFetched { url: Some(Box::new(asked)), ..failed })?
+                    .map_err(|failed| NotFetched { url: Some(Box::new(request.url)), ..failed })?
             }
             Kind::File(path) => {
                 let (path, most) = (path.clone(), request.max_response_bytes);
@@ -160,7 +195,7 @@ impl Asking<'_> {
         if fetched.status == StatusCode::OK {
             fetched.body = place.written_as_key_set(fetched.body)?;
         }
-        Ok(fetched)
+        Ok((fetched, found))
     }
 
     fn at_hand(&self, body: Vec<u8>) -> Fetched {

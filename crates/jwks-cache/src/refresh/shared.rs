@@ -47,9 +47,13 @@ struct State {
 /// What the last exchange brought: one set for all, in the form in which most want it.
 #[derive(Debug)]
 pub(super) struct Memory {
-    number: u64,
+    pub(super) number: u64,
     /// Whose exchange it was.
     of: u64,
+    /// Whether caches on the way were told to ask the origin.
+    bypassed_caches: bool,
+    /// The metadata that led to it.
+    pub(super) found: Option<Arc<Discovered>>,
     set: Arc<KeySet>,
     rules: KeyRules,
     /// The document itself, where the set's text leaves something out.
@@ -81,6 +85,7 @@ struct Remembered {
 #[derive(Debug)]
 pub(super) struct Exchange {
     number: u64,
+    bypasses_caches: bool,
     told: OnceLock<Told>,
     bell: Notify,
 }
@@ -105,12 +110,25 @@ pub(super) struct Answered {
     pub(super) timing: Timing,
     /// What was sent as conditions.
     pub(super) sent: Validators,
+    /// The metadata that led to it.
+    pub(super) found: Option<Arc<Discovered>>,
 }
 
 impl std::fmt::Debug for Answered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Answered").field("status", &self.status).finish_non_exhaustive()
     }
+}
+
+/// An exchange that somebody wants.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    /// Which provider.
+    pub(super) of: u64,
+    /// Whether only one that begins after it was asked for will do.
+    pub(super) insists: bool,
+    /// Whether only one that caches on the way cannot answer.
+    pub(super) bypasses_caches: bool,
 }
 
 /// What somebody who wants an exchange has to do.
@@ -138,23 +156,30 @@ impl Shared {
         }
     }
 
-    /// Who does what, for provider `of` and the exchanges after `mark`.
-    pub(super) fn turn(self: &Arc<Self>, of: u64, insists: bool, mark: u64, now: Moment) -> Turn {
+    /// Who does what, for the exchanges after `mark`.
+    pub(super) fn turn(self: &Arc<Self>, want: Want, mark: u64, now: Moment) -> Turn {
+        let Want { of, insists, bypasses_caches } = want;
         let mut state = lock(&self.0);
-        if let Some(memory) = state.memory.as_ref().filter(|memory| memory.number > mark) {
+        let does = |number: u64, bypasses: bool| number > mark && (bypasses || !bypasses_caches);
+        if let Some(memory) = state.memory.as_ref().filter(|it| does(it.number, it.bypassed_caches)) {
             return Turn::Take(memory.clone());
         }
         if let Some(running) = &state.running {
+            let joins = does(running.number, running.bypasses_caches);
             let running = running.clone();
-            return if running.number > mark { Turn::Join(running) } else { Turn::Wait(running) };
+            return if joins { Turn::Join(running) } else { Turn::Wait(running) };
         }
         let failed = state.failed.as_ref().filter(|failed| failed.of != of);
         if let Some(failed) = failed.filter(|failed| failed.number > mark || (!insists && now < failed.until))
         {
-            return Turn::Fail(failed.number, failed.why.shared());
+            // Who comes later waits as long as the others have to.
+            let left = failed.until.since(now);
+            let retry_after = failed.why.retry_after.map(|wait| wait.min(left));
+            return Turn::Fail(failed.number, NotFetched { retry_after, ..failed.why.shared() });
         }
         state.began += 1;
-        let exchange = Arc::new(Exchange { number: state.began, told: OnceLock::new(), bell: Notify::new() });
+        let (told, bell) = (OnceLock::new(), Notify::new());
+        let exchange = Arc::new(Exchange { number: state.began, bypasses_caches, told, bell });
         state.running = Some(exchange.clone());
         Turn::Lead(Lead { shared: self.clone(), exchange, of })
     }
@@ -249,8 +274,8 @@ pub(super) struct Lead {
 }
 
 impl Lead {
-    /// It was answered. `document` is what it stands for by the leader's rules, if those take it: the set, and the
-    /// header fields that grant its lifetime.
+    /// It was answered. `document` is what it stands for by the leader's rules, if those take it (others may where
+    /// they do not): the set, and the header fields that grant its lifetime.
     pub(super) fn answered(
         self,
         answered: Arc<Answered>,
@@ -269,7 +294,8 @@ impl Lead {
             };
             let (number, of, timing) = (self.exchange.number, self.of, answered.timing);
             // Nobody is left who would want it.
-            let memory = Memory { number, of, set, rules, whole, headers, timing };
+            let (bypassed_caches, found) = (self.exchange.bypasses_caches, answered.found.clone());
+            let memory = Memory { number, of, bypassed_caches, found, set, rules, whole, headers, timing };
             state.memory = (state.members > 0).then(|| Arc::new(memory));
         }
         self.end(state, Told::Answered(answered));
