@@ -146,7 +146,15 @@ impl Provider {
     pub(crate) fn new(engine: Arc<Engine>, source: Source) -> Arc<Self> {
         let policy = engine.policy(source.registration.policy());
         let lifecycle = Lifecycle::new(policy.clone());
-        let view = View::new(source.issuer.clone(), lifecycle.published(), policy, None, None, false);
+        let view = View::new(
+            source.issuer.clone(),
+            lifecycle.published(),
+            policy,
+            None,
+            None,
+            false,
+            source.registration.issuer_template,
+        );
         let (slot, publisher) = Slot::new(view);
         let source = Arc::new(source);
         source.enter();
@@ -465,6 +473,10 @@ impl Provider {
         owner.refused = 0;
         // In this order: what both share is not let go.
         source.enter();
+        if let Some(told) = owner.source.shared.told().filter(|_| keeps_keys) {
+            // A file that was changed meanwhile was not read.
+            source.shared.tell(told);
+        }
         owner.source.leave();
         owner.source = Arc::new(source);
         watch::start(self, &owner.source);
@@ -621,6 +633,7 @@ impl Provider {
             owner.running.as_ref().map(|running| running.flight.clone()),
             owner.last_error.clone(),
             owner.closed == Some(Closed::Unregistered),
+            owner.source.registration.issuer_template,
         );
         self.slot.publish(&mut owner.publisher, view)
     }

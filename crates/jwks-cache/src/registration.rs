@@ -58,7 +58,7 @@ pub struct IdentityProviderRegistration {
     #[serde(default)]
     pub issuer: Option<String>,
     /// Whether `{tenantid}` in `issuer` stands for the `tid` of each token, as Entra's multi-tenant issuers have it.
-    /// Default false; only the preset for Entra sets it, for elsewhere it would let anyone's tokens in.
+    /// Default false; of the presets only Entra's sets it, for elsewhere it would let anyone's tokens in.
     #[serde(default)]
     pub issuer_template: bool,
     /// Where keys come from. Default [`KeySource::Url`]: `jwks_url`.

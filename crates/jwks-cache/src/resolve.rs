@@ -16,7 +16,7 @@ use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::refresh::{Asked, KidAsked, Provider};
-use crate::slot::{Ended, Flight, View};
+use crate::slot::{Ended, Flight, View, Whose};
 use crate::sync::lock;
 
 /// What a lookup wants of a view.
@@ -123,8 +123,8 @@ impl Want for OneKey<'_> {
 pub(crate) struct KeyOfIssuer<'a>(pub(crate) OneKey<'a>);
 
 impl Want for KeyOfIssuer<'_> {
-    type Borrowed<'v> = (KeyRef<'v>, Option<&'v str>);
-    type Answer = (VerificationKey, Option<Arc<str>>);
+    type Borrowed<'v> = (KeyRef<'v>, Whose<'v>);
+    type Answer = (VerificationKey, Option<Arc<str>>, bool);
 
     fn kid(&self) -> Option<&str> {
         self.0.kid
@@ -136,11 +136,11 @@ impl Want for KeyOfIssuer<'_> {
 
     fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>> {
         let Picked { answer, missing } = self.0.pick(view, now);
-        Picked { answer: answer.map(|key| (key, view.issuer.as_deref())), missing }
+        Picked { answer: answer.map(|key| (key, view.whose())), missing }
     }
 
-    fn keep((key, issuer): Self::Borrowed<'_>) -> Self::Answer {
-        (key.to_shared(), issuer.map(Arc::from))
+    fn keep((key, whose): Self::Borrowed<'_>) -> Self::Answer {
+        (key.to_shared(), whose.issuer.cloned(), *whose.template)
     }
 }
 

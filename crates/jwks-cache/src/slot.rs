@@ -30,6 +30,16 @@ pub(crate) struct View {
     pub(crate) last_error: Option<FetchError>,
     /// The provider was unregistered; then nothing is fresh.
     pub(crate) closed: bool,
+    /// `{tenantid}` in `issuer` stands for the `tid` of each token.
+    pub(crate) template: bool,
+}
+
+/// Whose tokens keys verify, as a view says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose<'v> {
+    pub(crate) issuer: Option<&'v Arc<str>>,
+    /// Lies far away, and is looked at only where the issuer holds a `{`.
+    pub(crate) template: &'v bool,
 }
 
 impl View {
@@ -40,10 +50,17 @@ impl View {
         flight: Option<Arc<Flight>>,
         last_error: Option<FetchError>,
         closed: bool,
+        template: bool,
     ) -> Self {
         // Readers of fresh keys look at nothing else, so this is how they learn of it.
         let refresh_at = if closed { Moment::ORIGIN } else { published.refresh_at };
-        Self { issuer, published: Published { refresh_at, ..published }, policy, flight, last_error, closed }
+        let published = Published { refresh_at, ..published };
+        Self { issuer, published, policy, flight, last_error, closed, template }
+    }
+
+    /// Whose tokens its keys verify.
+    pub(crate) fn whose(&self) -> Whose<'_> {
+        Whose { issuer: self.issuer.as_ref(), template: &self.template }
     }
 
     /// Whether a reader who finds keys due or expired should ask for a flight.

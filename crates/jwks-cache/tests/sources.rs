@@ -269,3 +269,15 @@ async fn who_asks_nothing_over_the_network_waits_for_nobody_who_does() {
     network.release();
     soon(hung).await.unwrap().unwrap_err();
 }
+
+#[tokio::test]
+async fn a_file_replaced_while_it_is_registered_again_is_seen() {
+    let watched = Watched::new("again").await;
+    watched.seconds(2).await;
+    watched.replace("two");
+    let registration = IdentityProviderRegistration::from_file(TENANT, PROVIDER, watched.folder.file())
+        .with_require_https(false);
+    watched.registry.register(registration).await.unwrap();
+    watched.seconds(4).await;
+    assert_eq!(watched.held().await, ["two"]);
+}

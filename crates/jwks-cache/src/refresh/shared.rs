@@ -14,6 +14,7 @@ use jwks_cache_core::keyset::{KeyRules, KeySet};
 use tokio::sync::Notify;
 
 use super::discovery::Discovered;
+use super::watch::Mark;
 use crate::engine::Engine;
 use crate::fetch::NotFetched;
 use crate::sync::{Mutex, lock};
@@ -40,6 +41,8 @@ struct State {
     /// Exchanges that failed in a row since the metadata was looked up.
     failures: u32,
     watched: bool,
+    /// What was told of the watched file.
+    told: Option<Box<Option<Mark>>>,
     /// Registered providers that share this.
     members: usize,
 }
@@ -226,6 +229,15 @@ impl Shared {
     /// `true` for the first who asks: it is watched from now on.
     pub(super) fn begins_watch(&self) -> bool {
         !std::mem::replace(&mut lock(&self.0).watched, true)
+    }
+
+    /// What was told of the file that is watched, if there was one; `None` before the first look.
+    pub(super) fn told(&self) -> Option<Option<Mark>> {
+        lock(&self.0).told.as_deref().cloned()
+    }
+
+    pub(super) fn tell(&self, mark: Option<Mark>) {
+        lock(&self.0).told = Some(Box::new(mark));
     }
 
     /// Nobody watches it any more.

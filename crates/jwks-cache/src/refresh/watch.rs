@@ -27,8 +27,8 @@ impl Source {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// What changes when a file does.
-#[derive(Clone, PartialEq, Eq)]
-struct Mark {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
     length: u64,
     changed: Option<SystemTime>,
     /// Another file under the same name has another.
@@ -80,8 +80,6 @@ impl Drop for Watching {
 
 async fn watch(provider: Weak<Provider>, source: &Weak<Source>) {
     let mut seen = None;
-    let mut told = None;
-    let mut first = true;
     loop {
         // Held only between sleeps.
         let (Some(of), Some(from)) = (provider.upgrade(), source.upgrade()) else { return };
@@ -91,15 +89,16 @@ async fn watch(provider: Weak<Provider>, source: &Weak<Source>) {
         };
         let Some(path) = from.file().cloned().filter(|_| current) else { return };
         let Ok(mark) = tokio::task::spawn_blocking(move || Mark::of(&path)).await else { return };
-        if first {
-            told = mark.clone();
-        } else if mark.is_some() && mark != told && mark == seen {
+        match from.shared.told() {
+            None => from.shared.tell(mark.clone()),
             // It may have been started a moment ago; then the next look asks again.
-            if matches!(of.ask(Asker::Person), Asked::Flight(_)) {
-                told.clone_from(&mark);
+            Some(told) if mark.is_some() && mark != told && mark == seen => {
+                if matches!(of.ask(Asker::Person), Asked::Flight(_)) {
+                    from.shared.tell(mark.clone());
+                }
             }
+            Some(_) => {}
         }
-        first = false;
         seen = mark;
         let again = of.engine.clock.sleep_until(of.engine.now() + LOOK_EVERY);
         drop((of, from));
