@@ -363,16 +363,15 @@ impl Scoped<'_> {
         let then = |found: &Arc<Provider>| {
             own.as_ref().is_none_or(|own| Arc::ptr_eq(own, found)).then(|| then(found))
         };
-        let by_issuer = |tenant: Option<&str>| {
-            let mut then = Some(then);
-            let mut find = |issuer: &str| {
-                registry.with_issuer(tenant, issuer, |found| then.take().and_then(|then| then(found)))
-            };
-            find(issuer).or_else(|| find(&of_template(issuer, entra_tenant?)))
+        let mut then = Some(then);
+        let mut lend = |found: &Arc<Provider>| then.take().and_then(|then| then(found));
+        let mut by_issuer = |tenant: Option<&str>| {
+            let found = registry.with_issuer(tenant, issuer, &mut lend);
+            found.or_else(|| registry.with_issuer(tenant, &of_template(issuer, entra_tenant?), &mut lend))
         };
         let done = match self.scope {
-            Scope::Held(provider) => Some(then(provider)),
-            Scope::Named(tenant, id) => registry.with_named(tenant, id, then),
+            Scope::Held(provider) => Some(lend(provider)),
+            Scope::Named(tenant, id) => registry.with_named(tenant, id, lend),
             Scope::Tenant(tenant) => by_issuer(Some(tenant)),
             Scope::Any => by_issuer(None),
         };
