@@ -190,6 +190,9 @@ enum Halt {
     },
 }
 
+/// A key that was waited for: whose, and of which issuer, and whether that is a template.
+type Waited = (Arc<Provider>, VerificationKey, Option<Arc<str>>, bool);
+
 impl<E: Into<VerifyError>> From<E> for Halt {
     fn from(refused: E) -> Self {
         Self::Refused(refused.into())
@@ -249,11 +252,7 @@ impl Scoped<'_> {
     }
 
     /// Goes as far as keys at hand reach, or with the key that was waited for.
-    fn go<C>(
-        &self,
-        token: &str,
-        waited_for: Option<(Arc<Provider>, VerificationKey, Option<Arc<str>>, bool)>,
-    ) -> Result<Verified<C>, Halt>
+    fn go<C>(&self, token: &str, waited_for: Option<Waited>) -> Result<Verified<C>, Halt>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
