@@ -213,7 +213,11 @@ async fn live(seed: u64) -> Result<Outages, String> {
             let Some(of) = tenant.and_then(|tenant| known.get_mut(tenant)) else { continue };
             match event.what {
                 What::ServingFallback { .. } => of.told.push(true),
-                What::ServingPrimary => of.told.push(false),
+                What::ServingPrimary => {
+                    // Its keys may have come and ended between two reads: what serves now is of another outage.
+                    of.since = [None; 2];
+                    of.told.push(false);
+                }
                 _ => {}
             }
         }
