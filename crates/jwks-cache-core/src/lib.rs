@@ -19,6 +19,7 @@ pub mod pin;
 pub mod policy;
 pub mod published;
 pub mod select;
+pub mod snapshot;
 mod time;
 pub mod token;
 

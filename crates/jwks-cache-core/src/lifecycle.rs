@@ -7,7 +7,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
 
-use crate::freshness::{Bound, Freshness, Stated, StoredHeaders, Timing, Validators, assess};
+use crate::freshness::{Bound, Freshness, FreshnessRules, Stated, StoredHeaders, Timing, Validators, assess};
+use crate::key::{Key, Thumbprint};
 use crate::keyset::{KeySet, Refusal, SetDiff, diff};
 use crate::policy::{Policy, RefreshMode, doubled};
 use crate::published::{Denials, Held, Published, Retiring, Serving};
@@ -145,12 +146,51 @@ pub enum Change {
         /// Flights had been failing.
         recovered: bool,
     },
+    /// What came had begun before what is held, which was restored meanwhile and stays.
+    Superseded {
+        /// Flights had been failing.
+        recovered: bool,
+    },
     /// The document was refused and what is held stays; counts as a failure.
     Refused(Refusal),
     /// The flight failed and what is held stays.
     Failed,
     /// A flight that had been given up, or a document that is of no use here; nothing happened.
     Ignored,
+}
+
+/// A set from outside of this process.
+#[derive(Debug)]
+pub struct Stored {
+    /// The judged set.
+    pub set: Arc<KeySet>,
+    /// Its validators.
+    pub headers: StoredHeaders,
+    /// How long ago the provider last answered with it.
+    pub age: Duration,
+    /// How long that exchange took.
+    pub transit: Duration,
+    /// Its lifetime from then.
+    pub lifetime: Duration,
+    /// The stale window that its answer leaves to the letter, where that was stored.
+    pub strict_window: Option<Duration>,
+    /// When the provider last answered with it, on the wall.
+    pub received_wall: DateTime<Utc>,
+    /// The keys that retired beside it.
+    pub retiring: Vec<StoredKey>,
+    /// Whether only we can have written it: then its validators may be sent.
+    pub trusted: bool,
+}
+
+/// A retiring key from outside of this process, its times counted back from the last answer.
+#[derive(Debug)]
+pub struct StoredKey {
+    /// The judged key.
+    pub key: Arc<Key>,
+    /// When a document came without it.
+    pub left_before: Duration,
+    /// When a document last held it.
+    pub held_before: Duration,
 }
 
 /// A set to hold from now on.
@@ -161,11 +201,32 @@ struct Document {
     timing: Timing,
     /// Its times, where the headers do not say.
     granted: Option<Freshness>,
+    /// Its stale window to the letter, where only the headers of before said it.
+    strict_window: Option<Duration>,
     retiring: Vec<Retiring>,
     /// Nothing was servable before: the first timer is drawn early, so that providers part.
     first: bool,
     /// Whether its validators may be sent.
     trusted: bool,
+    /// It came from a snapshot.
+    restored: bool,
+}
+
+impl Document {
+    /// One that has just been fetched.
+    fn fetched(
+        set: Arc<KeySet>,
+        serving: Serving,
+        headers: StoredHeaders,
+        timing: Timing,
+        retiring: Vec<Retiring>,
+        first: bool,
+    ) -> Self {
+        let (granted, strict_window, restored) = (None, None, false);
+        // Conditions are about what the source itself has said.
+        let trusted = serving == Serving::Primary;
+        Self { set, serving, headers, timing, granted, strict_window, retiring, first, trusted, restored }
+    }
 }
 
 /// What a document's lifetime and the settings make of it.
@@ -209,6 +270,8 @@ pub struct Lifecycle {
     held: Option<Arc<Held>>,
     denials: Arc<Denials>,
     flight: Option<Airborne>,
+    /// What is held was restored since the flight began.
+    restored_in_flight: bool,
     flights: u64,
     started_at: Option<Moment>,
     kid_flight_at: Option<Moment>,
@@ -233,6 +296,7 @@ impl Lifecycle {
             held: None,
             denials: Arc::default(),
             flight: None,
+            restored_in_flight: false,
             flights: 0,
             started_at: None,
             kid_flight_at: None,
@@ -328,6 +392,7 @@ impl Lifecycle {
         // Who insists asks the source itself, whatever holds others back.
         let primary = !falls_back || asker == Asker::Person || now >= self.backoff_until;
         self.flight = Some(Airborne { number: self.flights, asker, primary, falls_back });
+        self.restored_in_flight = false;
         self.started_at = Some(now);
         self.wake_at = None;
         let after_failure = self.failed_at.is_some();
@@ -385,7 +450,8 @@ impl Lifecycle {
     #[must_use]
     pub fn would_adopt(&self, asker: Asker, headers: &StoredHeaders, timing: &Timing, now: Moment) -> bool {
         let of_primary = self.held.as_ref().filter(|held| held.serving == Serving::Primary);
-        if self.flight.is_some() || of_primary.is_some_and(|held| timing.received_at <= held.received_at) {
+        let came_later = of_primary.is_some_and(|held| timing.received_at <= held.received_at);
+        if self.flight.is_some() || came_later || self.began_later(timing) {
             return false;
         }
         let goes_quiet = |read: bool| !read && self.policy.refresh_mode != RefreshMode::Always;
@@ -426,6 +492,13 @@ impl Lifecycle {
         servable.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none()
     }
 
+    /// Whether the source's keys that are held are of an exchange that began after this one: they stay, whichever came
+    /// last.
+    fn began_later(&self, timing: &Timing) -> bool {
+        let of_primary = self.held.as_ref().filter(|held| held.serving == Serving::Primary);
+        of_primary.is_some_and(|held| held.requested_at > timing.requested_at)
+    }
+
     /// Takes a document of the source itself.
     fn take(
         &mut self,
@@ -443,10 +516,7 @@ impl Lifecycle {
         let first = !self.held.as_ref().is_some_and(|held| held.is_servable(now));
         let retiring = if switched { Vec::new() } else { self.retire(&set, timing.received_at) };
         self.learn_denied(&set);
-        let serving = Serving::Primary;
-        let document =
-            Document { set, serving, headers, timing, granted: None, retiring, first, trusted: true };
-        self.hold(document, dice);
+        self.hold(Document::fetched(set, Serving::Primary, headers, timing, retiring, first), dice);
         Change::Adopted { diff, suspicious, recovered: self.succeed(), switched }
     }
 
@@ -471,9 +541,7 @@ impl Lifecycle {
             since.get_or_insert(now);
         }
         (self.fallen.not_before, self.fallen.failures) = (Moment::ORIGIN, 0);
-        let document =
-            Document { set, serving, headers, timing, granted: None, retiring, first: false, trusted: false };
-        self.hold(document, dice);
+        self.hold(Document::fetched(set, serving, headers, timing, retiring, false), dice);
         Change::FellBack { diff, switched }
     }
 
@@ -487,6 +555,10 @@ impl Lifecycle {
             Outcome::Document { set, .. } if self.loses_all(&set, now) => {
                 self.fail(flight.asker, None, now, dice);
                 Change::Refused(Refusal::NothingUsable)
+            }
+            Outcome::Document { timing, .. } if self.began_later(&timing) => {
+                self.wake_at = self.held.as_ref().map(|held| held.refresh_at).filter(|_| self.timer());
+                Change::Superseded { recovered: self.succeed() }
             }
             Outcome::Document { set, headers, timing } => self.take(set, headers, timing, now, dice),
             Outcome::FellBack { index, set, headers, timing, retry_after } => {
@@ -502,7 +574,8 @@ impl Lifecycle {
             }
             Outcome::NotModified { headers, timing } => {
                 // A set restored meanwhile is not the one that the request asked about.
-                let Some(held) = self.held.clone().filter(|held| held.validators_trusted) else {
+                let asked_about = |held: &Arc<Held>| held.validators_trusted && !self.restored_in_flight;
+                let Some(held) = self.held.clone().filter(asked_about) else {
                     self.fail(flight.asker, None, now, dice);
                     return Change::Failed;
                 };
@@ -511,11 +584,8 @@ impl Lifecycle {
                 let first = !held.is_servable(now);
                 let retiring = held.retiring.iter().filter(|key| timing.received_at < key.until);
                 let retiring = retiring.cloned().collect();
-                let (set, headers) = (held.set.clone(), merged);
-                let serving = Serving::Primary;
-                let document =
-                    Document { set, serving, headers, timing, granted: None, retiring, first, trusted: true };
-                self.hold(document, dice);
+                let (set, serving) = (held.set.clone(), Serving::Primary);
+                self.hold(Document::fetched(set, serving, merged, timing, retiring, first), dice);
                 Change::Renewed { recovered: self.succeed() }
             }
             Outcome::Failed { retry_after } => {
@@ -535,51 +605,63 @@ impl Lifecycle {
         }
     }
 
-    /// Takes a stored set that is as old as `age`, expiring `fresh_for` from now (or expired).
-    /// `false` when what is held is at least as new, or when it may no longer be served.
-    #[expect(clippy::too_many_arguments, reason = "a snapshot's facts, each used once")]
-    pub fn restore(
-        &mut self,
-        set: Arc<KeySet>,
-        headers: StoredHeaders,
-        age: Duration,
-        expires_at: Moment,
-        received_wall: DateTime<Utc>,
-        now: Moment,
-        dice: &mut dyn Dice,
-    ) -> bool {
+    /// Takes a stored set. `false` when what is held is at least as new, or when it may no longer be served.
+    pub fn restore(&mut self, stored: Stored, now: Moment, dice: &mut dyn Dice) -> bool {
+        let Stored { set, headers, age, transit, lifetime, strict_window, received_wall, retiring, trusted } =
+            stored;
         let received_at = now - age;
+        let requested_at = received_at - transit;
         let trust_until = received_at + self.policy.trust_age();
         let (longest, window) = if set.is_empty() {
             (self.policy.min_ttl, Duration::ZERO)
         } else {
-            (self.policy.max_ttl, self.policy.stale_while_error)
+            (self.policy.max_ttl, self.restored_window(strict_window))
         };
-        let expires_at = expires_at.min(received_at + longest);
+        let expires_at = received_at + lifetime.min(longest);
         let servable_until = (expires_at + window).min(trust_until);
-        let newer_held = self.held.as_ref().is_some_and(|held| held.received_at >= received_at);
+        let newer = |held: &Arc<Held>| held.requested_at >= requested_at || held.received_at >= received_at;
+        let newer_held = self.held.as_ref().is_some_and(newer);
         if newer_held || now >= servable_until {
             return false;
         }
         let soon = now + dice.between(Duration::ZERO, self.policy.prefetch_jitter);
         let refresh_at = soon.min(expires_at).min(trust_until);
+        let most = usize::try_from(self.policy.max_keys).unwrap_or(usize::MAX);
+        // What a fallback vouched for does not retire beside the source's own keys.
         let of_primary = self.held.as_ref().is_some_and(|held| held.serving == Serving::Primary);
-        let retiring = if of_primary { self.retire(&set, received_at) } else { Vec::new() };
+        let mut retires = if of_primary { self.retire(&set, received_at) } else { Vec::new() };
+        for StoredKey { key, left_before, held_before } in retiring {
+            let (left_at, last_held_at) =
+                (received_at - left_before, received_at - held_before.max(left_before));
+            let until = self.retires_at(left_at, last_held_at);
+            let known = |old: &Retiring| old.key.kid() == key.kid();
+            // A kid that the document speaks of is decided by the document, and without one it cannot be found.
+            let wanted = key.kid().is_some_and(|kid| !set.mentions(kid)) && set.usable().next().is_some();
+            if wanted && now < until && !retires.iter().any(known) && retires.len() < most {
+                retires.push(Retiring { key, left_at, last_held_at, until });
+            }
+        }
         self.learn_denied(&set);
+        if !self.denials.is_empty() {
+            Arc::make_mut(&mut self.denials).learn(retires.iter().map(|retiring| &retiring.key));
+        }
         self.held = Some(Arc::new(Held {
             set,
             serving: Serving::Primary,
             headers,
             stated: Stated::Nothing,
-            requested_at: received_at,
+            requested_at,
             received_at,
             received_wall,
             expires_at,
             refresh_at,
             servable_until,
-            validators_trusted: false,
-            retiring,
+            validators_trusted: trusted,
+            restored: true,
+            strict_window,
+            retiring: retires,
         }));
+        self.restored_in_flight = true;
         if self.flight.is_none() {
             self.wake_at = self.timer().then_some(refresh_at);
         }
@@ -623,15 +705,36 @@ impl Lifecycle {
             received_wall: held.received_wall,
         };
         let (headers, trusted) = (held.headers.clone(), held.validators_trusted);
+        let restored = held.restored;
         // A restored set has no header that states its lifetime: it keeps the one it was stored with.
-        let granted = (!trusted && held.serving == Serving::Primary).then(|| Freshness {
+        let granted = restored.then(|| Freshness {
             lifetime: held.expires_at.since(held.received_at).min(self.policy.max_ttl),
-            stale_window: self.policy.stale_while_error,
+            stale_window: self.restored_window(held.strict_window),
             stated: held.stated,
             bound: Bound::None,
         });
-        let serving = held.serving;
-        self.hold(Document { set, serving, headers, timing, granted, retiring, first: false, trusted }, dice);
+        let (serving, strict_window, first) = (held.serving, held.strict_window, false);
+        self.hold(
+            Document {
+                set,
+                serving,
+                headers,
+                timing,
+                granted,
+                strict_window,
+                retiring,
+                first,
+                trusted,
+                restored,
+            },
+            dice,
+        );
+    }
+
+    /// The stale window of what has no headers any more: to the letter, none where nobody knows better.
+    fn restored_window(&self, strict_window: Option<Duration>) -> Duration {
+        let operators = self.policy.stale_while_error;
+        if self.policy.http_strict { strict_window.unwrap_or_default().min(operators) } else { operators }
     }
 
     /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
@@ -670,6 +773,13 @@ impl Lifecycle {
             denials.learn(held.set.keys());
             denials.learn(held.retiring.iter().map(|retiring| &retiring.key));
         }
+        new
+    }
+
+    /// Denies as somebody else did, who has seen `materials` under it. `true` if that is new.
+    pub fn restore_denial(&mut self, id: &str, materials: impl IntoIterator<Item = Thumbprint>) -> bool {
+        let new = self.deny(id);
+        Arc::make_mut(&mut self.denials).remember(id, materials);
         new
     }
 
@@ -779,7 +889,26 @@ impl Lifecycle {
     }
 
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
-        let Document { set, serving, headers, timing, granted, retiring, first, trusted } = document;
+        let Document {
+            set,
+            serving,
+            headers,
+            timing,
+            granted,
+            strict_window,
+            retiring,
+            first,
+            trusted,
+            restored,
+        } = document;
+        let strict_window = match granted {
+            Some(_) => strict_window,
+            None => {
+                let rules = self.policy.freshness_rules();
+                let to_the_letter = FreshnessRules { http_strict: true, ..rules };
+                Some(assess(&headers, &timing, &to_the_letter).stale_window)
+            }
+        };
         let granted = if set.is_empty() {
             let least = self.policy.min_ttl;
             Some(Freshness {
@@ -825,6 +954,8 @@ impl Lifecycle {
             refresh_at,
             servable_until,
             validators_trusted: trusted,
+            restored,
+            strict_window,
             retiring,
         }));
     }
@@ -917,6 +1048,13 @@ mod tests {
                 jitter: JitterStrategy::Full,
             },
         }
+    }
+
+    /// A snapshot that anybody can have written.
+    fn stored(set: Arc<KeySet>, headers: StoredHeaders, age: Duration, lifetime: Duration) -> Stored {
+        let (transit, received_wall) = (Duration::ZERO, DateTime::default());
+        let (strict_window, retiring, trusted) = (None, Vec::new(), false);
+        Stored { set, headers, age, transit, lifetime, strict_window, received_wall, retiring, trusted }
     }
 
     /// One provider's life, with a clock and dice that the test holds.
@@ -1412,13 +1550,33 @@ mod tests {
     fn a_304_does_not_confirm_a_set_that_was_restored_after_the_question() {
         let mut life = Life::holding("max-age=300", |_| {});
         let number = life.pass(10).start(Person).number;
-        let (headers, timing) = (StoredHeaders::from_validators(Some("\"other\""), None), life.timing());
+        let headers = StoredHeaders::from_validators(Some("\"other\""), None);
         let (now, end) = (life.now, life.now + secs(60));
         let set = doc(&[("x", 9)]);
-        assert!(life.it.restore(set, headers, secs(0), end, timing.received_wall, now, &mut || 1.0));
+        assert!(life.it.restore(stored(set, headers, secs(0), end.since(now)), now, &mut || 1.0));
         let outcome = life.not_modified(&[("cache-control", "max-age=86400")]);
         assert!(matches!(life.land(number, outcome), Change::Failed));
         assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
+    }
+
+    #[test]
+    fn what_began_earlier_replaces_nothing_that_was_restored_meanwhile() {
+        // how long before the landing the restored one had begun; whether it stays
+        for (ago, stays) in [(9, true), (10, false), (11, false)] {
+            let mut life = Life::holding("max-age=300", |policy| policy.refresh_mode = RefreshMode::Always);
+            life.pass(20).fail(Person);
+            let number = life.pass(60).start(Person).number;
+            let outcome = life.document(&doc(&[("old", 8)]), "max-age=900");
+            life.pass(10);
+            let newer = doc(&[("new", 9)]);
+            let stored = stored(newer.clone(), StoredHeaders::default(), secs(ago), secs(100));
+            assert!(life.it.restore(stored, life.now, &mut || 1.0));
+            let change = life.land(number, outcome);
+            assert_eq!(matches!(change, Change::Superseded { recovered: true }), stays, "{ago}: {change:?}");
+            assert_eq!(Arc::ptr_eq(&life.held().set, &newer), stays, "{ago}");
+            assert!(life.it.wake_at().is_some(), "the timer goes on");
+            assert_eq!(life.it.failures(), 0);
+        }
     }
 
     #[test]
@@ -1468,10 +1626,14 @@ mod tests {
     fn a_restored_set_is_served_no_later_than_its_trust_and_gains_no_lifetime() {
         let restore = |age: u64, left: u64, change: fn(&mut Policy)| {
             let mut life = Life::new(change);
-            let (headers, timing) = (StoredHeaders::from_validators(Some("\"a\""), None), life.timing());
+            let headers = StoredHeaders::from_validators(Some("\"a\""), None);
             let (now, end) = (life.now, life.now + secs(left));
             let set = doc(&[("a", 1)]);
-            let taken = life.it.restore(set, headers, secs(age), end, timing.received_wall, now, &mut || 1.0);
+            let taken = life.it.restore(
+                stored(set, headers, secs(age), end.since(now - secs(age))),
+                now,
+                &mut || 1.0,
+            );
             (life, taken)
         };
         let (mut life, taken) = restore(100, 200, |_| {});
@@ -1485,6 +1647,87 @@ mod tests {
         assert_eq!(life.standing(), Standing::Unusable, "trust ends an hour after the document");
         let (_, taken) = restore(3_600, 7_200, |policy| policy.max_trust_age = Some(secs(3_600)));
         assert!(!taken);
+    }
+
+    #[test]
+    fn retiring_keys_come_back_with_what_is_left_of_their_grace() {
+        let key = |kid, seed| doc(&[(kid, seed)]).keys()[0].clone();
+        // left and last held so many seconds before the last answer, which is 100 s ago; what is left to live
+        let table = [
+            (key("old", 3), 0, 300, Some(500)),
+            (key("old", 3), 400, 700, Some(100)),
+            (key("old", 3), 500, 700, None),
+            (key("old", 3), 400, 0, Some(100)), // held after it left: it was not
+            (key("a", 3), 0, 300, None),        // the document speaks of it
+        ];
+        for (key, left, held, lives) in table {
+            let mut life = Life::new(|policy| policy.removal_grace = secs(600));
+            let set = doc(&[("a", 1)]);
+            let (left_before, held_before) = (secs(left), secs(held));
+            let retiring = vec![StoredKey { key, left_before, held_before }];
+            let stored = stored(set, StoredHeaders::default(), secs(100), secs(5_000));
+            assert!(life.it.restore(Stored { retiring, ..stored }, life.now, &mut || 1.0));
+            let until = life.held().retiring.first().map(|old| old.until.since(life.now).as_secs());
+            assert_eq!(until, lives, "left {left} s before, held {held} s before");
+        }
+    }
+
+    #[test]
+    fn validators_of_a_snapshot_are_sent_only_where_nobody_else_can_have_written_it() {
+        for trusted in [false, true] {
+            let mut life = Life::new(|_| {});
+            let headers = StoredHeaders::from_validators(Some("\"a\""), None);
+            let stored = stored(doc(&[("a", 1)]), headers, secs(10), secs(300));
+            assert!(life.it.restore(Stored { trusted, ..stored }, life.now, &mut || 1.0));
+            let number = life.pass(6).start(Reader);
+            assert_eq!(number.validators.etag.is_some(), trusted);
+            let change = life.not_modified(&[("cache-control", "max-age=600")]);
+            let change = life.land(number.number, change);
+            assert_eq!(matches!(change, Change::Renewed { .. }), trusted, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_304_does_not_confirm_a_set_that_was_restored_meanwhile_though_its_validators_may_be_sent() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        let number = life.pass(290).start(Reader).number;
+        let headers = StoredHeaders::from_validators(Some("\"a\""), None);
+        let stored = stored(doc(&[("z", 9)]), headers, secs(10), secs(300));
+        assert!(life.it.restore(Stored { trusted: true, ..stored }, life.now, &mut || 1.0));
+        let outcome = life.not_modified(&[]);
+        assert!(matches!(life.land(number, outcome), Change::Failed));
+        let next = life.pass(MINUTE).start(Reader).number;
+        let outcome = life.not_modified(&[]);
+        assert!(matches!(life.land(next, outcome), Change::Renewed { .. }));
+    }
+
+    #[test]
+    fn what_began_earlier_never_replaces_what_began_later() {
+        // held: begun and received; stored: begun and received, seconds before now
+        for (held, theirs, taken) in [
+            ((100, 90), (80, 70), true),
+            ((100, 90), (100, 80), false),
+            ((100, 90), (110, 80), false),
+            ((100, 70), (90, 80), false), // the later one came first, and was replaced: never over newer
+        ] {
+            let mut life = Life::new(|_| {});
+            let mut offer = |(begun, received): (u64, u64)| {
+                let stored = stored(doc(&[("a", 1)]), StoredHeaders::default(), secs(received), secs(5_000));
+                let transit = secs(begun - received);
+                life.it.restore(Stored { transit, ..stored }, life.now, &mut || 1.0)
+            };
+            assert!(offer(held));
+            assert_eq!(offer(theirs), taken, "{held:?} {theirs:?}");
+        }
+    }
+
+    #[test]
+    fn a_denial_of_another_process_denies_the_material_it_has_seen() {
+        let mut life = Life::new(|_| {});
+        let set = doc(&[("renamed", 7)]);
+        assert!(life.it.restore_denial("stolen", [set.keys()[0].thumbprint()]));
+        life.adopt(&set, "max-age=300");
+        assert!(life.it.published().keys().is_empty());
     }
 
     // §6, sets that may not replace others.
@@ -1693,10 +1936,14 @@ mod tests {
     #[test]
     fn a_restored_set_keeps_its_lifetime_under_other_settings() {
         let mut life = Life::new(|_| {});
-        let (headers, timing) = (StoredHeaders::from_validators(None, None), life.timing());
+        let headers = StoredHeaders::from_validators(None, None);
         let end = life.now + secs(5 * HOUR);
         let set = doc(&[("a", 1)]);
-        assert!(life.it.restore(set, headers, secs(HOUR), end, timing.received_wall, life.now, &mut || 1.0));
+        assert!(life.it.restore(
+            stored(set, headers, secs(HOUR), end.since(life.now - secs(HOUR))),
+            life.now,
+            &mut || 1.0
+        ));
         let mut next = policy();
         next.stale_while_error = secs(HOUR);
         life.it.reconfigure(Arc::new(next), |set| Some(set.clone()), life.now, &mut || 1.0);
@@ -1749,7 +1996,11 @@ mod tests {
         let (headers, timing) = (StoredHeaders::from_validators(Some("\"b\""), None), life.timing());
         let (now, end) = (life.now, life.now + secs(50));
         let set = doc(&[("z", 3)]);
-        assert!(life.it.restore(set, headers, secs(100), end, timing.received_wall, now, &mut || 1.0));
+        assert!(life.it.restore(
+            stored(set, headers, secs(100), end.since(now - secs(100))),
+            now,
+            &mut || 1.0
+        ));
         let outcome = Outcome::NotModified { headers: HeaderMap::new(), timing };
         assert!(matches!(life.land(number, outcome), Change::Failed));
         assert_eq!((life.held().expires_at, life.held().validators_trusted), (end, false));
@@ -1828,9 +2079,10 @@ mod tests {
     #[test]
     fn keys_of_a_fallback_do_not_retire_when_a_snapshot_comes() {
         let mut life = fallen(RefreshMode::OnDemand);
-        let (headers, wall) = (StoredHeaders::from_validators(None, None), life.timing().received_wall);
-        let (now, end) = (life.pass(10).now, life.now + secs(100));
-        assert!(life.it.restore(doc(&[("a", 1)]), headers, secs(1), end, wall, now, &mut || 1.0));
+        let headers = StoredHeaders::from_validators(None, None);
+        let now = life.pass(10).now;
+        let stored = stored(doc(&[("a", 1)]), headers, secs(1), secs(100));
+        assert!(life.it.restore(stored, now, &mut || 1.0));
         assert_eq!(life.retiring(), Vec::<String>::new());
     }
 }

@@ -67,8 +67,13 @@ pub struct Held {
     pub refresh_at: Moment,
     /// Servable until: the end of the stale window or of trust, whichever is earlier.
     pub servable_until: Moment,
-    /// Whether the validators came from an exchange of our own and may be sent.
+    /// Whether the validators came from an exchange of our own, or from a snapshot that only we can have written, and
+    /// may be sent.
     pub validators_trusted: bool,
+    /// Whether it came from a snapshot: no header states its lifetime.
+    pub restored: bool,
+    /// The stale window that the document's answer leaves to the letter; `None` where that is not known any more.
+    pub strict_window: Option<Duration>,
     /// Keys that left the document but are still within their grace.
     pub retiring: Vec<Retiring>,
 }
@@ -120,6 +125,19 @@ impl Denials {
     /// Lifts a denial. `true` if there was one.
     pub fn allow(&mut self, id: &str) -> bool {
         self.0.remove(id).is_some()
+    }
+
+    /// The materials remembered under a denied id.
+    pub fn materials(&self, id: &str) -> impl Iterator<Item = &Thumbprint> + use<'_> {
+        self.0.get(id).into_iter().flatten()
+    }
+
+    /// Remembers materials of a denied id that others have seen under it.
+    pub fn remember(&mut self, id: &str, materials: impl IntoIterator<Item = Thumbprint>) {
+        if let Some(known) = self.0.get_mut(id) {
+            let room = DENIED_MATERIALS.saturating_sub(known.len());
+            known.extend(materials.into_iter().take(room));
+        }
     }
 
     /// The denied kids and thumbprints, as they were given.
@@ -328,6 +346,8 @@ mod tests {
             refresh_at: at(10_270),
             servable_until: at(servable_until),
             validators_trusted: true,
+            restored: false,
+            strict_window: None,
             retiring: vec![Retiring {
                 key: doc(&[("old", 3)]).keys()[0].clone(),
                 left_at: at(10_000),

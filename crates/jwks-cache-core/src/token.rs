@@ -9,11 +9,13 @@ mod compact;
 mod fault;
 mod header;
 mod names;
+mod scopes;
 
 pub use claims::{ClaimFault, ClaimRules, Claims, Times, key_issuer_fits};
 pub use compact::{Compact, Room, text};
 pub use fault::{Fault, Malformed, Part, Unsupported};
 pub use header::Header;
+pub use scopes::grants;
 
 /// The longest token that verifiers take by default, in bytes: room for what proxies let through in a header.
 pub const DEFAULT_MAX_TOKEN_BYTES: usize = 16 * 1024;

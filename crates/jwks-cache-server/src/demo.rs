@@ -2,6 +2,8 @@
 //! numbers; what was promised, and whether it held, is `judge`'s to say, and how it looks is `tell`'s.
 
 mod judge;
+mod keep;
+mod serve;
 mod stage;
 mod tell;
 
@@ -28,6 +30,12 @@ const LONGEST: Duration = Duration::from_secs(180);
 
 /// Tells the story. The exit code is 0 only if every promise held.
 pub(crate) async fn run(args: &DemoArgs) -> ExitCode {
+    if let Some(folder) = &args.store {
+        return keep::run(folder, args.json).await;
+    }
+    if args.serve {
+        return serve::run(args).await;
+    }
     let teller = if args.json { Teller::silent() } else { Teller::on_stdout() };
     let began = SystemClock.now();
     let factor = if args.fast { FAST_FACTOR } else { FACTOR };

@@ -32,3 +32,30 @@ fn every_promise_holds_and_json_stands_alone_on_stdout() {
     let cold = &steps[0]["requests_at_providers"];
     assert_eq!((&cold["acme"], &cold["globex"]), (&1.into(), &1.into()));
 }
+
+#[test]
+fn with_a_store_the_second_run_verifies_although_the_provider_is_down_from_the_start() {
+    let folder = std::env::temp_dir().join(format!("jwks-cache-demo-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jwks-cache"));
+        let output = command.args(["demo", "--json", "--store"]).arg(&folder).output().unwrap();
+        let story: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (story, output.status.code())
+    };
+    let (first, code) = run();
+    assert_eq!((&first["provider"], &first["verified"], code), (&"up".into(), &true.into(), Some(0)));
+    assert_eq!(first["requests"], 1);
+    let (second, _) = run();
+    assert_eq!((&second["provider"], &second["verified"]), (&"down".into(), &true.into()));
+    // Without what was stored there is nothing to verify with.
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let file = file.unwrap().path();
+        if file.extension().is_some_and(|end| end == "snapshot") {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+    let lost = Command::new(env!("CARGO_BIN_EXE_jwks-cache")).args(["demo", "--store"]).arg(&folder).output();
+    assert_eq!(lost.unwrap().status.code(), Some(1));
+    std::fs::remove_dir_all(folder).unwrap();
+}

@@ -2,6 +2,7 @@
 //!
 //! It issues tokens to the test alone: there is no login, no token endpoint, and TLS is not spoken.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub struct IdentityProviderBuilder {
     kid: String,
     cache_control: Option<String>,
     clock: Arc<dyn Clock>,
+    port: u16,
 }
 
 impl IdentityProviderBuilder {
@@ -80,13 +82,31 @@ impl IdentityProviderBuilder {
         self
     }
 
+    /// The port, and with it the issuer, for people who look on. Default: 0, any free one, as tests want it.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Makes the key and starts to serve.
     ///
     /// # Panics
-    /// As [`Origin::start`].
+    /// If the port is taken; as [`Origin::start`].
     #[must_use]
     pub fn start(self) -> IdentityProvider {
-        let origin = Origin::start_with_clock(Arc::clone(&self.clock));
+        self.try_start().expect("the port is free")
+    }
+
+    /// The same for a port that may be taken.
+    ///
+    /// # Errors
+    /// The port cannot be had.
+    ///
+    /// # Panics
+    /// If the machine cannot start a thread.
+    pub fn try_start(self) -> io::Result<IdentityProvider> {
+        let origin = Origin::try_start(Arc::clone(&self.clock), None, self.port)?;
         let state = Arc::new(Mutex::new(State {
             keys: vec![Key::new(&self.kid, self.algorithm)],
             signing: self.kid,
@@ -113,7 +133,7 @@ impl IdentityProviderBuilder {
         });
         let served = Arc::clone(&state);
         origin.respond_with(DISCOVERY, move |_| lock(&served).reply(&discovery));
-        IdentityProvider { origin, clock: self.clock, state }
+        Ok(IdentityProvider { origin, clock: self.clock, state })
     }
 }
 
@@ -135,6 +155,7 @@ impl IdentityProvider {
             kid: "k1".to_owned(),
             cache_control: None,
             clock: Arc::new(SystemClock),
+            port: 0,
         }
     }
 

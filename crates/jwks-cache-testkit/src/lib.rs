@@ -4,6 +4,8 @@
 //! - [`Token`]: the claims of a token, for [`IdentityProvider::mint`].
 //! - [`Origin`]: an HTTP/1.1 server on loopback that answers exactly what a test says, faults included, and
 //!   records what it was asked.
+//! - [`MemoryStore`]: a store that hangs, fails or loses everything when told to, and [`store_conformance`]: what
+//!   every store owes.
 //! - `tls` (feature `tls`): authorities, their certificates, and origins that show them.
 //! - [`ManualClock`] and [`ScaledClock`]: policy time that a test drives, or that runs faster.
 //! - `world` (feature `simulation`): the cache among simulated providers, in virtual time, from a seed.
@@ -26,6 +28,7 @@ mod clock;
 mod idp;
 mod key;
 mod origin;
+mod store;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod token;
@@ -36,4 +39,5 @@ pub use clock::{ManualClock, ScaledClock};
 pub use idp::{IdentityProvider, IdentityProviderBuilder};
 pub use jwks_cache_core::Algorithm;
 pub use origin::{BlackHole, Gate, Handshake, Origin, Phase, RecordedRequest, Reply};
+pub use store::{Calls, MemoryStore, store_conformance};
 pub use token::{Token, split};

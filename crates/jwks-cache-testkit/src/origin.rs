@@ -80,6 +80,15 @@ impl Origin {
 
     /// The same with something between its connections and HTTP.
     pub(crate) fn start_behind(clock: Arc<dyn Clock>, front: Option<Arc<dyn Front>>) -> Self {
+        Self::try_start(clock, front, 0).expect("a test machine has a free loopback port")
+    }
+
+    /// The same on that port, or on a free one if it is 0.
+    pub(crate) fn try_start(
+        clock: Arc<dyn Clock>,
+        front: Option<Arc<dyn Front>>,
+        port: u16,
+    ) -> io::Result<Self> {
         let (state, recorded) = (Mutex::default(), watch::Sender::new(()));
         let shared = Arc::new(Shared { clock, front, state, recorded });
         let (commands, orders) = mpsc::unbounded_channel();
@@ -87,11 +96,10 @@ impl Origin {
         let served = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("testkit-origin".to_owned())
-            .spawn(move || run(orders, &ready, served))
+            .spawn(move || run(port, orders, &ready, served))
             .expect("a test machine can start a thread");
-        let addr = started.recv().map_err(io::Error::other).and_then(|bound| bound);
-        let addr = addr.expect("a test machine has a free loopback port");
-        Self { addr, shared, commands: Some(commands), thread: Some(thread) }
+        let addr = started.recv().map_err(io::Error::other).and_then(|bound| bound)?;
+        Ok(Self { addr, shared, commands: Some(commands), thread: Some(thread) })
     }
 
     /// Where it listens; the port stays its own while it is paused.
@@ -401,12 +409,14 @@ enum Command {
 
 /// The origin's thread, until its owner drops the sending half of `orders`.
 fn run(
+    port: u16,
     orders: mpsc::UnboundedReceiver<Command>,
     ready: &ack::Sender<io::Result<SocketAddr>>,
     shared: Arc<Shared>,
 ) {
     let started = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-        let listener = runtime.block_on(async { bind((Ipv4Addr::LOCALHOST, 0).into())?.listen(BACKLOG) })?;
+        let listener =
+            runtime.block_on(async { bind((Ipv4Addr::LOCALHOST, port).into())?.listen(BACKLOG) })?;
         Ok((runtime, listener.local_addr()?, listener))
     });
     match started {

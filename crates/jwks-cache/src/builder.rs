@@ -13,6 +13,7 @@ use crate::engine::EngineParts;
 use crate::fetch::Fetch;
 use crate::registry::{Registry, Settings};
 use crate::security::normalize_allowlist;
+use crate::store::{KeyRing, SnapshotStore};
 
 /// Builds a [`Registry`]. Settings here are defaults and bounds for all its providers.
 #[derive(Debug, Default)]
@@ -20,6 +21,10 @@ pub struct RegistryBuilder {
     settings: Settings,
     transport: Transport,
     parts: EngineParts,
+    #[cfg(feature = "redis")]
+    redis: Vec<redis::Client>,
+    #[cfg(feature = "redis")]
+    redis_namespace: Option<String>,
 }
 
 impl RegistryBuilder {
@@ -175,6 +180,41 @@ impl RegistryBuilder {
         self
     }
 
+    /// Adds a store that keys and denials outlive the process in. Default none. Stores stack: each gets what changes,
+    /// and of what they kept the newest is taken. See [`docs::stores`](crate::docs::stores).
+    #[must_use]
+    pub fn with_store(mut self, store: Arc<dyn SnapshotStore>) -> Self {
+        self.parts.stores.push(store);
+        self
+    }
+
+    /// Signs what is stored, and takes only what one of these secrets signed for the same namespace, tenant, provider
+    /// and source. Default none: who can write to a store can then inject keys.
+    #[must_use]
+    pub fn snapshot_keys(mut self, ring: KeyRing) -> Self {
+        self.parts.ring = Some(ring);
+        self
+    }
+
+    /// Adds a store in the Redis or Valkey of this client, beside others. For Sentinel and Cluster see
+    /// [`RedisStore`](crate::store::RedisStore).
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub fn with_redis_client(mut self, client: redis::Client) -> Self {
+        self.redis.push(client);
+        self
+    }
+
+    /// The first part of every key in the Redis of [`with_redis_client`](Self::with_redis_client), in whatever order the
+    /// two are set; and what snapshots that are signed there are bound to. Default `jwks-cache`. 1–64 of ASCII letters, digits and `-_.:/`: no braces, which would decide
+    /// where a cluster puts all keys; [`Registry::register`] refuses another as `redis_namespace`.
+    #[cfg(feature = "redis")]
+    #[must_use]
+    pub fn redis_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.redis_namespace = Some(namespace.into());
+        self
+    }
+
     /// Seeds the dice of jitter and backoff, so that a simulation can be replayed.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -185,6 +225,15 @@ impl RegistryBuilder {
     /// Builds it. Needs no runtime, and starts nothing.
     #[must_use]
     pub fn build(mut self) -> Registry {
+        #[cfg(feature = "redis")]
+        {
+            use crate::store::{NAMESPACE, RedisStore};
+            let namespace = self.redis_namespace.as_deref().unwrap_or(NAMESPACE);
+            self.settings.namespace_is_sound = RedisStore::is_namespace(namespace);
+            for client in std::mem::take(&mut self.redis) {
+                self.parts.stores.push(Arc::new(RedisStore::new(client).namespace(namespace)));
+            }
+        }
         self.settings.dial = Arc::new(Dial::new(Arc::new(self.transport), Pins::default()));
         Registry::from_parts(self.settings, self.parts)
     }

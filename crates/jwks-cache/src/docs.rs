@@ -5,3 +5,6 @@ pub mod trust {}
 
 #[doc = include_str!("docs/providers.md")]
 pub mod providers {}
+
+#[doc = include_str!("docs/stores.md")]
+pub mod stores {}

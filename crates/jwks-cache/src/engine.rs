@@ -18,6 +18,7 @@ use crate::fetch::{Fetch, HttpFetch};
 use crate::gate::Gate;
 use crate::refresh::Shared;
 use crate::schedule::Schedule;
+use crate::store::{KeyRing, SnapshotStore, Stack};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
 
@@ -30,6 +31,7 @@ pub(crate) struct Engine {
     /// What of it was handed in, and so cannot be held to all settings.
     pub(crate) given: Option<Given>,
     pub(crate) events: Events,
+    pub(crate) stores: Stack,
     /// The place of the last draw on a circle.
     draw: AtomicU64,
     sets: Mutex<Interned<KeySet>>,
@@ -48,6 +50,8 @@ pub(crate) struct EngineParts {
     pub(crate) resolver: Option<Arc<dyn Resolver>>,
     pub(crate) limits: Limits,
     pub(crate) seed: Option<u64>,
+    pub(crate) stores: Vec<Arc<dyn SnapshotStore>>,
+    pub(crate) ring: Option<KeyRing>,
 }
 
 /// What equal things share, by a digest of what makes them equal.
@@ -115,6 +119,7 @@ impl Engine {
             fetch,
             given,
             events: Events::default(),
+            stores: Stack::new(parts.stores, parts.ring),
             draw: AtomicU64::new(seeded_dice(parts.seed).u64(..)),
             sets: Mutex::default(),
             sources: Mutex::default(),

@@ -8,6 +8,8 @@ use http::StatusCode;
 use jwks_cache_core::policy::Broken;
 use url::Url;
 
+use crate::store::StoreError;
+
 /// The result of this crate's calls.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -59,6 +61,11 @@ pub enum Error {
     Client(reqwest::Error),
     /// An HTTP value that is none.
     Http(http::Error),
+    /// A store did not do what it was asked; what is held is served all the same.
+    Store(StoreError),
+    /// The Redis client could not be built or used.
+    #[cfg(feature = "redis")]
+    Redis(redis::RedisError),
 }
 
 /// Why a lookup found no key.
@@ -105,9 +112,11 @@ impl Error {
             Self::Validation { .. } | Self::Url(_) | Self::Json(_) | Self::Http(_) => ErrorKind::InvalidInput,
             Self::Key(KeyError::NoKeys | KeyError::NotCached) => ErrorKind::KeysUnavailable,
             Self::Key(_) => ErrorKind::UnknownKey,
-            Self::HttpStatus { .. } | Self::Cache(_) | Self::Fetch(_) | Self::Client(_) => {
+            Self::HttpStatus { .. } | Self::Cache(_) | Self::Fetch(_) | Self::Client(_) | Self::Store(_) => {
                 ErrorKind::KeysUnavailable
             }
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => ErrorKind::KeysUnavailable,
         }
     }
 
@@ -252,6 +261,9 @@ impl fmt::Display for Error {
             Self::Json(_) => f.write_str("not the JSON expected"),
             Self::Client(_) => f.write_str("the HTTP client failed"),
             Self::Http(_) => f.write_str("not a valid HTTP value"),
+            Self::Store(error) => write!(f, "the store failed: {error}"),
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => f.write_str("the Redis client failed"),
         }
     }
 }
@@ -264,6 +276,9 @@ impl StdError for Error {
             Self::Json(cause) => Some(cause),
             Self::Client(cause) => Some(cause),
             Self::Http(cause) => Some(cause),
+            Self::Store(error) => error.source(),
+            #[cfg(feature = "redis")]
+            Self::Redis(cause) => Some(cause),
             _ => None,
         }
     }
@@ -303,6 +318,19 @@ impl From<reqwest::Error> for Error {
 impl From<http::Error> for Error {
     fn from(cause: http::Error) -> Self {
         Self::Http(cause)
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(cause: StoreError) -> Self {
+        Self::Store(cause)
+    }
+}
+
+#[cfg(feature = "redis")]
+impl From<redis::RedisError> for Error {
+    fn from(cause: redis::RedisError) -> Self {
+        Self::Redis(cause)
     }
 }
 

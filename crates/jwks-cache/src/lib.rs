@@ -11,7 +11,12 @@
 //! # Features
 //! - `metrics` (default): counters per provider, forwarded to the `metrics` facade once a second.
 //! - `prometheus` (default): a ready-made recorder, `install_default_exporter`.
+//! - `redis`: snapshots in Redis or Valkey: standalone, TLS, Sentinel, Cluster.
+//! - `tower`, `axum`, `tonic`, `actix-web`: a [`Guard`] in front of services of those frameworks; see
+//!   [`verify::bearer`].
 //! - `jsonwebtoken-aws-lc-rs`, `jsonwebtoken-rust-crypto`: pass-through to jsonwebtoken's backends.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod builder;
 pub mod cache;
@@ -37,6 +42,7 @@ pub mod security;
 mod slot;
 mod snapshot;
 mod status;
+pub mod store;
 mod sync;
 mod telemetry;
 pub mod verify;
@@ -48,6 +54,8 @@ pub use jwks_cache_core::address::PrivateNetworks;
 pub use jwks_cache_core::freshness::Timing;
 pub use jwks_cache_core::key::{BadSignature, KeyRef, Thumbprint, VerificationKey};
 pub use jwks_cache_core::keyset::{KeyId, SetDiff};
+#[cfg(feature = "redis")]
+pub use redis;
 pub use reqwest;
 
 pub use builder::RegistryBuilder;
@@ -75,10 +83,23 @@ pub use snapshot::PersistentSnapshot;
 pub use status::{
     Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, ServingSource, StatusMetric,
 };
+#[cfg(feature = "redis")]
+pub use store::RedisStore;
+pub use store::{FileStore, KeyRing, SnapshotStore};
 
+pub use verify::bearer::{Claims, Guard, Refusal, Scopes, TokenSource};
 pub use verify::{StandardClaims, Verified, Verifier, VerifierBuilder, VerifyError};
 
 /// The README's examples compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So do those of the other pages; the one on testing runs.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../docs/testing.md")]
+    struct Testing;
+    #[doc = include_str!("../../../docs/migrating.md")]
+    struct Migrating;
+}

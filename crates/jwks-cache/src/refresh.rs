@@ -3,6 +3,7 @@
 
 mod discovery;
 mod flight;
+mod keeping;
 mod once;
 mod place;
 mod shared;
@@ -14,14 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Urgency;
-use jwks_cache_core::freshness::StoredHeaders;
-use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
+use jwks_cache_core::keyset::{KeyRules, KeySet};
 use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
 use jwks_cache_core::published::Serving;
+use jwks_cache_core::snapshot::DenialLog;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use url::Url;
@@ -36,8 +38,9 @@ use crate::events::What;
 use crate::fetch::NotFetched;
 use crate::registration::{Fallback, IdentityProviderRegistration, KeyFormat};
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
-use crate::snapshot::PersistentSnapshot;
+use crate::snapshot::order_of;
 use crate::status::shown_kid;
+use crate::store::SnapshotKind;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::Counters;
 
@@ -80,6 +83,10 @@ struct Owner {
     discovered: Option<Arc<Discovered>>,
     /// What another was brought and the rules here refuse, by its number: it is not judged again.
     refused: u64,
+    /// What was denied and allowed here, when.
+    denied: DenialLog,
+    /// Snapshots from before were fetched under another trust, or from another source.
+    trusts_from: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug)]
@@ -176,6 +183,8 @@ impl Provider {
                 closed: None,
                 discovered: None,
                 refused: 0,
+                denied: DenialLog::default(),
+                trusts_from: None,
             }),
         });
         watch::start(&provider, &source);
@@ -338,6 +347,7 @@ impl Provider {
         let moved = self.took(owner, &change, memory.found.clone());
         self.publish(owner);
         self.rearm(owner);
+        self.keep_what_changed(owner, &change);
         drop(guard);
         self.counters.adopted.fetch_add(1, Relaxed);
         self.flush();
@@ -354,6 +364,11 @@ impl Provider {
                 }
             }
             Change::Renewed { .. } => {}
+            // Its metadata led to what is not held.
+            Change::Superseded { .. } => {
+                self.slot.became_fresh(&mut owner.publisher);
+                return None;
+            }
             _ => return None,
         }
         self.slot.became_fresh(&mut owner.publisher);
@@ -402,7 +417,10 @@ impl Provider {
             }
             send(What::SetChanged { diff });
         }
-        if let Change::Adopted { recovered: true, .. } | Change::Renewed { recovered: true } = change {
+        if let Change::Adopted { recovered: true, .. }
+        | Change::Renewed { recovered: true }
+        | Change::Superseded { recovered: true } = change
+        {
             tracing::info!("the provider recovered");
             send(What::Recovered);
         }
@@ -468,6 +486,9 @@ impl Provider {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
             owner.discovered = None;
+            owner.trusts_from = Some(self.engine.clock.wall());
+            // Denials outlive that.
+            self.engine.stores.forget(&**self, SnapshotKind::Keys);
         }
         owner.missing.clear();
         owner.refused = 0;
@@ -483,10 +504,17 @@ impl Provider {
         self.ground(owner, &Ended::Superseded);
         self.publish(owner);
         self.rearm(owner);
+        if keeps_keys {
+            // Under another name, maybe, or for another time.
+            self.keep(SnapshotKind::Keys);
+        }
     }
 
     pub(crate) fn unregister(self: &Arc<Self>) {
+        // First: from now on there is nothing to be kept, and no flight lands.
         self.close(Closed::Unregistered, &Ended::Unregistered);
+        self.engine.stores.forget(&**self, SnapshotKind::Keys);
+        self.engine.stores.forget(&**self, SnapshotKind::Denials);
     }
 
     pub(crate) fn shut_down(self: &Arc<Self>) {
@@ -520,28 +548,34 @@ impl Provider {
     }
 
     /// Denies a kid or a thumbprint at once. `true` if that is new.
-    pub(crate) fn deny(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(id, |lifecycle| lifecycle.deny(id), What::KeyDenied { id: id.into() })
+    ///
+    /// # Errors
+    /// [`Error::Validation`] when so many are denied that stores could not keep one more.
+    pub(crate) fn deny(self: &Arc<Self>, id: &str) -> Result<bool> {
+        if !lock(&self.owner).denied.has_room(id) {
+            let full = "1 MiB of ids is denied or was; allow those that the provider no longer publishes";
+            return Err(Error::validation("id", full));
+        }
+        Ok(self.change_denials(id, true))
     }
 
     /// Lifts a denial at once. `true` if there was one.
     pub(crate) fn allow(self: &Arc<Self>, id: &str) -> bool {
-        self.change_denials(id, |lifecycle| lifecycle.allow(id), What::KeyAllowed { id: id.into() })
+        self.change_denials(id, false)
     }
 
-    fn change_denials(
-        self: &Arc<Self>,
-        id: &str,
-        change: impl FnOnce(&mut Lifecycle) -> bool,
-        what: What,
-    ) -> bool {
+    fn change_denials(self: &Arc<Self>, id: &str, denied: bool) -> bool {
         let mut owner = lock(&self.owner);
-        let changed = change(&mut owner.lifecycle);
+        let changed = if denied { owner.lifecycle.deny(id) } else { owner.lifecycle.allow(id) };
+        if changed {
+            owner.denied.note(id, denied, order_of(self.engine.clock.wall()));
+        }
         self.publish(&mut owner);
         drop(owner);
         self.flush();
         if changed {
-            let denied = matches!(what, What::KeyDenied { .. });
+            self.keep(SnapshotKind::Denials);
+            self.keep(SnapshotKind::Keys);
             tracing::warn!(
                 tenant = &*self.tenant,
                 provider = &*self.id,
@@ -549,63 +583,11 @@ impl Provider {
                 denied,
                 "denials changed"
             );
+            let id = id.into();
+            let what = if denied { What::KeyDenied { id } } else { What::KeyAllowed { id } };
             self.engine.events.send(&self.tenant, &self.id, what);
         }
         changed
-    }
-
-    /// Takes a snapshot, judged like a fetched body.
-    ///
-    /// # Errors
-    /// [`Error::Validation`] naming the snapshot's field. Nothing held is lost.
-    pub(crate) fn restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
-        let restored = self.try_restore(snapshot);
-        if let Err(error) = &restored {
-            tracing::warn!(tenant = &*self.tenant, provider = &*self.id, %error, "snapshot refused");
-            let reason = error.to_string().into();
-            self.engine.events.send(&self.tenant, &self.id, What::SnapshotRefused { reason });
-        }
-        restored
-    }
-
-    fn try_restore(self: &Arc<Self>, snapshot: &PersistentSnapshot) -> Result<()> {
-        let mut guard = lock(&self.owner);
-        let owner = &mut *guard;
-        if owner.closed.is_some() {
-            return Err(self.not_registered());
-        }
-        snapshot.validate(&owner.source.registration)?;
-        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
-        let age = snapshot.age(wall)?;
-        let policy = owner.lifecycle.policy().clone();
-        let set = self
-            .engine
-            .judge(
-                snapshot.jwks_json.as_bytes(),
-                &owner.source.key_rules(&policy, owner.discovered.as_deref()),
-            )
-            .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
-        // Not before `persisted_at`: that was validated.
-        let lifetime = (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default();
-        let expires_at = now - age + lifetime;
-        let headers = StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified);
-        if owner.lifecycle.held().is_some_and(|held| now - age <= held.received_at) {
-            return Ok(());
-        }
-        let held = owner.lifecycle.held().filter(|held| held.is_servable(now));
-        if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
-            return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
-        }
-        let mut dice = self.engine.dice();
-        if !owner.lifecycle.restore(set, headers, age, expires_at, snapshot.persisted_at, now, &mut dice) {
-            return Err(Error::validation("expires_at", "the snapshot is too old to be served"));
-        }
-        self.slot.became_fresh(&mut owner.publisher);
-        self.publish(owner);
-        self.rearm(owner);
-        drop(guard);
-        self.flush();
-        Ok(())
     }
 
     /// Tells the recorder where this provider stands, now and at each tick from now on.

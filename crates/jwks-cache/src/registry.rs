@@ -22,6 +22,7 @@ use crate::registration::{DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, Iden
 use crate::resolve::{self, OneKey, Want, WholeSet};
 use crate::security::enforce_host;
 use crate::status::{Health, ProviderStatus};
+use crate::store::Kept;
 
 /// The keys of many tenants' providers, always at hand. Cloning it is cheap, and clones are one.
 ///
@@ -62,6 +63,9 @@ pub(crate) struct Settings {
     pub(crate) local_files: bool,
     /// How providers are dialled whose registrations say nothing else.
     pub(crate) dial: Arc<Dial>,
+    /// Whether the namespace of stored keys is one.
+    #[cfg(feature = "redis")]
+    pub(crate) namespace_is_sound: bool,
 }
 
 impl Default for Settings {
@@ -73,6 +77,8 @@ impl Default for Settings {
             allowed_domains: Arc::default(),
             local_files: true,
             dial: Arc::default(),
+            #[cfg(feature = "redis")]
+            namespace_is_sound: true,
         }
     }
 }
@@ -172,16 +178,23 @@ impl Registry {
     /// Held keys stay when the source is the same, and are judged anew; they go when the source is
     /// another or the new registration trusts less. A running flight of the old registration ends.
     ///
+    /// Of a new provider, what the stores kept is loaded: that is waited for 250 ms at most, and not at all for a store
+    /// that is known to fail; what comes later is taken then.
+    ///
     /// # Errors
     /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme,
     /// a host, a file or a proxy that the registry refuses. Nothing held is lost by either.
     pub async fn register(&self, registration: IdentityProviderRegistration) -> Result<()> {
-        self.enlist(registration)?;
+        let new = self.enlist(registration)?;
+        if let Some(provider) = new {
+            provider.load().await;
+        }
         self.0.engine.prepare().await;
         Ok(())
     }
 
-    fn enlist(&self, registration: IdentityProviderRegistration) -> Result<()> {
+    /// The provider, if it is new.
+    fn enlist(&self, registration: IdentityProviderRegistration) -> Result<Option<Arc<Provider>>> {
         let source = self.0.settings.admit(registration, &self.0.engine)?;
         let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
         // Held until the provider has its issuer, so that the two never part.
@@ -192,14 +205,15 @@ impl Registry {
             Some(provider) => {
                 index.take(provider, provider.issuer(), issuer);
                 provider.reconfigure(source);
+                Ok(None)
             }
             None => {
                 let provider = Provider::new(self.0.engine.clone(), source);
                 index.take(&provider, None, issuer);
-                map.insert(Name::new(&tenant, &id), provider);
+                map.insert(Name::new(&tenant, &id), provider.clone());
+                Ok(Some(provider))
             }
         }
-        Ok(())
     }
 
     /// The published key set. With a `kid` that is not in it, a refresh is tried first, within the
@@ -313,20 +327,33 @@ impl Registry {
         self.sorted().iter().map(|provider| provider.status()).collect()
     }
 
-    /// Writes every provider's keys to the store. Without a store, there is nothing to do.
+    /// Writes every provider's keys and denials to the stores now, within 10 s; what changes is written without this too.
+    /// Without a store, there is nothing to do. One that fails keeps no other from being written.
     ///
     /// # Errors
-    /// None without a store.
+    /// The first by tenant and provider: [`Error::Store`]; [`Error::Cache`] when time was up.
+    ///
+    /// # Cancel safety
+    /// What is not written by then is left out.
     pub async fn persist_all(&self) -> Result<()> {
-        Ok(())
+        self.0.engine.stores.save_all(self.kept()).await
     }
 
-    /// Reads every provider's keys from the store. Without a store, there is nothing to do.
+    /// Reads every provider's keys and denials from the stores now, within 10 s; registering does so without this. Without
+    /// a store, there is nothing to do. One bad snapshot stops nothing, and newer keys are never replaced.
     ///
     /// # Errors
-    /// None without a store.
+    /// The first by tenant and provider: [`Error::Validation`] names the field of a snapshot that was refused;
+    /// [`Error::Store`]; [`Error::Cache`] when time was up.
+    ///
+    /// # Cancel safety
+    /// What is not read by then is left out.
     pub async fn restore_from_persistence(&self) -> Result<()> {
-        Ok(())
+        self.0.engine.stores.load_all(self.kept()).await
+    }
+
+    fn kept(&self) -> Vec<Arc<dyn Kept>> {
+        self.sorted().into_iter().map(|provider| provider as Arc<dyn Kept>).collect()
     }
 
     /// Fetches the keys of every provider that has none, bounded and fair, for at most `deadline`.
@@ -354,9 +381,10 @@ impl Registry {
     /// kid denies the material under it too, whatever kid it comes back under. Returns whether that is new.
     ///
     /// # Errors
-    /// [`Error::NotRegistered`].
+    /// [`Error::NotRegistered`]; [`Error::Validation`] for `id` when so many are denied (1 MiB of ids, some 9,000
+    /// thumbprints) that stores could not keep one more.
     pub async fn deny_key(&self, tenant_id: &str, provider_id: &str, id: &str) -> Result<bool> {
-        Ok(self.find(tenant_id, provider_id)?.deny(id))
+        self.find(tenant_id, provider_id)?.deny(id)
     }
 
     /// Lifts a denial. Returns whether there was one.
@@ -373,9 +401,15 @@ impl Registry {
         self.0.engine.events.subscribe()
     }
 
-    /// Ends all flights and timers. Those who wait are told; held keys are still served while they last.
+    /// Ends all flights and timers. Those who wait are told; held keys are still served while they last. What the stores
+    /// do not have yet is written, within 10 s; a store that fails at all of it is not waited for.
+    ///
+    /// # Cancel safety
+    /// What is not written by then may be lost.
     pub async fn shutdown(&self) {
-        self.0.shut_down();
+        self.0.end_flights();
+        self.0.engine.stores.drain().await;
+        self.0.engine.stores.close();
     }
 
     /// Lends the only provider registered under `issuer`, in one tenant or in all.
@@ -444,6 +478,11 @@ impl Settings {
             registration.refuse_local_files()?;
         }
         registration.validate()?;
+        #[cfg(feature = "redis")]
+        if !self.namespace_is_sound {
+            let rule = "must be 1 to 64 of ASCII letters, digits and `-_.:/`";
+            return Err(Error::validation("redis_namespace", rule));
+        }
         for host in registration.hosts() {
             enforce_host(&host, &self.allowed_domains, "the registry's")?;
         }
@@ -457,7 +496,7 @@ impl Settings {
 }
 
 impl Inner {
-    fn shut_down(&self) {
+    fn end_flights(&self) {
         self.engine.schedule.close();
         for provider in self.providers.pin().values() {
             provider.shut_down();
@@ -478,7 +517,8 @@ impl Default for Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shut_down();
+        self.end_flights();
+        self.engine.stores.close();
     }
 }
 

@@ -410,6 +410,7 @@ fn still_held(provider: &Provider, view: &View) -> Option<Arc<View>> {
 /// A view whose keys may be served, and the flight that brought them, if one was waited for.
 async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, Via, Option<u64>)> {
     let deadline = later(asked_at, provider.slot.load().policy.retry.deadline);
+    let mut looked_again = false;
     loop {
         let now = provider.engine.now();
         let view = provider.slot.load_full();
@@ -439,7 +440,20 @@ async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<Vi
         }
         let until =
             until.unwrap_or_else(|| later(socket_now(), view.policy.stale_wait.saturating_sub(flight.age())));
-        match timeout_at(until, flight.ended()).await {
+        let ended = if stale || looked_again {
+            timeout_at(until, flight.ended()).await
+        } else {
+            match timeout_at(until, flight.ended_or_keys_came()).await {
+                Ok(Some(ended)) => Ok(ended),
+                Ok(None) => {
+                    // Once: keys that came may have ended since.
+                    looked_again = true;
+                    continue;
+                }
+                Err(late) => Err(late),
+            }
+        };
+        match ended {
             Ok(Ended::Landed(view)) => match still_held(provider, &view) {
                 Some(view) => return Ok((view, Via::Flight, Some(flight.number))),
                 None if socket_now() < deadline => {}

@@ -166,6 +166,8 @@ pub(crate) struct Flight {
     /// The last attempt that failed, for callers who cannot wait longer.
     pub(crate) last_attempt: Mutex<Option<FetchError>>,
     ended: OnceLock<Ended>,
+    /// Keys came from elsewhere while it flew.
+    keys_came: AtomicBool,
     told: Notify,
 }
 
@@ -194,6 +196,7 @@ impl Flight {
             ticket: Mutex::new(None),
             last_attempt: Mutex::new(None),
             ended: OnceLock::new(),
+            keys_came: AtomicBool::new(false),
             told: Notify::new(),
         }
     }
@@ -210,17 +213,41 @@ impl Flight {
         }
     }
 
+    /// Tells those who wait with nothing that keys came from elsewhere. It flies on.
+    pub(crate) fn keys_came(&self) {
+        self.keys_came.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
     /// Waits for its end. Cancel safe: a caller that goes away changes nothing for the others.
     pub(crate) async fn ended(&self) -> Ended {
         loop {
-            let told = self.told.notified();
-            tokio::pin!(told);
-            // Enlists before looking, so that an end between look and wait is not missed.
-            told.as_mut().enable();
-            if let Some(ended) = self.ended.get() {
-                return ended.clone();
+            if let Some(ended) = self.told_of(|| self.ended.get().cloned()).await {
+                return ended;
             }
-            told.await;
         }
+    }
+
+    /// Waits for its end, or until keys came from elsewhere: then `None`.
+    pub(crate) async fn ended_or_keys_came(&self) -> Option<Ended> {
+        let came = || self.keys_came.load(Ordering::Acquire).then_some(None);
+        loop {
+            if let Some(news) = self.told_of(|| self.ended.get().cloned().map(Some).or_else(came)).await {
+                return news;
+            }
+        }
+    }
+
+    /// What there is to know; where nothing is, `None` once something may be.
+    async fn told_of<T>(&self, known: impl Fn() -> Option<T>) -> Option<T> {
+        let told = self.told.notified();
+        tokio::pin!(told);
+        // Enlists before looking, so that an end between look and wait is not missed.
+        told.as_mut().enable();
+        if let Some(known) = known() {
+            return Some(known);
+        }
+        told.await;
+        None
     }
 }

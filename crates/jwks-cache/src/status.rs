@@ -237,6 +237,7 @@ impl Provider {
                     held.map(|held| seconds(held.received_wall)),
                 ),
                 gauge("jwks_cache_expiry_timestamp_seconds", expiry.map(seconds)),
+                gauge("jwks_cache_store_lag_seconds", self.store_lag().map(|lag| lag.as_secs_f64())),
             ])
             .collect()
     }

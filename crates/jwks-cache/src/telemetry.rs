@@ -47,7 +47,20 @@ pub(crate) struct Counters {
     pub(crate) pin_mismatches: AtomicU64,
     pub(crate) old_credentials_kept: AtomicU64,
     last_refresh_micros: AtomicU64,
+    pub(crate) stored: StoreCounters,
     recorder: Recorder,
+}
+
+/// What was done with stores.
+#[derive(Debug, Default)]
+pub(crate) struct StoreCounters {
+    pub(crate) saved: AtomicU64,
+    pub(crate) superseded: AtomicU64,
+    pub(crate) loaded: AtomicU64,
+    pub(crate) absent: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) set_aside: AtomicU64,
 }
 
 /// A number that is told, to the recorder and in the status.
@@ -138,6 +151,11 @@ impl Counters {
         self.mark();
     }
 
+    /// Has the tick tell what was counted.
+    pub(crate) fn note(&self) {
+        self.mark();
+    }
+
     /// Written once a tick, so that readers share a line they only load.
     fn mark(&self) {
         if cfg!(feature = "metrics") && !self.unflushed.load(Relaxed) {
@@ -184,6 +202,9 @@ impl Counters {
         let not_modified = self.not_modified.load(Relaxed);
         let kids = "jwks_cache_kid_misses_total";
         let refreshes = "jwks_cache_refresh_total";
+        let stored = |outcome, count: &AtomicU64| {
+            labelled("jwks_cache_store_operations_total", ("outcome", outcome), count.load(Relaxed))
+        };
         let micros = counts.last_refresh_micros.map(number);
         [
             counter("jwks_cache_requests_total", counts.requests),
@@ -207,6 +228,13 @@ impl Counters {
             counter("jwks_cache_pin_mismatches_total", self.pin_mismatches.load(Relaxed)),
             counter("jwks_cache_credentials_not_renewed_total", self.old_credentials_kept.load(Relaxed)),
             Told { name: "jwks_cache_last_refresh_micros", label: None, value: Value::Gauge(micros) },
+            stored("saved", &self.stored.saved),
+            stored("superseded", &self.stored.superseded),
+            stored("loaded", &self.stored.loaded),
+            stored("absent", &self.stored.absent),
+            stored("failed", &self.stored.failed),
+            stored("refused", &self.stored.refused),
+            stored("set_aside", &self.stored.set_aside),
         ]
         .into_iter()
     }

@@ -8,11 +8,20 @@
 //! token is believed before its signature is verified. A token never causes a request to anything that is not
 //! registered. This room does not know how keys are held or fetched.
 
+#[cfg(feature = "actix-web")]
+pub mod actix_web;
+#[cfg(feature = "axum")]
+pub mod axum;
+pub mod bearer;
 mod builder;
 mod cache;
 mod error;
 mod explain;
 mod headers;
+#[cfg(feature = "tonic")]
+pub mod tonic;
+#[cfg(feature = "tower")]
+pub mod tower;
 mod verified;
 
 use std::borrow::Cow;
@@ -182,12 +191,14 @@ pub struct Scoped<'a> {
 /// Why a token is not verified yet.
 enum Halt {
     Refused(VerifyError),
-    /// The key is to be waited for.
-    Wait {
-        provider: Arc<Provider>,
-        kid: Option<String>,
-        algorithm: Algorithm,
-    },
+    Wait(Waiting),
+}
+
+/// A key that is to be waited for.
+pub(crate) struct Waiting {
+    provider: Arc<Provider>,
+    kid: Option<String>,
+    algorithm: Algorithm,
 }
 
 /// A key that was waited for: whose, and of which issuer, and whether that is a template.
@@ -211,11 +222,29 @@ impl Scoped<'_> {
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
-        let (provider, kid, algorithm) = match self.go(token, None) {
-            Ok(verified) => return Ok(verified),
-            Err(Halt::Refused(why)) => return Err(why),
-            Err(Halt::Wait { provider, kid, algorithm }) => (provider, kid, algorithm),
-        };
+        match self.begin(token) {
+            Ok(verified) => verified,
+            Err(waiting) => self.wait(token, waiting).await,
+        }
+    }
+
+    /// The answer if it is at hand; else what to wait for.
+    fn begin<C>(&self, token: &str) -> Result<Result<Verified<C>, VerifyError>, Waiting>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        match self.go(token, None) {
+            Ok(verified) => Ok(Ok(verified)),
+            Err(Halt::Refused(why)) => Ok(Err(why)),
+            Err(Halt::Wait(waiting)) => Err(waiting),
+        }
+    }
+
+    async fn wait<C>(&self, token: &str, waiting: Waiting) -> Result<Verified<C>, VerifyError>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+    {
+        let Waiting { provider, kid, algorithm } = waiting;
         let kid = kid.as_deref();
         let (key, issuer, template) = resolve::waited(&provider, &KeyOfIssuer(OneKey { kid, algorithm }))
             .await
@@ -223,7 +252,7 @@ impl Scoped<'_> {
         // From the start: beside what was waited for, a second look at the text costs nothing.
         self.go(token, Some((provider, key, issuer, template))).map_err(|halt| match halt {
             Halt::Refused(why) => why,
-            Halt::Wait { .. } => VerifyError::NotCached,
+            Halt::Wait(_) => VerifyError::NotCached,
         })
     }
 
@@ -237,7 +266,7 @@ impl Scoped<'_> {
     {
         self.go(token, None).map_err(|halt| match halt {
             Halt::Refused(why) => why,
-            Halt::Wait { provider, kid, algorithm } => {
+            Halt::Wait(Waiting { provider, kid, algorithm }) => {
                 let kid = kid.as_deref();
                 let why = resolve::not_waited(&provider, &OneKey { kid, algorithm });
                 VerifyError::of_lookup(why, &provider, kid)
@@ -296,7 +325,8 @@ impl Scoped<'_> {
                     Some(Ok(judged)) => Ok(judged?),
                     Some(Err(why)) => Err(VerifyError::of_lookup(Error::Key(why), provider, kid).into()),
                     None => {
-                        Err(Halt::Wait { provider: provider.clone(), kid: kid.map(str::to_owned), algorithm })
+                        let (provider, kid) = (provider.clone(), kid.map(str::to_owned));
+                        Err(Halt::Wait(Waiting { provider, kid, algorithm }))
                     }
                 }
             })??,

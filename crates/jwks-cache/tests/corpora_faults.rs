@@ -31,8 +31,6 @@ enum How {
     Here(fn() -> Seen),
     /// It happens in another test.
     In(&'static str),
-    /// It is no matter of transport, and has no test yet.
-    Later(&'static str),
 }
 
 type Seen = Pin<Box<dyn Future<Output = String>>>;
@@ -45,8 +43,7 @@ macro_rules! here {
 }
 
 fn rows() -> Vec<(&'static str, How)> {
-    use How::{In, Later};
-    let stores = "with the store";
+    use How::In;
     vec![
         ("tcp-refused", here!(refused())),
         ("tcp-blackhole", here!(black_hole())),
@@ -122,27 +119,30 @@ fn rows() -> Vec<(&'static str, How)> {
         ),
         ("clock-jump-back", In("standing.rs: a_wall_that_is_set_moves_neither_standing_nor_the_due_refresh")),
         ("suspend-6h", In("standing.rs: after_a_suspension_nothing_is_served_that_outlived_its_window")),
-        ("redis-down", Later(stores)),
-        ("redis-slow", Later(stores)),
-        ("redis-partition", Later(stores)),
-        ("redis-evicted", Later(stores)),
-        ("redis-flushall", Later(stores)),
-        ("redis-failover-old", Later(stores)),
-        ("redis-poisoned", Later(stores)),
-        ("redis-cross-key-replay", Later(stores)),
-        ("redis-wrongtype", Later(stores)),
-        ("redis-huge", Later(stores)),
-        ("redis-readonly", Later(stores)),
-        ("redis-proto-garbage", Later(stores)),
-        ("kill9-during-snapshot", Later(stores)),
-        ("disk-full", Later(stores)),
-        ("snapshot-bitflip", Later(stores)),
+        ("redis-down", In("../../jwks-cache-acceptance/tests/stores/main.rs: down")),
+        ("redis-slow", In("../../jwks-cache-acceptance/tests/stores/main.rs: slow")),
+        ("redis-partition", In("../../jwks-cache-acceptance/tests/stores/main.rs: partition")),
+        ("redis-evicted", In("../../jwks-cache-acceptance/tests/stores/main.rs: evicted")),
+        ("redis-flushall", In("../../jwks-cache-acceptance/tests/stores/main.rs: flushall")),
+        ("redis-failover-old", In("../../jwks-cache-acceptance/tests/stores/main.rs: failover_old")),
+        ("redis-poisoned", In("../../jwks-cache-acceptance/tests/stores/main.rs: poisoned")),
+        ("redis-cross-key-replay", In("../../jwks-cache-acceptance/tests/stores/main.rs: cross_key_replay")),
+        ("redis-wrongtype", In("../../jwks-cache-acceptance/tests/stores/main.rs: wrongtype")),
+        ("redis-huge", In("../../jwks-cache-acceptance/tests/stores/main.rs: huge")),
+        ("redis-readonly", In("../../jwks-cache-acceptance/tests/stores/main.rs: readonly")),
+        ("redis-proto-garbage", In("../../jwks-cache-acceptance/tests/stores/main.rs: garbage")),
+        ("kill9-during-snapshot", In("kills.rs: two_hundred_kills_tear_and_lose_nothing")),
+        ("disk-full", In("../src/store/file.rs: a_full_disk_refuses_and_keeps_what_was_there")),
+        (
+            "snapshot-bitflip",
+            In("../src/store/file.rs: whatever_bit_is_flipped_or_part_is_missing_the_file_is_set_aside"),
+        ),
     ]
 }
 
 #[test]
 fn every_fault_behaves_as_its_row_says() {
-    let (mut here, mut elsewhere, mut later) = (0, 0, 0);
+    let (mut here, mut elsewhere) = (0, 0);
     for (id, how) in rows() {
         let (count, seen) = match how {
             How::Here(scenario) => {
@@ -151,12 +151,11 @@ fn every_fault_behaves_as_its_row_says() {
                 (&mut here, runtime.block_on(scenario()))
             }
             How::In(test) => (&mut elsewhere, format!("in {test}")),
-            How::Later(when) => (&mut later, format!("not of transport: {when}")),
         };
         *count += 1;
         println!("{id:24} {seen}");
     }
-    println!("{here} seen here, {elsewhere} in other tests, {later} not of transport");
+    println!("{here} seen here, {elsewhere} in other tests");
 }
 
 #[test]

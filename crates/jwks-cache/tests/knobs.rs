@@ -1206,3 +1206,86 @@ async fn the_longest_settings_panic_nowhere() {
     stage.register(|_| ()).await;
     stage.resolve().await.unwrap();
 }
+
+#[tokio::test]
+async fn knob_with_store() {
+    let idp = IdentityProvider::start();
+    let store = jwks_cache_testkit::MemoryStore::new();
+    for (with, restored) in [(true, false), (true, true), (false, false)] {
+        let builder = Registry::builder().require_https(false);
+        let builder = if with { builder.with_store(Arc::new(store.clone())) } else { builder };
+        let registry = builder.build();
+        registry.register(registration(idp.jwks_url())).await.unwrap();
+        let before = idp.jwks_hits();
+        soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap();
+        let status = registry.provider_status(TENANT, PROVIDER).await.unwrap();
+        assert_eq!(status.last_refresh.is_some() && idp.jwks_hits() == before, restored, "{with}");
+        registry.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn knob_snapshot_keys() {
+    let idp = IdentityProvider::start();
+    let store = jwks_cache_testkit::MemoryStore::new();
+    let hold = async |ring: Option<u8>| {
+        let builder = Registry::builder().require_https(false).with_store(Arc::new(store.clone()));
+        let registry = match ring {
+            Some(secret) => builder.snapshot_keys(jwks_cache::KeyRing::new([[secret; 32]]).unwrap()),
+            None => builder,
+        }
+        .build();
+        registry.register(registration(idp.jwks_url())).await.unwrap();
+        let loaded = registry.provider_status(TENANT, PROVIDER).await.unwrap().last_refresh.is_some();
+        soon(registry.refresh_and_wait(TENANT, PROVIDER)).await.unwrap();
+        registry.shutdown().await;
+        loaded
+    };
+    assert!(!hold(None).await && hold(None).await, "unsigned, and taken");
+    assert!(!hold(Some(1)).await && hold(Some(1)).await && !hold(Some(2)).await);
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn knob_redis_namespace_and_with_redis_client() {
+    use std::io::{Read, Write};
+    // A server that only listens: the first command after the greeting names the key.
+    for (namespace, first) in [(None, "jwks-cache:acme:main"), (Some("blue"), "blue:acme:main")] {
+        for namespace_first in [true, false] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = redis_client(listener.local_addr().unwrap().port());
+            let heard = std::thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let (mut said, mut part) = (String::new(), [0; 4096]);
+                while !said.contains(":acme:main") {
+                    let length = stream.read(&mut part).unwrap();
+                    assert!(length > 0, "{said}");
+                    said.push_str(&String::from_utf8_lossy(&part[..length]));
+                    let _ = stream.write_all(b"+OK\r\n+OK\r\n");
+                }
+                said
+            });
+            let builder = Registry::builder().require_https(false);
+            let builder = match namespace {
+                Some(namespace) if namespace_first => {
+                    builder.redis_namespace(namespace).with_redis_client(client)
+                }
+                Some(namespace) => builder.with_redis_client(client).redis_namespace(namespace),
+                None => builder.with_redis_client(client),
+            };
+            let registry = builder.build();
+            let idp = IdentityProvider::start();
+            registry.register(registration(idp.jwks_url())).await.unwrap();
+            soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap();
+            let heard = soon(tokio::task::spawn_blocking(move || heard.join().unwrap())).await.unwrap();
+            assert!(heard.contains(first), "{heard}");
+        }
+    }
+    let registry = Registry::builder().redis_namespace("{one-slot}").build();
+    is_validation(registry.register(registration("https://id.example.com/jwks")).await, "redis_namespace");
+}
+
+#[cfg(feature = "redis")]
+fn redis_client(port: u16) -> jwks_cache::redis::Client {
+    jwks_cache::redis::Client::open(format!("redis://127.0.0.1:{port}")).unwrap()
+}

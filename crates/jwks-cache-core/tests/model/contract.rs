@@ -54,6 +54,8 @@ pub struct Held {
     pub transit: Duration,
     /// What is left of its lifetime, for one that a store kept.
     pub stored: Option<Duration>,
+    /// The stale window of a stored one that its headers left, if that was stored.
+    pub letter: Option<Duration>,
     /// Drawn.
     pub refresh_at: Moment,
 }
@@ -144,8 +146,15 @@ impl Contract {
     fn stale_window(&self, held: &Held) -> Duration {
         let (policy, said) = (&self.policy, &held.said);
         let forbidden = said.must_revalidate || said.no_cache;
-        if held.entries.is_empty() || (held.stored.is_none() && forbidden && policy.http_strict) {
+        if held.entries.is_empty() {
             return Duration::ZERO;
+        }
+        match held.stored {
+            Some(_) if policy.http_strict => {
+                return held.letter.unwrap_or_default().min(policy.stale_while_error);
+            }
+            None if policy.http_strict && forbidden => return Duration::ZERO,
+            _ => {}
         }
         match said.stale_if_error {
             Some(more) if !forbidden && !policy.stale_while_error.is_zero() => {
@@ -339,7 +348,19 @@ impl Contract {
 
     pub fn brought(&mut self, entries: Vec<Entry>, said: Said, now: Moment, refresh_at: Moment) {
         let transit = self.flight.take().map_or(Duration::ZERO, |flight| now.since(flight.began));
-        self.adopt(Held { entries, said, at: now, transit, stored: None, refresh_at });
+        self.adopt(Held { entries, said, at: now, transit, stored: None, letter: None, refresh_at });
+        self.succeeded();
+    }
+
+    /// Whether what is held began later than the flight, as a set from a store may.
+    pub fn holds_later(&self) -> bool {
+        let began = self.flight.map(|flight| flight.began);
+        self.held.as_ref().zip(began).is_some_and(|(held, began)| held.at - held.transit > began)
+    }
+
+    /// A document came that had begun before what is held.
+    pub fn superseded(&mut self) {
+        self.flight = None;
         self.succeeded();
     }
 

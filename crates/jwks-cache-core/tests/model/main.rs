@@ -20,7 +20,7 @@ use http::header::{AGE, CACHE_CONTROL, ETAG};
 use jwks_cache_core::freshness::{StoredHeaders, Timing};
 use jwks_cache_core::key::Key;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
-use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Outcome};
+use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Outcome, Stored};
 use jwks_cache_core::policy::{JitterStrategy, Policy, RefreshMode, Retry};
 use jwks_cache_core::{Algorithm, AlgorithmSet, Moment};
 use proptest::prelude::*;
@@ -234,7 +234,16 @@ impl Life {
         let (cold, was_failing) =
             (self.contract.servable(self.now).is_none(), self.contract.failed_at.is_some());
         match self.land(self.number, outcome) {
-            Change::Adopted { recovered, .. } => assert_eq!(recovered, was_failing),
+            Change::Superseded { recovered } if self.contract.holds_later() => {
+                assert_eq!(recovered, was_failing);
+                assert!(
+                    self.it.wake_at().is_some() || self.contract.policy.refresh_mode == RefreshMode::OnDemand
+                );
+                return self.contract.superseded();
+            }
+            Change::Adopted { recovered, .. } if !self.contract.holds_later() => {
+                assert_eq!(recovered, was_failing);
+            }
             other => panic!("{other:?}"),
         }
         self.contract.brought(entries.to_vec(), said.clone(), self.now, self.it.held().unwrap().refresh_at);
@@ -358,8 +367,19 @@ impl Life {
         }
         let (at, now, draw) = (self.now - age, self.now, self.draw);
         let headers = StoredHeaders::from_validators(Some("\"kept\""), None);
-        let wall = DateTime::UNIX_EPOCH;
-        let taken = self.it.restore(set, headers, age, at + lifetime, wall, now, &mut move || draw);
+        let letter = age.as_secs().is_multiple_of(2).then_some(lifetime / 2);
+        let snapshot = Stored {
+            set,
+            headers,
+            age,
+            transit: Duration::ZERO,
+            lifetime,
+            strict_window: letter,
+            received_wall: DateTime::UNIX_EPOCH,
+            retiring: Vec::new(),
+            trusted: false,
+        };
+        let taken = self.it.restore(snapshot, now, &mut move || draw);
         let refresh_at = self.it.held().map_or(now, |held| held.refresh_at);
         let stored = Held {
             entries: kept,
@@ -367,6 +387,7 @@ impl Life {
             at,
             transit: Duration::ZERO,
             stored: Some(lifetime),
+            letter,
             refresh_at,
         };
         assert_eq!(taken, self.contract.restore(stored, now), "a snapshot of {age:?} ago");

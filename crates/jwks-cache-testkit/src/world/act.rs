@@ -3,18 +3,24 @@
 //!
 //! To add a kind, add a row.
 
+use std::collections::BTreeSet;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use jwks_cache::store::StoreErrorKind;
 use jwks_cache::{
-    Algorithm, IdentityProviderRegistration, JitterStrategy, RefreshMode, Registry, RetryPolicy, StatusMetric,
+    Algorithm, Clock, Fetch, FetchRequest, Fetching, IdentityProviderRegistration, JitterStrategy,
+    NotFetched, ProviderState, RefreshMode, Registry, RetryPolicy, StatusMetric,
 };
 
+use crate::MemoryStore;
+
 use super::chance::Chance;
-use super::document::name;
+use super::document::{Material, material_of_thumbprint, name};
+use super::law::stray;
 use super::origin::Origin;
 use super::read::{self, Wanted};
 use super::scene::{Scene, Shared, TICK, provider, tenant, url};
@@ -83,6 +89,8 @@ pub(super) const ACTS: &[Act] = &[
     },
     Act { name: "warm up", weight: 20, play: |stage, slot| Box::pin(stage.warm_up(slot)) },
     Act { name: "the wall is stepped", weight: 30, play: |stage, _| Box::pin(stage.step_wall()) },
+    Act { name: "the store", weight: 60, play: |stage, _| Box::pin(stage.change_store()) },
+    Act { name: "another process", weight: 120, play: |stage, slot| Box::pin(stage.start_another(slot)) },
     Act { name: "suspended", weight: 10, play: |stage, _| Box::pin(stage.suspend()) },
 ];
 
@@ -123,6 +131,19 @@ pub(super) async fn ends<T>(
 pub(super) struct Stage {
     pub(super) world: Shared,
     pub(super) registry: Registry,
+    pub(super) store: MemoryStore,
+    /// Since when the store works, if it does.
+    pub(super) calm_since: Arc<Mutex<Option<Duration>>>,
+}
+
+/// A provider that no process can reach.
+#[derive(Debug)]
+struct Unreachable;
+
+impl Fetch for Unreachable {
+    fn fetch<'a>(&'a self, _: &'a FetchRequest) -> Fetching<'a> {
+        Box::pin(std::future::ready(Err(NotFetched::new("connect", "nobody is there"))))
+    }
 }
 
 impl Stage {
@@ -397,6 +418,90 @@ impl Stage {
         let mut scene = self.world.lock();
         let seconds = scene.chance.pick(&[0, 0, 1, -1, 60, -60, 7_200, -7_200, 315_000_000, -315_000_000]);
         scene.clock.step_wall(TimeDelta::seconds(seconds));
+    }
+
+    /// The store takes another mood, for a while.
+    async fn change_store(&self) {
+        let lasts = {
+            let scene = &mut *self.world.lock();
+            match scene.chance.below(5) {
+                0 => self.store.hang(),
+                1 => self.store.slow_down(scene.chance.millis(1, 600)),
+                2 => self.store.fail(StoreErrorKind::Unavailable),
+                3 => self.store.fail(StoreErrorKind::Refused),
+                // What it lost comes back with the next refresh of each.
+                _ => self.store.flush(),
+            }
+            scene.chance.millis(1, 120_000)
+        };
+        *self.calm_since.lock().expect("nobody panics with it") = None;
+        let stage = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(lasts).await;
+            stage.store.work();
+            let passed = stage.world.lock().clock.passed();
+            *stage.calm_since.lock().expect("nobody panics with it") = Some(passed);
+        });
+    }
+
+    /// Another process starts with what the store has, while no provider can be reached.
+    async fn start_another(&self, slot: usize) {
+        /// A store that works is caught up with after this, however long it did not.
+        const CAUGHT_UP: Duration = Duration::from_secs(20);
+        /// No registration waits longer for a store.
+        const LONGEST_LOAD: Duration = Duration::from_millis(250);
+        let (registration, clock) = {
+            let scene = self.world.lock();
+            let Some(registration) = scene.sites[slot].book.now().registration.clone() else { return };
+            (IdentityProviderRegistration::clone(&registration), scene.clock.clone())
+        };
+        let other = Registry::builder()
+            .clock(clock.clone())
+            .fetcher(Arc::new(Unreachable))
+            .with_store(Arc::new(self.store.clone()))
+            .build();
+        let before = clock.socket();
+        let call = other.register(registration.clone());
+        let Some(admitted) = ends(&self.world, slot, "register", call).await else { return };
+        let waited = clock.socket() - before;
+        let status = other.provider_status(&tenant(slot), provider(slot)).await;
+        let mut scene = self.world.lock();
+        let (Ok(()), Ok(status)) = (admitted, status) else {
+            scene.blame(slot, "another process does not take a registration that this one took");
+            return;
+        };
+        let (passed, now, wall) = (scene.clock.passed(), scene.now(), scene.clock.wall());
+        let calm = self.calm_since.lock().expect("nobody panics with it");
+        let caught_up = calm.is_some_and(|since| passed.saturating_sub(since) > CAUGHT_UP);
+        let state = scene.sites[slot].book.now().clone();
+        let shown = |wanted: &str| -> BTreeSet<Material> {
+            let keys = status.keys.iter().filter(|key| key.state == wanted);
+            let material = |print: &str| material_of_thumbprint(print).unwrap_or(Material::MAX);
+            keys.filter_map(|key| key.thumbprint.as_deref().map(material)).collect()
+        };
+        let (usable, retiring) = (shown("usable"), shown("retiring"));
+        let ready = matches!(status.state, ProviderState::Ready | ProviderState::Refreshing);
+        let age = status.last_refresh.map(|at| (wall - at).to_std().unwrap_or_default());
+        let trust = registration.max_trust_age.unwrap_or_else(|| {
+            Duration::from_secs(48 * 3_600).max(registration.max_ttl + registration.stale_while_error)
+        });
+        let blame = if waited > LONGEST_LOAD + TICK {
+            Some(format!("I8: a registration waited {waited:?} for a store"))
+        } else if let Some(owner) = stray(slot, usable.iter().chain(&retiring).copied()) {
+            Some(format!("I5: another process shows a key of p{owner}"))
+        } else if ready && age.is_some_and(|age| age >= trust) {
+            Some(format!("I2: another process trusts keys of {age:?}"))
+        } else if caught_up && ready && usable != state.usable() {
+            Some(format!("I6: another process has {usable:?}, this one {:?}", state.usable()))
+        } else if caught_up && !retiring.is_subset(&state.retiring(now)) {
+            Some(format!("I3: another process honours {retiring:?}, this one {:?}", state.retiring(now)))
+        } else {
+            None
+        };
+        if let Some(blame) = blame {
+            scene.blame(slot, blame);
+        }
+        scene.note(slot, "another process", if ready { "serves" } else { "has nothing" }, "");
     }
 
     async fn suspend(&self) {

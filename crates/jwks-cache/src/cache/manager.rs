@@ -5,7 +5,6 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use jsonwebtoken::jwk::JwkSet;
 use jwks_cache_core::key::VerificationKey;
-use jwks_cache_core::published::{Held, Serving};
 use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::Instant;
 
@@ -17,7 +16,6 @@ use crate::refresh::{Provider, Source};
 use crate::registration::IdentityProviderRegistration;
 use crate::resolve::{self, OneKey, Want, WholeSet};
 use crate::snapshot::PersistentSnapshot;
-use crate::status::wall_at;
 
 /// The cache of one provider, usable without a registry. Clones are one; dropping the last ends
 /// its flight and timer.
@@ -102,23 +100,7 @@ impl CacheManager {
     /// # Errors
     /// [`Error::Cache`] when a time is beyond the calendar.
     pub async fn persistent_snapshot(&self) -> Result<Option<PersistentSnapshot>> {
-        let provider = &self.0.provider;
-        let (now, wall) = (provider.engine.now(), provider.engine.clock.wall());
-        let view = provider.slot.load_full();
-        // A fallback's keys are not the provider's: a snapshot would pass them off as such.
-        let of_primary = |held: &&Arc<Held>| held.serving == Serving::Primary;
-        let Some(held) = view.published.held.as_ref().filter(of_primary) else { return Ok(None) };
-        let expires_at = wall_at(held.expires_at, now, wall)
-            .ok_or_else(|| Error::Cache("the expiry is beyond the calendar".into()))?;
-        Ok(Some(PersistentSnapshot {
-            tenant_id: provider.tenant.to_string(),
-            provider_id: provider.id.to_string(),
-            jwks_json: held.set.text().to_string(),
-            etag: held.headers.etag().map(ToOwned::to_owned),
-            last_modified: held.headers.last_modified(),
-            expires_at: expires_at.max(held.received_wall),
-            persisted_at: held.received_wall,
-        }))
+        self.0.provider.persistent_snapshot()
     }
 
     /// Takes a stored set. It is judged like a fetched body, gains no lifetime by it, and never

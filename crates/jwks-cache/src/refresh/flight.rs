@@ -431,7 +431,10 @@ impl Aboard {
                 self.landed = true;
                 return;
             }
-            Change::Adopted { .. } | Change::Renewed { .. } | Change::FellBack { .. } => {}
+            Change::Adopted { .. }
+            | Change::Renewed { .. }
+            | Change::FellBack { .. }
+            | Change::Superseded { .. } => {}
             Change::Refused(refusal) => {
                 let refused = NotFetched::new(refusal.reason(), refusal.to_string());
                 error = Some(self.crew.failure(NotFetched { status, ..refused }, attempt));
@@ -463,6 +466,9 @@ impl Aboard {
         // From here on a panic leaves nobody waiting.
         self.landed = true;
         provider.rearm(owner);
+        // After those who wait were told: no store stands between them and their keys. Before the lock is let go: a
+        // shutdown that one of them starts finds it marked.
+        provider.keep_what_changed(owner, &change);
         drop(guard);
         let span = Span::current();
         span.record("attempt", attempt);

@@ -3,9 +3,11 @@
 //! [`scripted`] has no sockets: for rules of standing and refreshing, and for waits that are tokio's, whose paused
 //! time would run ahead of sockets. [`socket`] has an identity provider, for settings and registrations.
 //! [`secured`] has an origin that speaks TLS, for certificates, pins and credentials.
+//! [`guarded`] has an identity provider and a guard, for services.
 //! [`served`] has an origin that does whatever may go wrong in an exchange.
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
+pub(crate) mod guarded;
 pub(crate) mod names;
 pub(crate) mod peak;
 pub(crate) mod peer;
@@ -87,4 +89,25 @@ pub(crate) async fn took<T>(what: impl Future<Output = T>) -> (Duration, T) {
     let began = socket_now();
     let out = what.await;
     (began.elapsed(), out)
+}
+
+/// A folder of a test's own, gone when the test is.
+pub(crate) struct Folder(std::path::PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self(std::env::temp_dir().join(format!("jwks-cache-{}-{number}", std::process::id())))
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
