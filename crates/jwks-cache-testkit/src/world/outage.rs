@@ -5,9 +5,10 @@
 //! What holds after every read:
 //!
 //! - a fallback serves only while none of the source's keys that the tenant holds may be served, after the source has
-//!   failed, and no longer than its limit in one outage;
+//!   failed, and no longer than its limit in one outage: from its first use until the source has answered;
 //! - keys are there as long as any source may still serve them;
-//! - the way back takes at most a backoff, once the source answers; events tell of each turn once;
+//! - the way back takes at most a backoff, once the source answers; events tell of each turn once, and of no way back
+//!   without an answer of the source;
 //! - at most one request at a time goes to the source, however many tenants there are.
 
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jwks_cache::{
     Clock, Fallback, Fetch, FetchRequest, Fetched, Fetching, IdentityProviderRegistration, Moment,
-    NotFetched, RefreshMode, Registry, ServingSource, Timing, What,
+    NotFetched, RefreshMode, Registry, ServingSource, Subscription, Timing, What,
 };
 
 use super::Broken;
@@ -53,6 +54,8 @@ struct Scene {
     up: HashMap<&'static str, bool>,
     /// The source is up since.
     up_since: Moment,
+    /// When it last answered.
+    answered_at: Option<Moment>,
     chance: Chance,
     life: u64,
     in_air: usize,
@@ -108,6 +111,9 @@ impl Wire {
         let clock = self.lock().clock.clone();
         let timing = Timing { requested_at, received_at: clock.now(), received_wall: clock.wall() };
         let control = HeaderValue::from_str(&format!("max-age={life}")).expect("a number fits");
+        if host == SOURCE {
+            self.lock().answered_at = Some(timing.received_at);
+        }
         let headers = HeaderMap::from_iter([(header::CACHE_CONTROL, control)]);
         let body = body(if host == SOURCE { OWNERS[0] } else { OWNERS[1] }).into_bytes();
         Ok(Fetched { status: StatusCode::OK, headers, body, timing, requests: 1 })
@@ -125,15 +131,69 @@ fn body(slot: usize) -> String {
 }
 
 /// What is known of one tenant.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Tenant {
     /// The source's keys that it holds may be served until then.
     own_until: Option<Moment>,
-    /// When each fallback was first seen to serve in this outage.
+    /// When each fallback was first heard to serve in this outage.
     since: [Option<Moment>; 2],
-    on_fallback: bool,
-    /// Turns as events told them.
-    told: Vec<bool>,
+    /// By the events a fallback serves, and did not before this.
+    on_fallback: Option<Moment>,
+}
+
+impl Tenant {
+    /// Takes note of what happened between two moments, by which the source had last answered then. Says whether it
+    /// was a turn from the source or to it.
+    fn hear(
+        &mut self,
+        what: &What,
+        between: (Moment, Moment),
+        answered_at: Option<Moment>,
+    ) -> Result<bool, &'static str> {
+        match what {
+            What::ServingFallback { index, .. } => {
+                if let Some(since) = self.since.get_mut(usize::from(*index)) {
+                    since.get_or_insert(between.1);
+                }
+                Ok(self.on_fallback.replace(between.0).is_none())
+            }
+            What::ServingPrimary => {
+                let Some(fell_back_after) = self.on_fallback.take() else {
+                    return Err("the way back is told although there was none");
+                };
+                if answered_at.is_none_or(|at| at < fell_back_after) {
+                    return Err("the way back is told although the source has not answered");
+                }
+                self.since = [None; 2];
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+}
+
+/// What all of them are known to do, by what the events have told.
+struct Heard {
+    known: Vec<Tenant>,
+    events: Subscription,
+    /// They were heard up to then.
+    until: Moment,
+    turns: u64,
+}
+
+impl Heard {
+    /// Hears what was told since.
+    fn listen(&mut self, scene: &Scene) -> Result<(), String> {
+        let between = (self.until, scene.clock.now());
+        while let Some(event) = self.events.try_next() {
+            let tenant = event.tenant.strip_prefix("tenant-").and_then(|number| number.parse::<usize>().ok());
+            let Some(of) = tenant.and_then(|tenant| self.known.get_mut(tenant)) else { continue };
+            let turned = of.hear(&event.what, between, scene.answered_at);
+            self.turns += u64::from(turned.map_err(|what| format!("{}: {what}", event.tenant))?);
+        }
+        self.until = between.1;
+        Ok(())
+    }
 }
 
 /// Runs one seed.
@@ -177,17 +237,25 @@ async fn live(seed: u64) -> Result<Outages, String> {
     let life = chance.seconds(30, 3_600);
     let registry_seed = chance.below(u64::MAX);
     let up = HashMap::from([(SOURCE, chance.percent(80)), (MIRROR, chance.percent(80))]);
-    let scene =
-        Scene { clock: clock.clone(), up, up_since: clock.now(), chance, life, in_air: 0, broken: None };
+    let scene = Scene {
+        clock: clock.clone(),
+        up,
+        up_since: clock.now(),
+        answered_at: None,
+        chance,
+        life,
+        in_air: 0,
+        broken: None,
+    };
     let wire = Wire(Arc::new(Mutex::new(scene)));
     let registry =
         Registry::builder().clock(clock.clone()).fetcher(Arc::new(wire.clone())).seed(registry_seed).build();
-    let mut events = registry.subscribe();
     for tenant in 0..tenants {
         let admitted = registry.register(registration(tenant, trust, stale, mode)).await;
         admitted.map_err(|error| format!("a sound registration was refused: {error}"))?;
     }
-    let mut known: Vec<Tenant> = (0..tenants).map(|_| Tenant::default()).collect();
+    let known = (0..tenants).map(|_| Tenant::default()).collect();
+    let mut heard = Heard { known, events: registry.subscribe(), until: clock.now(), turns: 0 };
     let mut met = Outages::default();
     let mut turn_at = [clock.now(); 2];
     while clock.passed() < LASTS {
@@ -205,27 +273,8 @@ async fn live(seed: u64) -> Result<Outages, String> {
                 }
             }
         }
-        for (tenant, known) in known.iter_mut().enumerate() {
-            look(&registry, &wire, tenant, known, trust, stale, &mut met).await?;
-        }
-        while let Some(event) = events.try_next() {
-            let tenant = event.tenant.strip_prefix("tenant-").and_then(|number| number.parse::<usize>().ok());
-            let Some(of) = tenant.and_then(|tenant| known.get_mut(tenant)) else { continue };
-            match event.what {
-                What::ServingFallback { .. } => of.told.push(true),
-                What::ServingPrimary => {
-                    // Its keys may have come and ended between two reads: what serves now is of another outage.
-                    of.since = [None; 2];
-                    of.told.push(false);
-                }
-                _ => {}
-            }
-        }
-        for (tenant, of) in known.iter().enumerate() {
-            let twice = of.told.windows(2).any(|two| !two[0] && !two[1]);
-            if twice || of.told.first() == Some(&false) {
-                return Err(format!("tenant {tenant}: the way back is told although there was none"));
-            }
+        for tenant in 0..tenants {
+            look(&registry, &wire, tenant, &mut heard, trust, stale, &mut met).await?;
         }
         if let Some(broken) = wire.lock().broken.take() {
             return Err(broken);
@@ -233,7 +282,7 @@ async fn live(seed: u64) -> Result<Outages, String> {
         let pause = wire.lock().chance.millis(1_000, 60_000);
         tokio::time::sleep(pause).await;
     }
-    Ok(met)
+    Ok(Outages { turns: heard.turns, ..met })
 }
 
 /// One read, held against the laws.
@@ -241,13 +290,16 @@ async fn look(
     registry: &Registry,
     wire: &Wire,
     tenant: usize,
-    known: &mut Tenant,
+    heard: &mut Heard,
     trust: [Duration; 2],
     stale: Duration,
     met: &mut Outages,
 ) -> Result<(), String> {
     let clock = wire.lock().clock.clone();
     let name = format!("tenant-{tenant}");
+    heard.listen(&wire.lock())?;
+    // A reader who brings the turn about may have the keys of before.
+    let before = heard.known.get(tenant).copied().unwrap_or_default();
     let asked_at = clock.now();
     let got = registry.resolve(&name, "main", None).await;
     let now = clock.now();
@@ -256,6 +308,8 @@ async fn look(
     if now.since(asked_at) > Duration::from_secs(8) {
         return blame(format!("a read of {:?}", now.since(asked_at)));
     }
+    heard.listen(&wire.lock())?;
+    let Some(known) = heard.known.get_mut(tenant) else { return blame("nobody".into()) };
     let Ok(set) = got else {
         // The text always works: nothing answers only when it has served as long as it may.
         met.unanswered += 1;
@@ -269,8 +323,8 @@ async fn look(
     });
     let Some(owner) = of.map(owner) else { return blame("a key that nobody publishes".into()) };
     if owner == OWNERS[0] {
-        if known.on_fallback {
-            met.turns += 1;
+        if known.on_fallback.is_some() && before.on_fallback.is_some() {
+            return blame("keys of the source, although a fallback is told to serve".into());
         }
         let expires = status.expires_at.map(|at| (at - clock.wall()).num_milliseconds());
         if matches!(status.serving, Some(ServingSource::Primary))
@@ -280,13 +334,8 @@ async fn look(
             let left = u64::try_from(left + stale_ms).unwrap_or(0);
             known.own_until = Some(now + Duration::from_millis(left));
         }
-        (known.since, known.on_fallback) = ([None; 2], false);
         return Ok(());
     }
-    if !known.on_fallback {
-        met.turns += 1;
-    }
-    known.on_fallback = true;
     let index = owner - 1;
     if owner == OWNERS[1] {
         met.by_mirror += 1
@@ -296,7 +345,9 @@ async fn look(
     if known.own_until.is_some_and(|until| now + Duration::from_millis(5) < until) {
         return blame(format!("fallback {index}, although keys of the source may be served"));
     }
-    let since = *known.since[index].get_or_insert(now);
+    let Some(since) = known.since[index].or(before.since[index]) else {
+        return blame(format!("keys of fallback {index}, although the source is told to serve"));
+    };
     if asked_at >= since + trust[index] {
         return blame(format!(
             "fallback {index} for {:?}, and {:?} is its limit",
