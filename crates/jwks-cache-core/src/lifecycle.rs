@@ -284,7 +284,8 @@ pub struct Lifecycle {
     asked_until: Moment,
     negative_until: Moment,
     wake_at: Option<Moment>,
-    fallen: Fallen,
+    /// Only while the source fails and a fallback is wanted.
+    fallen: Option<Box<Fallen>>,
 }
 
 impl Lifecycle {
@@ -307,7 +308,7 @@ impl Lifecycle {
             asked_until: Moment::ORIGIN,
             negative_until: Moment::ORIGIN,
             wake_at: None,
-            fallen: Fallen::default(),
+            fallen: None,
         }
     }
 
@@ -421,11 +422,11 @@ impl Lifecycle {
     #[must_use]
     pub fn wanted_fallbacks(&self, now: Moment) -> Vec<u16> {
         let limits = &self.policy.fallbacks;
-        if limits.is_empty() || now < self.fallen.not_before {
+        if limits.is_empty() || now < self.fallbacks_wait_until() {
             return Vec::new();
         }
         match self.held.as_ref().filter(|held| held.is_servable(now)) {
-            Some(held) if held.serving == Serving::Primary || now < self.fallen.due_at => Vec::new(),
+            Some(held) if held.serving == Serving::Primary || now < self.fallback_due_at() => Vec::new(),
             _ => (0..)
                 .zip(limits)
                 .filter(|(index, _)| self.fallback_until(*index).is_none_or(|until| now < until))
@@ -434,9 +435,19 @@ impl Lifecycle {
         }
     }
 
+    /// None is tried before this.
+    fn fallbacks_wait_until(&self) -> Moment {
+        self.fallen.as_ref().map_or(Moment::ORIGIN, |fallen| fallen.not_before)
+    }
+
+    /// When the one that serves is due to be read again.
+    fn fallback_due_at(&self) -> Moment {
+        self.fallen.as_ref().map_or(Moment::ORIGIN, |fallen| fallen.due_at)
+    }
+
     /// Until when a fallback that has served in this outage may serve.
     fn fallback_until(&self, index: u16) -> Option<Moment> {
-        let since = self.fallen.since.get(usize::from(index)).copied().flatten()?;
+        let since = self.fallen.as_ref()?.since.get(usize::from(index)).copied().flatten()?;
         Some(since + self.policy.fallbacks.get(usize::from(index)).copied().unwrap_or_default())
     }
 
@@ -536,11 +547,12 @@ impl Lifecycle {
         let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |(last, _)| diff(last, &set));
         let retiring = if switched { Vec::new() } else { self.retire(&set, timing.received_at) };
         self.learn_denied(&set);
-        self.fallen.since.resize(self.policy.fallbacks.len(), None);
-        if let Some(since) = self.fallen.since.get_mut(usize::from(index)) {
+        let fallen = self.fallen.get_or_insert_default();
+        fallen.since.resize(self.policy.fallbacks.len(), None);
+        if let Some(since) = fallen.since.get_mut(usize::from(index)) {
             since.get_or_insert(now);
         }
-        (self.fallen.not_before, self.fallen.failures) = (Moment::ORIGIN, 0);
+        (fallen.not_before, fallen.failures) = (Moment::ORIGIN, 0);
         self.hold(Document::fetched(set, serving, headers, timing, retiring, false), dice);
         Change::FellBack { diff, switched }
     }
@@ -567,7 +579,7 @@ impl Lifecycle {
                     self.fail(flight.asker, retry_after, now, dice);
                 } else {
                     self.failed_at = Some(now);
-                    let wake = self.backoff_until.min(self.fallen.due_at).max(now + BETWEEN_REQUESTED);
+                    let wake = self.backoff_until.min(self.fallback_due_at()).max(now + BETWEEN_REQUESTED);
                     self.wake_at = self.timer().then_some(wake);
                 }
                 change
@@ -802,7 +814,7 @@ impl Lifecycle {
         self.backoff_until = Moment::ORIGIN;
         self.asked_until = Moment::ORIGIN;
         self.negative_until = Moment::ORIGIN;
-        self.fallen = Fallen::default();
+        self.fallen = None;
         recovered
     }
 
@@ -838,11 +850,13 @@ impl Lifecycle {
 
     /// The fallbacks failed: they wait by themselves, and hold back nothing else.
     fn fail_fallbacks(&mut self, now: Moment, dice: &mut dyn Dice) {
-        self.fallen.failures = self.fallen.failures.saturating_add(1);
+        let mut fallen = self.fallen.take().unwrap_or_default();
+        fallen.failures = fallen.failures.saturating_add(1);
         let servable_until = self.servable_until();
-        let wait = self.wait_after(self.fallen.failures, now < servable_until, dice).max(BETWEEN_REQUESTED);
+        let wait = self.wait_after(fallen.failures, now < servable_until, dice).max(BETWEEN_REQUESTED);
         let latest = servable_until.max(now) + LONGEST_BACKOFF_WITHOUT_KEYS;
-        self.fallen.not_before = (now + wait).min(latest).max(self.negative_until);
+        fallen.not_before = (now + wait).min(latest).max(self.negative_until);
+        self.fallen = Some(fallen);
         self.wake_for_fallbacks(now);
     }
 
@@ -872,8 +886,8 @@ impl Lifecycle {
         }
         let due = match self.held.as_ref().filter(|held| held.is_servable(now)) {
             Some(held) if held.serving == Serving::Primary => held.servable_until,
-            Some(_) => self.fallen.due_at.max(self.fallen.not_before),
-            None => self.fallen.not_before,
+            Some(_) => self.fallback_due_at().max(self.fallbacks_wait_until()),
+            None => self.fallbacks_wait_until(),
         };
         self.wake_at = self.wake_at.map(|at| at.min(due.max(now + BETWEEN_REQUESTED)));
     }
@@ -929,7 +943,7 @@ impl Lifecycle {
         let mut refresh_at = end - lead - jitter;
         if let Serving::Fallback(index) = serving {
             // The source itself is always due; when it may be asked is the backoff's to say.
-            self.fallen.due_at = refresh_at;
+            self.fallen.get_or_insert_default().due_at = refresh_at;
             refresh_at = received_at;
             servable_until = servable_until.min(self.fallback_until(index).unwrap_or(received_at));
         }

@@ -54,9 +54,20 @@ pub(crate) struct EngineParts {
     pub(crate) ring: Option<KeyRing>,
 }
 
+/// Half of SHA-256. To find something else with a digest that is given takes 2^128 tries; to find two things of one's own
+/// with one digest takes fewer, and harms nobody else.
+pub(crate) type Digest = [u8; 16];
+
+/// What is digested so far, as such.
+pub(crate) fn finished(context: Context) -> Digest {
+    let mut digest = Digest::default();
+    digest.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    digest
+}
+
 /// What equal things share, by a digest of what makes them equal.
 struct Interned<T> {
-    by_digest: HashMap<[u8; 32], Weak<T>>,
+    by_digest: HashMap<Digest, Weak<T>>,
     /// Dead entries are swept when the map has grown to this.
     sweep_at: usize,
 }
@@ -68,12 +79,12 @@ impl<T> Default for Interned<T> {
 }
 
 impl<T> Interned<T> {
-    fn get(&self, digest: &[u8; 32]) -> Option<Arc<T>> {
+    fn get(&self, digest: &Digest) -> Option<Arc<T>> {
         self.by_digest.get(digest).and_then(Weak::upgrade)
     }
 
     /// The one that is there, or else this one from now on.
-    fn get_or_insert(&mut self, digest: [u8; 32], this: Arc<T>) -> Arc<T> {
+    fn get_or_insert(&mut self, digest: Digest, this: Arc<T>) -> Arc<T> {
         if self.by_digest.len() >= self.sweep_at {
             self.by_digest.retain(|_, one| one.strong_count() > 0);
             self.sweep_at = (2 * self.by_digest.len()).max(64);
@@ -185,18 +196,16 @@ impl Engine {
     }
 
     /// What is shared by all whose digest this is.
-    pub(crate) fn share(&self, digest: [u8; 32]) -> Arc<Shared> {
+    pub(crate) fn share(&self, digest: Digest) -> Arc<Shared> {
         lock(&self.sources).get_or_insert(digest, Arc::default())
     }
 }
 
-fn digest(document: &[u8], rules: &KeyRules) -> [u8; 32] {
+fn digest(document: &[u8], rules: &KeyRules) -> Digest {
     let mut context = Context::new(&SHA256);
     context.update(format!("{rules:?}\n").as_bytes());
     context.update(document);
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
+    finished(context)
 }
 
 impl fmt::Debug for Engine {

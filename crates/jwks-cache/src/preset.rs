@@ -84,7 +84,7 @@ pub fn entra(tenant: &str, provider: &str, directory: &str) -> Result<IdentityPr
         if directory == "consumers" { "9188040d-6c67-4c5b-b112-36a304b66dad" } else { directory };
     let issuer = format!("{HOST}/{}/v2.0", if many { "{tenantid}" } else { directory_id });
     let mut it = IdentityProviderRegistration::from_issuer(tenant, provider, issuer)?;
-    it.source = KeySource::DiscoveryAt(Url::parse(&format!("{HOST}/{directory}/v2.0"))?);
+    it.source = KeySource::DiscoveryAt(Url::parse(&format!("{HOST}/{directory}/v2.0"))?.into());
     it.issuer_template = many;
     it.allowed_domains = vec!["login.microsoftonline.com".into()];
     it.removal_grace = Duration::from_secs(48 * 3600);

@@ -11,6 +11,7 @@ mod watch;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -32,7 +33,7 @@ use self::discovery::Discovered;
 use self::flight::Crew;
 use self::place::{Kind, Place};
 use crate::dial::{Dial, Pins};
-use crate::engine::{Engine, Given};
+use crate::engine::{Engine, Given, finished};
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
 use crate::fetch::NotFetched;
@@ -81,12 +82,24 @@ struct Owner {
     closed: Option<Closed>,
     /// What the issuer's metadata said when keys last came.
     discovered: Option<Arc<Discovered>>,
+    seldom: Option<Box<Seldom>>,
+}
+
+/// What most owners never have to know.
+#[derive(Clone, Debug, Default)]
+struct Seldom {
     /// What another was brought and the rules here refuse, by its number: it is not judged again.
     refused: u64,
     /// What was denied and allowed here, when.
     denied: DenialLog,
     /// Snapshots from before were fetched under another trust, or from another source.
     trusts_from: Option<DateTime<Utc>>,
+}
+
+impl Owner {
+    fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
 }
 
 #[derive(Debug)]
@@ -102,9 +115,9 @@ enum Closed {
 }
 
 /// Where keys come from, and under which registration.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) registration: Arc<IdentityProviderRegistration>,
+    pub(crate) registration: IdentityProviderRegistration,
     /// The registration's issuer, one text for all who compare it.
     pub(crate) issuer: Option<Arc<str>>,
     /// The registry's own list; it applies besides the registration's.
@@ -114,7 +127,18 @@ pub(crate) struct Source {
     /// What is shared by who asks the registered place as we do.
     shared: Arc<Shared>,
     /// The same of each fallback.
-    of_fallbacks: Vec<Arc<Shared>>,
+    of_fallbacks: Box<[Arc<Shared>]>,
+}
+
+/// A source's registration.
+struct Registered(Arc<Source>);
+
+impl Deref for Registered {
+    type Target = IdentityProviderRegistration;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.registration
+    }
 }
 
 /// The answer to somebody who wants keys.
@@ -182,9 +206,7 @@ impl Provider {
                 timer: None,
                 closed: None,
                 discovered: None,
-                refused: 0,
-                denied: DenialLog::default(),
-                trusts_from: None,
+                seldom: None,
             }),
         });
         watch::start(&provider, &source);
@@ -202,8 +224,8 @@ impl Provider {
         of.fallbacks.get(usize::from(index)).map_or_else(|| of.shown_place(), Fallback::shown)
     }
 
-    pub(crate) fn registration(&self) -> Arc<IdentityProviderRegistration> {
-        lock(&self.owner).source.registration.clone()
+    pub(crate) fn registration(&self) -> impl Deref<Target = IdentityProviderRegistration> {
+        Registered(lock(&self.owner).source.clone())
     }
 
     /// The issuer it is registered under.
@@ -327,7 +349,7 @@ impl Provider {
         let owner = &mut *guard;
         let memory = owner.source.shared.memory(self.serial).filter(|memory| {
             owner.closed.is_none()
-                && memory.number != owner.refused
+                && owner.seldom.as_ref().is_none_or(|seldom| memory.number != seldom.refused)
                 && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
         });
         let Some(memory) = memory else { return Err(guard) };
@@ -337,7 +359,7 @@ impl Provider {
             owner.lifecycle.adopt(set, headers, timing, now, &mut self.engine.dice())
         });
         if matches!(change, Change::Ignored) {
-            owner.refused = memory.number;
+            owner.seldom().refused = memory.number;
             return Err(guard);
         }
         if matches!(asker, Asker::Timer { .. }) {
@@ -435,7 +457,7 @@ impl Provider {
         let flight = Arc::new(Flight::new(plan.number));
         let was_read = self.slot.begin_flight(&mut owner.publisher, plan.number);
         if plan.asker == Asker::MissingKid {
-            self.counters.kid_fetches.fetch_add(1, Relaxed);
+            self.counters.rare().kid_fetches.fetch_add(1, Relaxed);
         }
         owner.running = Some(Running { flight: flight.clone(), task: None });
         self.publish(&mut owner);
@@ -486,12 +508,14 @@ impl Provider {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
             owner.discovered = None;
-            owner.trusts_from = Some(self.engine.clock.wall());
+            owner.seldom().trusts_from = Some(self.engine.clock.wall());
             // Denials outlive that.
             self.engine.stores.forget(&**self, SnapshotKind::Keys);
         }
         owner.missing.clear();
-        owner.refused = 0;
+        if let Some(seldom) = &mut owner.seldom {
+            seldom.refused = 0;
+        }
         // In this order: what both share is not let go.
         source.enter();
         if let Some(told) = owner.source.shared.told().filter(|_| keeps_keys) {
@@ -552,7 +576,7 @@ impl Provider {
     /// # Errors
     /// [`Error::Validation`] when so many are denied that stores could not keep one more.
     pub(crate) fn deny(self: &Arc<Self>, id: &str) -> Result<bool> {
-        if !lock(&self.owner).denied.has_room(id) {
+        if !lock(&self.owner).seldom().denied.has_room(id) {
             let full = "1 MiB of ids is denied or was; allow those that the provider no longer publishes";
             return Err(Error::validation("id", full));
         }
@@ -568,7 +592,7 @@ impl Provider {
         let mut owner = lock(&self.owner);
         let changed = if denied { owner.lifecycle.deny(id) } else { owner.lifecycle.allow(id) };
         if changed {
-            owner.denied.note(id, denied, order_of(self.engine.clock.wall()));
+            owner.seldom().denied.note(id, denied, order_of(self.engine.clock.wall()));
         }
         self.publish(&mut owner);
         drop(owner);
@@ -651,13 +675,12 @@ impl Source {
             (registration.require_https, max_redirects, most).hash(&mut hasher);
             // Who leads an exchange decides how long the others may wait for it.
             registration.retry_policy.attempt_timeout.hash(&mut hasher);
-            engine.share(hasher.digest())
+            engine.share(finished(hasher.0))
         };
         let shared = share(&Kind::of(&registration), &registration.format);
         let of_fallbacks = registration.fallbacks.iter();
         let of_fallbacks = of_fallbacks.map(|of| share(&Kind::of_fallback(of), &of.format)).collect();
         let issuer = registration.issuer.as_deref().map(Arc::from);
-        let registration = Arc::new(registration);
         Self { registration, issuer, registry_domains, dial, shared, of_fallbacks }
     }
 
@@ -701,7 +724,7 @@ impl Source {
     }
 
     fn all_shared(&self) -> impl Iterator<Item = &Arc<Shared>> {
-        [&self.shared].into_iter().chain(&self.of_fallbacks)
+        [&self.shared].into_iter().chain(self.of_fallbacks.iter())
     }
 
     /// Settings that what makes the exchanges cannot be held to refuse each of them.
@@ -736,7 +759,7 @@ impl Source {
     }
 }
 
-/// Digests what is hashed: what has one digest is equal, whatever anybody tries.
+/// Digests what is hashed.
 struct Digesting(Context);
 
 impl Hasher for Digesting {
@@ -746,14 +769,6 @@ impl Hasher for Digesting {
 
     fn finish(&self) -> u64 {
         0
-    }
-}
-
-impl Digesting {
-    fn digest(self) -> [u8; 32] {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(self.0.finish().as_ref());
-        digest
     }
 }
 

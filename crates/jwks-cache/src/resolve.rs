@@ -254,8 +254,8 @@ pub(crate) fn not_waited(provider: &Arc<Provider>, want: &OneKey<'_>) -> Error {
             // What has just come is for the next lookup.
             KidAsked::Flight(_) | KidAsked::LookAgain => return KeyError::NotCached.into(),
             KidAsked::Unregistered => return provider.not_registered(),
-            KidAsked::KnownMissing => provider.counters.kids_known_missing.fetch_add(1, Relaxed),
-            KidAsked::NotNow => provider.counters.kids_not_asked_for.fetch_add(1, Relaxed),
+            KidAsked::KnownMissing => provider.counters.rare().kids_known_missing.fetch_add(1, Relaxed),
+            KidAsked::NotNow => provider.counters.rare().kids_not_asked_for.fetch_add(1, Relaxed),
         };
     }
     provider.slot.note_read();
@@ -318,7 +318,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
     let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((kept(picked), from)) };
     if joined.is_some_and(|number| number > last_flight) {
         // The flight began after this lookup and came back without the kid.
-        provider.counters.kids_waited_for.fetch_add(1, Relaxed);
+        provider.counters.rare().kids_waited_for.fetch_add(1, Relaxed);
         provider.remember_missing(kid);
         return Ok((kept(picked), from));
     }
@@ -340,16 +340,16 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
             }
             _ if waited => break,
             KidAsked::KnownMissing => {
-                counters.kids_known_missing.fetch_add(1, Relaxed);
+                counters.rare().kids_known_missing.fetch_add(1, Relaxed);
                 break;
             }
             KidAsked::NotNow => {
-                counters.kids_not_asked_for.fetch_add(1, Relaxed);
+                counters.rare().kids_not_asked_for.fetch_add(1, Relaxed);
                 break;
             }
         };
         if !std::mem::replace(&mut waited, true) {
-            counters.kids_waited_for.fetch_add(1, Relaxed);
+            counters.rare().kids_waited_for.fetch_add(1, Relaxed);
         }
         newest = None;
         match timeout_at(patience, flight.ended()).await {

@@ -81,10 +81,10 @@ pub(crate) struct Slot {
     view: ArcSwap<View>,
     /// Set by the first read after a flight began; the timer asks for it.
     read: AtomicBool,
-    /// The number of the last flight that began.
-    flights: AtomicU64,
     /// Set by the first stale answer of a set, so that it is announced once.
     stale_announced: AtomicBool,
+    /// The number of the last flight that began.
+    flights: AtomicU64,
 }
 
 /// The right to change what readers see. There is one per slot, and it is not `Clone`.

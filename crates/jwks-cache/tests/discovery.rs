@@ -402,7 +402,7 @@ async fn an_issuer_that_no_metadata_could_name_is_refused_when_it_is_registered(
     check(|it| it.allowed_domains = vec!["example.com".into()], "issuer").await;
     check(|it| it.jwks_url = "http://127.0.0.1/jwks".parse().unwrap(), "jwks_url").await;
     check(|it| it.issuer_template = true, "issuer_template").await;
-    check(|it| it.source = KeySource::DiscoveryAt("none:".parse().unwrap()), "source").await;
+    check(|it| it.source = KeySource::DiscoveryAt(Box::new("none:".parse().unwrap())), "source").await;
     let registry = Registry::new();
     let plain = IdentityProviderRegistration::from_issuer(TENANT, PROVIDER, "http://id.example").unwrap();
     assert!(matches!(registry.register(plain).await, Err(Error::Security(_))));

@@ -140,7 +140,7 @@ async fn knob_issuer_for_discovery() {
         let mut registration = registration(origin.url("/jwks"));
         registration.jwks_url = "none:".parse().unwrap();
         registration.issuer = Some("https://id.example".into());
-        registration.source = KeySource::DiscoveryAt(origin.url("/"));
+        registration.source = KeySource::DiscoveryAt(origin.url("/").into());
         let registry = registry(&ManualClock::new());
         registry.register(registration).await.unwrap();
         soon(registry.resolve(TENANT, PROVIDER, None)).await

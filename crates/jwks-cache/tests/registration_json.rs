@@ -219,7 +219,7 @@ fn sources_are_written_by_their_kind_and_leave_out_a_url_that_is_not_asked() {
     assert_eq!(read(&written).unwrap(), issuer);
     let sources = [
         KeySource::Url,
-        KeySource::DiscoveryAt("https://a.example/".parse().unwrap()),
+        KeySource::DiscoveryAt(Box::new("https://a.example/".parse().unwrap())),
         KeySource::File("keys.json".into()),
         KeySource::Inline("text".into()),
     ];

@@ -362,12 +362,12 @@ impl Crew {
         for note in notes.take() {
             let what = match note {
                 Note::PinMismatch { enforced, path } => {
-                    counters.pin_mismatches.fetch_add(1, Relaxed);
+                    counters.rare().pin_mismatches.fetch_add(1, Relaxed);
                     tracing::warn!(enforced, ?path, "no key of the certificate path is pinned");
                     What::PinMismatch { enforced, path: path.into() }
                 }
                 Note::OldKept { setting, reason } => {
-                    counters.old_credentials_kept.fetch_add(1, Relaxed);
+                    counters.rare().old_credentials_kept.fetch_add(1, Relaxed);
                     tracing::warn!(setting, %reason, "new content cannot be used; the old stays in force");
                     What::CredentialNotRenewed { setting, reason: reason.into() }
                 }
@@ -520,7 +520,7 @@ impl Drop for Aboard {
         if self.crew.was_read {
             provider.slot.note_read();
         }
-        provider.counters.lost_flights.fetch_add(1, Relaxed);
+        provider.counters.rare().lost_flights.fetch_add(1, Relaxed);
         let panicked = std::thread::panicking().then(|| {
             // Counts as a failure, so that a document that panics us is not fetched in a loop.
             let failed = Outcome::Failed { retry_after: None };

@@ -63,7 +63,7 @@ impl Provider {
         if of_source {
             self.keep(SnapshotKind::Keys);
         }
-        if (of_source || matches!(change, Change::FellBack { .. })) && !owner.denied.is_empty() {
+        if (of_source || matches!(change, Change::FellBack { .. })) && owner.has_denied() {
             // More may stand under a denied kid than did; and what the store lost comes back.
             self.keep(SnapshotKind::Denials);
         }
@@ -199,7 +199,10 @@ impl Provider {
         let newest = newest_order(self.engine.clock.wall());
         let mut guard = lock(&self.owner);
         let owner = &mut *guard;
-        let taken = owner.denied.merge(theirs, newest);
+        if theirs.is_empty() {
+            return;
+        }
+        let taken = owner.seldom().denied.merge(theirs, newest);
         if taken.is_empty() {
             return;
         }
@@ -258,7 +261,8 @@ impl Provider {
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         let age = snapshot.age(wall)?;
         let rules = owner.source.key_rules(owner.lifecycle.policy(), owner.discovered.as_deref());
-        if owner.trusts_from.is_some_and(|from| snapshot.persisted_at <= from) {
+        let trusts_from = owner.seldom.as_ref().and_then(|seldom| seldom.trusts_from);
+        if trusts_from.is_some_and(|from| snapshot.persisted_at <= from) {
             return Err(Error::validation(
                 "persisted_at",
                 "was fetched before the registration's trust changed",
@@ -314,7 +318,7 @@ impl Kept for Provider {
     fn keeps(&self, kind: SnapshotKind) -> bool {
         self.registered().is_some_and(|owner| match kind {
             SnapshotKind::Keys => owner.to_be_kept().is_some(),
-            SnapshotKind::Denials => !owner.denied.is_empty(),
+            SnapshotKind::Denials => owner.has_denied(),
         })
     }
 
@@ -356,7 +360,7 @@ impl Kept for Provider {
     }
 
     fn count(&self, deed: Deed) {
-        let counters = &self.counters.stored;
+        let counters = &self.counters.rare().stored;
         let of = match deed {
             Deed::Saved => &counters.saved,
             Deed::Superseded => &counters.superseded,
@@ -379,10 +383,16 @@ impl Owner {
         Some((held.clone(), self.source.name()?))
     }
 
+    /// Whether anything was ever denied.
+    fn has_denied(&self) -> bool {
+        self.seldom.as_ref().is_some_and(|seldom| !seldom.denied.is_empty())
+    }
+
     /// What is denied and was, with the materials seen.
     fn denials(&self) -> DenialLog {
         let denials = self.lifecycle.published().denials;
-        self.denied.with_materials(|id| denials.materials(id))
+        let log = self.seldom.as_ref().map(|seldom| seldom.denied.with_materials(|id| denials.materials(id)));
+        log.unwrap_or_default()
     }
 }
 

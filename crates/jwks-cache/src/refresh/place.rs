@@ -57,7 +57,7 @@ impl Kind {
         match &registration.source {
             KeySource::File(path) => Self::File(path.clone()),
             KeySource::Inline(text) => Self::Inline(text.clone()),
-            KeySource::DiscoveryAt(at) => Self::Discovery { at: at.clone(), issuer: issuer() },
+            KeySource::DiscoveryAt(at) => Self::Discovery { at: (**at).clone(), issuer: issuer() },
             // One whose issuer is no URL is refused before it is asked.
             KeySource::Discovery => Self::Discovery { at: registration.shown_place(), issuer: issuer() },
             _ => Self::Url(registration.jwks_url.clone()),
@@ -228,7 +228,7 @@ impl Asking<'_> {
                 provider.counters.answered(&provider.tenant, &provider.id, status.as_u16());
             }
             if fetched.as_ref().is_err_and(|failed| failed.reason == NotFetched::ADDRESS) {
-                provider.counters.refused_addresses.fetch_add(1, Relaxed);
+                provider.counters.rare().refused_addresses.fetch_add(1, Relaxed);
             }
         }
         fetched

@@ -35,16 +35,28 @@ struct State {
     began: u64,
     running: Option<Arc<Exchange>>,
     memory: Option<Arc<Memory>>,
-    failed: Option<Box<Remembered>>,
     kid_flight_at: Option<Moment>,
-    discovered: Option<Arc<Discovered>>,
+    /// Registered providers that share this.
+    members: u32,
     /// Exchanges that failed in a row since the metadata was looked up.
     failures: u32,
+    rare: Option<Box<Rare>>,
+}
+
+/// What most sources never have.
+#[derive(Debug, Default)]
+struct Rare {
+    failed: Option<Remembered>,
+    discovered: Option<Arc<Discovered>>,
     watched: bool,
     /// What was told of the watched file.
-    told: Option<Box<Option<Mark>>>,
-    /// Registered providers that share this.
-    members: usize,
+    told: Option<Option<Mark>>,
+}
+
+impl State {
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
 }
 
 /// What the last exchange brought: one set for all, in the form in which most want it.
@@ -172,7 +184,8 @@ impl Shared {
             let running = running.clone();
             return if joins { Turn::Join(running) } else { Turn::Wait(running) };
         }
-        let failed = state.failed.as_ref().filter(|failed| failed.of != of);
+        let failed = state.rare.as_ref().and_then(|rare| rare.failed.as_ref());
+        let failed = failed.filter(|failed| failed.of != of);
         if let Some(failed) = failed.filter(|failed| failed.number > mark || (!insists && now < failed.until))
         {
             // Who comes later waits as long as the others have to.
@@ -223,31 +236,31 @@ impl Shared {
     /// What the issuer's metadata said, and how many exchanges have failed in a row since it was looked up.
     pub(super) fn discovered(&self) -> (Option<Arc<Discovered>>, u32) {
         let state = lock(&self.0);
-        (state.discovered.clone(), state.failures)
+        (state.rare.as_ref().and_then(|rare| rare.discovered.clone()), state.failures)
     }
 
     /// `true` for the first who asks: it is watched from now on.
     pub(super) fn begins_watch(&self) -> bool {
-        !std::mem::replace(&mut lock(&self.0).watched, true)
+        !std::mem::replace(&mut lock(&self.0).rare().watched, true)
     }
 
     /// What was told of the file that is watched, if there was one; `None` before the first look.
     pub(super) fn told(&self) -> Option<Option<Mark>> {
-        lock(&self.0).told.as_deref().cloned()
+        lock(&self.0).rare.as_ref().and_then(|rare| rare.told.clone())
     }
 
     pub(super) fn tell(&self, mark: Option<Mark>) {
-        lock(&self.0).told = Some(Box::new(mark));
+        lock(&self.0).rare().told = Some(mark);
     }
 
     /// Nobody watches it any more.
     pub(super) fn ends_watch(&self) {
-        lock(&self.0).watched = false;
+        lock(&self.0).rare().watched = false;
     }
 
     pub(super) fn discover(&self, discovered: Arc<Discovered>) {
         let mut state = lock(&self.0);
-        state.discovered = Some(discovered);
+        state.rare().discovered = Some(discovered);
         state.failures = 0;
     }
 }
@@ -295,7 +308,9 @@ impl Lead {
         rules: KeyRules,
     ) {
         let mut state = lock(&self.shared.0);
-        state.failed = None;
+        if let Some(rare) = &mut state.rare {
+            rare.failed = None;
+        }
         state.failures = 0;
         if let Some((set, headers)) = document {
             let known = state.memory.as_ref().filter(|memory| Arc::ptr_eq(&memory.set, &set));
@@ -322,8 +337,8 @@ impl Lead {
         state.failures = state.failures.saturating_add(if is_gone(why.status) { 2 } else { 1 });
         let wait = why.retry_after.unwrap_or_default().clamp(FAILURE_ANSWERS, LONGEST_RETRY_AFTER);
         let number = self.exchange.number;
-        state.failed = (!mine)
-            .then(|| Box::new(Remembered { number, of: self.of, until: now + wait, why: why.clone() }));
+        state.rare().failed =
+            (!mine).then(|| Remembered { number, of: self.of, until: now + wait, why: why.clone() });
         let own = NotFetched { requests: why.requests, ..why.shared() };
         self.end(state, Told::Failed(number, why));
         own

@@ -36,7 +36,7 @@ pub enum KeySource {
     /// issuer's host.
     Discovery,
     /// The same, published under another URL than the issuer's own.
-    DiscoveryAt(Url),
+    DiscoveryAt(Box<Url>),
     /// A file of this machine, looked at each second for a change.
     File(PathBuf),
     /// The text itself.
@@ -240,7 +240,7 @@ impl IdentityProviderRegistration {
         match &self.source {
             KeySource::Url => Some(self.jwks_url.clone()),
             KeySource::Discovery => Url::parse(self.issuer.as_deref()?).ok(),
-            KeySource::DiscoveryAt(url) => Some(url.clone()),
+            KeySource::DiscoveryAt(url) => Some((**url).clone()),
             KeySource::File(_) | KeySource::Inline(_) => None,
         }
     }
