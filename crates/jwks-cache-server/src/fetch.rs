@@ -10,7 +10,7 @@ use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 
 use crate::cli::FetchArgs;
-use crate::document::{self, Manner, NotHad, is_url};
+use crate::document::{self, NotHad, is_url};
 use crate::terminal::{self, Paint};
 use report::{Origin, Report};
 
@@ -38,9 +38,7 @@ pub(crate) async fn run(args: &FetchArgs) -> ExitCode {
 async fn look(args: &FetchArgs) -> Result<Report, NotHad> {
     let source = args.source.as_deref().unwrap_or_default();
     let asked = args.source.is_none() || is_url(source);
-    let (insecure_http, deny_private) = (args.insecure_http, args.deny_private);
-    let manner = Manner { insecure_http, deny_private, identity: &args.identity };
-    let mut settings = manner.of(named(args, if asked { source } else { "https://localhost/" })?)?;
+    let mut settings = args.manner.of(named(args, if asked { source } else { "https://localhost/" })?)?;
     settings.allowed_domains.extend(args.allow_host.iter().cloned());
     let (body, origin) = if asked {
         let looked = document::look(&settings).await?;
