@@ -21,7 +21,7 @@ use http::header::RETRY_AFTER;
 use crate::Moment;
 use headers::{Expires, Seconds, delta_seconds, first, http_date};
 
-pub use headers::{StoredHeaders, Validators};
+pub use headers::{StaleUse, StoredHeaders, Validators};
 
 /// Judges a stored response from the header it came with, or was last confirmed with.
 #[must_use]
@@ -233,15 +233,13 @@ fn bounded(stated: Option<Duration>, rules: &FreshnessRules) -> (Duration, Bound
 
 /// `stale-if-error` (RFC 5861 §4) extends the operator's window, unless the response forbids to use it
 /// stale (RFC 9111 §4.2.4). The operator's own window gives way to that only when told to.
-fn stale_window(stored: &StoredHeaders, rules: &FreshnessRules) -> Duration {
-    let said = &stored.cache_control;
-    let forbidden = said.must_revalidate || said.no_cache || said.no_store || stored.vary_star;
-    match said.stale_if_error {
-        _ if forbidden && rules.http_strict => Duration::ZERO,
-        Seconds::Given(seconds) if !forbidden && !rules.stale_while_error.is_zero() => {
+pub(crate) fn stale_window(stored: &StoredHeaders, rules: &FreshnessRules) -> Duration {
+    match stored.stale_use() {
+        StaleUse::Forbidden if rules.http_strict => Duration::ZERO,
+        StaleUse::For(seconds) if !rules.stale_while_error.is_zero() => {
             rules.stale_while_error.max(Duration::from_secs(seconds))
         }
-        _ => rules.stale_while_error,
+        StaleUse::Forbidden | StaleUse::For(_) => rules.stale_while_error,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use http::HeaderMap;
 
-use crate::freshness::{Bound, Freshness, FreshnessRules, Stated, StoredHeaders, Timing, Validators, assess};
+use crate::freshness::{Bound, Freshness, Stated, StoredHeaders, Timing, Validators, assess, stale_window};
 use crate::key::{Key, Thumbprint};
 use crate::keyset::{KeySet, Refusal, SetDiff, diff};
 use crate::policy::{Policy, RefreshMode, doubled};
@@ -172,8 +172,6 @@ pub struct Stored {
     pub transit: Duration,
     /// Its lifetime from then.
     pub lifetime: Duration,
-    /// The stale window that its answer leaves to the letter, where that was stored.
-    pub strict_window: Option<Duration>,
     /// When the provider last answered with it, on the wall.
     pub received_wall: DateTime<Utc>,
     /// The keys that retired beside it.
@@ -201,8 +199,6 @@ struct Document {
     timing: Timing,
     /// Its times, where the headers do not say.
     granted: Option<Freshness>,
-    /// Its stale window to the letter, where only the headers of before said it.
-    strict_window: Option<Duration>,
     retiring: Vec<Retiring>,
     /// Nothing was servable before: the first timer is drawn early, so that providers part.
     first: bool,
@@ -222,10 +218,10 @@ impl Document {
         retiring: Vec<Retiring>,
         first: bool,
     ) -> Self {
-        let (granted, strict_window, restored) = (None, None, false);
+        let (granted, restored) = (None, false);
         // Conditions are about what the source itself has said.
         let trusted = serving == Serving::Primary;
-        Self { set, serving, headers, timing, granted, strict_window, retiring, first, trusted, restored }
+        Self { set, serving, headers, timing, granted, retiring, first, trusted, restored }
     }
 }
 
@@ -619,15 +615,14 @@ impl Lifecycle {
 
     /// Takes a stored set. `false` when what is held is at least as new, or when it may no longer be served.
     pub fn restore(&mut self, stored: Stored, now: Moment, dice: &mut dyn Dice) -> bool {
-        let Stored { set, headers, age, transit, lifetime, strict_window, received_wall, retiring, trusted } =
-            stored;
+        let Stored { set, headers, age, transit, lifetime, received_wall, retiring, trusted } = stored;
         let received_at = now - age;
         let requested_at = received_at - transit;
         let trust_until = received_at + self.policy.trust_age();
         let (longest, window) = if set.is_empty() {
             (self.policy.min_ttl, Duration::ZERO)
         } else {
-            (self.policy.max_ttl, self.restored_window(strict_window))
+            (self.policy.max_ttl, stale_window(&headers, &self.policy.freshness_rules()))
         };
         let expires_at = received_at + lifetime.min(longest);
         let servable_until = (expires_at + window).min(trust_until);
@@ -670,12 +665,12 @@ impl Lifecycle {
             servable_until,
             validators_trusted: trusted,
             restored: true,
-            strict_window,
             retiring: retires,
         }));
         self.restored_in_flight = true;
         if self.flight.is_none() {
-            self.wake_at = self.timer().then_some(refresh_at);
+            // What has expired is due at once for readers; the timers of many that start together must part all the same.
+            self.wake_at = self.timer().then_some(soon);
         }
         true
     }
@@ -721,32 +716,15 @@ impl Lifecycle {
         // A restored set has no header that states its lifetime: it keeps the one it was stored with.
         let granted = restored.then(|| Freshness {
             lifetime: held.expires_at.since(held.received_at).min(self.policy.max_ttl),
-            stale_window: self.restored_window(held.strict_window),
+            stale_window: stale_window(&headers, &self.policy.freshness_rules()),
             stated: held.stated,
             bound: Bound::None,
         });
-        let (serving, strict_window, first) = (held.serving, held.strict_window, false);
+        let (serving, first) = (held.serving, false);
         self.hold(
-            Document {
-                set,
-                serving,
-                headers,
-                timing,
-                granted,
-                strict_window,
-                retiring,
-                first,
-                trusted,
-                restored,
-            },
+            Document { set, serving, headers, timing, granted, retiring, first, trusted, restored },
             dice,
         );
-    }
-
-    /// The stale window of what has no headers any more: to the letter, none where nobody knows better.
-    fn restored_window(&self, strict_window: Option<Duration>) -> Duration {
-        let operators = self.policy.stale_while_error;
-        if self.policy.http_strict { strict_window.unwrap_or_default().min(operators) } else { operators }
     }
 
     /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
@@ -903,26 +881,8 @@ impl Lifecycle {
     }
 
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
-        let Document {
-            set,
-            serving,
-            headers,
-            timing,
-            granted,
-            strict_window,
-            retiring,
-            first,
-            trusted,
-            restored,
-        } = document;
-        let strict_window = match granted {
-            Some(_) => strict_window,
-            None => {
-                let rules = self.policy.freshness_rules();
-                let to_the_letter = FreshnessRules { http_strict: true, ..rules };
-                Some(assess(&headers, &timing, &to_the_letter).stale_window)
-            }
-        };
+        let Document { set, serving, headers, timing, granted, retiring, first, trusted, restored } =
+            document;
         let granted = if set.is_empty() {
             let least = self.policy.min_ttl;
             Some(Freshness {
@@ -969,7 +929,6 @@ impl Lifecycle {
             servable_until,
             validators_trusted: trusted,
             restored,
-            strict_window,
             retiring,
         }));
     }
@@ -1067,8 +1026,8 @@ mod tests {
     /// A snapshot that anybody can have written.
     fn stored(set: Arc<KeySet>, headers: StoredHeaders, age: Duration, lifetime: Duration) -> Stored {
         let (transit, received_wall) = (Duration::ZERO, DateTime::default());
-        let (strict_window, retiring, trusted) = (None, Vec::new(), false);
-        Stored { set, headers, age, transit, lifetime, strict_window, received_wall, retiring, trusted }
+        let (retiring, trusted) = (Vec::new(), false);
+        Stored { set, headers, age, transit, lifetime, received_wall, retiring, trusted }
     }
 
     /// One provider's life, with a clock and dice that the test holds.

@@ -72,8 +72,6 @@ pub struct Held {
     pub validators_trusted: bool,
     /// Whether it came from a snapshot: no header states its lifetime.
     pub restored: bool,
-    /// The stale window that the document's answer leaves to the letter; `None` where that is not known any more.
-    pub strict_window: Option<Duration>,
     /// Keys that left the document but are still within their grace.
     pub retiring: Vec<Retiring>,
 }
@@ -347,7 +345,6 @@ mod tests {
             servable_until: at(servable_until),
             validators_trusted: true,
             restored: false,
-            strict_window: None,
             retiring: vec![Retiring {
                 key: doc(&[("old", 3)]).keys()[0].clone(),
                 left_at: at(10_000),

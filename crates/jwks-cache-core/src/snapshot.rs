@@ -12,6 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::freshness::StaleUse;
 use crate::key::{Key, Thumbprint};
 use crate::keyset::{KeyRules, KeySet};
 use crate::published::Held;
@@ -26,8 +27,11 @@ pub const LEAST_SECRET_BYTES: usize = 32;
 const MOST_OF_IDS: usize = 1 << 20;
 
 /// What a word takes beside its id, as JSON; and a material.
-const WORD: usize = 64;
+const WORD: usize = 96;
 const MATERIAL: usize = 48;
+
+/// No clock says more than this, and from here there is room for more words than anybody will say.
+const LATEST: u64 = 1 << 62;
 
 /// How many lifted denials are remembered, so that an older record does not bring one back.
 const LIFTED_KEPT: usize = 256;
@@ -45,9 +49,12 @@ pub struct Envelope {
     /// When the exchange that brought it began, in microseconds since 1970: the order of fetches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<u64>,
-    /// The stale window that `http_strict` leaves, in seconds: the headers that say so are not stored.
+    /// A digest of who was believed to be the source, and where it could be: pins, roots, domains, addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub strict_window: Option<u64>,
+    pub trust: Option<String>,
+    /// How it may be used stale: the headers that say so are not stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_use: Option<StaleUse>,
     /// The keys that left the document and are still honoured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retiring: Vec<StoredRetiring>,
@@ -121,12 +128,33 @@ pub struct Word {
     pub at: u64,
     /// Denied, or allowed again.
     pub denied: bool,
+    /// Of a lift: when the denial was said that it lifted. 0 of a denial.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub over: u64,
     /// The thumbprints of the keys that stood under it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub materials: BTreeSet<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Word {
+    /// Whether it counts, and not `other` about the same id. A lift lifts the very denial that it was said about,
+    /// whatever the clocks say; others only if it was said after them, and not in the future: that would undo
+    /// denials that are said until then.
+    fn outranks(&self, other: &Self, newest: u64) -> bool {
+        let lifts =
+            |lift: &Self, denial: &Self| lift.over == denial.at || (denial.at < lift.at && lift.at <= newest);
+        match (self.denied, other.denied) {
+            (true, false) => !lifts(other, self),
+            (false, true) => lifts(self, other),
+            _ => self.at > other.at,
+        }
+    }
+
     /// The thumbprints that are some.
     pub fn thumbprints(&self) -> impl Iterator<Item = Thumbprint> {
         self.materials.iter().filter_map(|text| text.parse().ok())
@@ -148,8 +176,11 @@ impl DenialLog {
 
     /// Notes a denial, or that it was lifted. It is the last word even where the clock went back.
     pub fn note(&mut self, id: &str, denied: bool, now: u64) {
-        let at = self.0.get(id).map_or(now, |last| now.max(last.at.saturating_add(1)));
-        self.0.insert(id.to_owned(), Word { at, denied, materials: BTreeSet::new() });
+        let last = self.0.get(id);
+        let at = last.map_or(now, |last| now.max(last.at.saturating_add(1)));
+        let over = last.map_or(0, |last| if last.denied { last.at } else { last.over });
+        let over = if denied { 0 } else { over };
+        self.0.insert(id.to_owned(), Word { at, denied, over, materials: BTreeSet::new() });
         self.forget_long_lifted();
     }
 
@@ -184,29 +215,43 @@ impl DenialLog {
         Self(self.0.iter().map(word).collect())
     }
 
-    /// Takes the words of `other` that are later than ours, as far as there is room, and returns them; those that are
-    /// ours too, too, for the materials that were seen there. A denial that claims to be later than `newest` counts as
-    /// said then. A lift that does counts for nothing: it would undo denials that were said after it.
+    /// Leaves out what was allowed again.
+    #[must_use]
+    pub fn denials_only(mut self) -> Self {
+        self.0.retain(|_, word| word.denied);
+        self
+    }
+
+    /// Takes the words of `other` that count instead of ours, as far as there is room, and returns them. Returned are
+    /// also denials of what is denied here, for the materials that were seen under them: whichever was said last,
+    /// those are denied. A lift later than `newest` counts for the denial that it lifted and for nothing else.
     pub fn merge(&mut self, other: Self, newest: u64) -> Vec<(String, Word)> {
         let mut taken = Vec::new();
         let mut room = self.room();
         for (id, mut word) in other.0 {
+            // The times stay as they are said: whose clock is behind must not make a denial older than it is.
+            if word.at.max(word.over) > LATEST {
+                (word.at, word.over) = (newest, 0);
+            }
+            match self.0.get(&id) {
+                Some(ours) if word.outranks(ours, newest) => {}
+                Some(ours) => {
+                    if ours.denied && word.denied && !word.materials.is_empty() {
+                        taken.push((id, word));
+                    }
+                    continue;
+                }
+                None if !word.denied && word.at > newest => continue,
+                None => {
+                    let Some(left) = room.checked_sub(of_word(&id)) else { continue };
+                    room = left;
+                }
+            }
             if !word.denied && word.at > newest {
-                continue;
+                word.at = word.over.saturating_add(1);
             }
-            word.at = word.at.min(newest);
-            let rank = |word: &Word| (word.at, word.denied);
-            let ours = self.0.get(&id).map(rank);
-            if ours.is_none() {
-                let Some(left) = room.checked_sub(of_word(&id)) else { continue };
-                room = left;
-            }
-            if ours.is_none_or(|ours| ours < rank(&word)) {
-                self.0.insert(id.clone(), Word { materials: BTreeSet::new(), ..word.clone() });
-                taken.push((id, word));
-            } else if ours == Some(rank(&word)) && !word.materials.is_empty() {
-                taken.push((id, word));
-            }
+            self.0.insert(id.clone(), Word { materials: BTreeSet::new(), ..word.clone() });
+            taken.push((id, word));
         }
         self.forget_long_lifted();
         taken
@@ -247,10 +292,16 @@ pub struct Belongs<'a> {
     pub kind: &'a str,
 }
 
-/// Secrets that authenticate snapshots, by HMAC-SHA-256 (RFC 2104). The first signs, each verifies: to change the
-/// secret, put the new one first everywhere, and drop the old one later.
+/// Secrets that authenticate snapshots, by HMAC-SHA-256 (RFC 2104). The first signs, each verifies.
+///
+/// A process does not believe what a secret signed that it does not have, and replaces it. So to change the secret, put
+/// the new one last everywhere; when that is done, put it first everywhere; then drop the old one. For the first ring
+/// of all see [`Self::accepting_unsigned_denials`].
 #[derive(Clone)]
-pub struct KeyRing(Arc<[hmac::Key]>);
+pub struct KeyRing {
+    secrets: Arc<[hmac::Key]>,
+    unsigned_denials: bool,
+}
 
 impl KeyRing {
     /// A ring of these secrets.
@@ -263,13 +314,28 @@ impl KeyRing {
             (secret.len() >= LEAST_SECRET_BYTES).then(|| hmac::Key::new(hmac::HMAC_SHA256, secret))
         };
         let keys: Option<Arc<[hmac::Key]>> = secrets.into_iter().map(key).collect();
-        keys.filter(|keys| !keys.is_empty()).map(Self).ok_or(Unfit)
+        let secrets = keys.filter(|keys| !keys.is_empty()).ok_or(Unfit)?;
+        Ok(Self { secrets, unsigned_denials: false })
+    }
+
+    /// The same ring, for the time in which not every process has one: what processes without a ring denied is denied
+    /// here too, and signed from then on. Neither what they allowed nor their keys are believed, so somebody with write
+    /// access can deny keys meanwhile and no more. Default: nothing unsigned is believed.
+    #[must_use]
+    pub fn accepting_unsigned_denials(self) -> Self {
+        Self { unsigned_denials: true, ..self }
+    }
+
+    /// Whether unsigned denials are taken.
+    #[must_use]
+    pub const fn accepts_unsigned_denials(&self) -> bool {
+        self.unsigned_denials
     }
 
     /// The code of `body`, by the first secret.
     #[must_use]
     pub fn sign(&self, belongs: &Belongs<'_>, body: &[u8]) -> Option<String> {
-        let key = self.0.first()?;
+        let key = self.secrets.first()?;
         Some(URL_SAFE_NO_PAD.encode(hmac::sign(key, &message(belongs, body))))
     }
 
@@ -278,7 +344,7 @@ impl KeyRing {
     pub fn verifies(&self, belongs: &Belongs<'_>, body: &[u8], code: &str) -> bool {
         let Ok(code) = URL_SAFE_NO_PAD.decode(code) else { return false };
         let message = message(belongs, body);
-        self.0.iter().any(|key| hmac::verify(key, &message, &code).is_ok())
+        self.secrets.iter().any(|key| hmac::verify(key, &message, &code).is_ok())
     }
 }
 
@@ -298,7 +364,7 @@ fn message(belongs: &Belongs<'_>, body: &[u8]) -> Vec<u8> {
 impl fmt::Debug for KeyRing {
     /// No secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyRing({} secrets)", self.0.len())
+        write!(f, "KeyRing({} secrets)", self.secrets.len())
     }
 }
 
@@ -363,42 +429,96 @@ mod tests {
         assert_eq!(format!("{:?}", ring(&[7, 8])), "KeyRing(2 secrets)");
     }
 
+    /// A log of one word: when it was said, whether it denies, and what it lifts.
+    fn said(word: Option<(u64, bool, u64)>) -> DenialLog {
+        let word = word.map(|(at, denied, over)| {
+            ("a".to_owned(), Word { at, denied, over, materials: BTreeSet::new() })
+        });
+        DenialLog(word.into_iter().collect())
+    }
+
     #[test]
     fn of_two_logs_the_last_word_about_each_id_counts() {
-        // ours, theirs (when, denied), newest; whether theirs is taken, and whether the id is then denied
+        const DENIED: bool = true;
+        const ALLOWED: bool = false;
+        // ours, theirs (when, what, over which denial), newest; whether theirs is taken, and what holds then
         let table = [
-            (None, (5, true), 10, true, true),
-            (None, (5, false), 10, true, false),
-            (Some((4, true)), (5, false), 10, true, false),
-            (Some((5, true)), (5, false), 10, false, true),
-            (Some((5, false)), (5, true), 10, true, true),
-            (Some((6, false)), (5, true), 10, false, false),
-            (Some((6, false)), (u64::MAX, true), 6, true, true),
-            (Some((7, false)), (u64::MAX, true), 6, false, false), // from the future counts as now
-            (Some((4, true)), (u64::MAX, false), 10, false, true), // and there none is lifted
-            (Some((4, true)), (11, false), 10, false, true),
-            (Some((4, true)), (10, false), 10, true, false),
-            (None, (11, false), 10, false, false),
+            (None, (5, DENIED, 0), 10, true, DENIED),
+            (None, (5, ALLOWED, 0), 10, true, ALLOWED),
+            (Some((4, DENIED, 0)), (5, ALLOWED, 4), 10, true, ALLOWED),
+            (Some((4, DENIED, 0)), (5, ALLOWED, 3), 10, true, ALLOWED),
+            (Some((5, DENIED, 0)), (5, ALLOWED, 4), 10, false, DENIED),
+            (Some((5, ALLOWED, 4)), (5, DENIED, 0), 10, true, DENIED),
+            (Some((6, ALLOWED, 4)), (5, DENIED, 0), 10, false, ALLOWED),
+            // A lift from the future lifts what it was said about,
+            (Some((4, DENIED, 0)), (20, ALLOWED, 4), 10, true, ALLOWED),
+            (Some((20, ALLOWED, 4)), (4, DENIED, 0), 10, false, ALLOWED),
+            // and nothing else: neither before nor after it was taken.
+            (Some((5, DENIED, 0)), (20, ALLOWED, 4), 10, false, DENIED),
+            (Some((3, DENIED, 0)), (11, ALLOWED, 4), 10, false, DENIED),
+            (Some((20, ALLOWED, 4)), (5, DENIED, 0), 10, true, DENIED),
+            (None, (11, ALLOWED, 4), 10, false, ALLOWED),
+            (Some((4, DENIED, 0)), (10, ALLOWED, 3), 10, true, ALLOWED),
+            // A denial from the future holds until it is lifted.
+            (Some((6, ALLOWED, 0)), (20, DENIED, 0), 10, true, DENIED),
+            (Some((20, DENIED, 0)), (9, ALLOWED, 0), 10, false, DENIED),
+            (Some((20, DENIED, 0)), (21, ALLOWED, 20), 10, true, ALLOWED),
+            (Some((21, ALLOWED, 20)), (20, DENIED, 0), 10, false, ALLOWED),
+            // What no clock says counts as now.
+            (Some((9, ALLOWED, 4)), (u64::MAX, DENIED, 0), 10, true, DENIED),
+            (Some((11, ALLOWED, 10)), (u64::MAX, DENIED, 0), 10, false, ALLOWED),
         ];
         for (ours, theirs, newest, taken, denied) in table {
-            let log = |said: Option<(u64, bool)>| {
-                let word = |(at, denied)| ("a".to_owned(), Word { at, denied, materials: BTreeSet::new() });
-                DenialLog(said.into_iter().map(word).collect())
-            };
-            let mut merged = log(ours);
-            let new = merged.merge(log(Some(theirs)), newest);
+            let mut merged = said(ours);
+            let new = merged.merge(said(Some(theirs)), newest);
             let is_denied = merged.0.get("a").is_some_and(|word| word.denied);
             assert_eq!((new.len() == 1, is_denied), (taken, denied), "{ours:?} {theirs:?}");
         }
     }
 
     #[test]
+    fn a_clock_that_is_behind_makes_no_denial_older_than_it_is() {
+        let mut behind = DenialLog::default();
+        assert_eq!(behind.merge(said(Some((1_000, true, 0))), 100).len(), 1);
+        // What it hands on still outranks what was allowed before.
+        let mut other = said(Some((500, false, 400)));
+        assert_eq!(other.merge(behind, 2_000).len(), 1);
+        assert!(other.0["a"].denied);
+    }
+
+    #[test]
     fn a_word_is_the_last_though_the_clock_went_back() {
-        let mut log = DenialLog::default();
-        log.note("a", true, 1_000);
-        let before = log.clone();
-        log.note("a", false, 5);
-        assert!(log.merge(before, 2_000).is_empty() && !log.0["a"].denied);
+        for now in [5, u64::MAX] {
+            let mut log = DenialLog::default();
+            assert_eq!(log.merge(said(Some((1_000.max(now), true, 0))), 2_000).len(), 1);
+            for denied in [false, true, false] {
+                let before = log.clone();
+                log.note("a", denied, 5);
+                for newest in [10, 2_000, u64::MAX] {
+                    assert!(log.clone().merge(before.clone(), newest).is_empty(), "{now} {denied} {newest}");
+                    let mut others = before.clone();
+                    others.merge(log.clone(), newest);
+                    assert_eq!(others.0["a"].denied, denied, "{now} {newest}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_stood_under_a_denied_id_stays_denied_whichever_denial_was_last() {
+        let seen = |at| {
+            let materials = BTreeSet::from(["m".to_owned()]);
+            DenialLog([("a".to_owned(), Word { at, denied: true, over: 0, materials })].into())
+        };
+        for (ours, at, told) in [
+            ((7, true, 0), 5, true),
+            ((7, true, 0), 9, true),
+            ((7, false, 6), 5, false),
+            ((7, false, 6), 9, true),
+        ] {
+            let words = said(Some(ours)).merge(seen(at), 10);
+            assert_eq!(words.iter().any(|(_, word)| word.materials.contains("m")), told, "{ours:?} {at}");
+        }
     }
 
     #[test]
@@ -423,7 +543,8 @@ mod tests {
         for id in [|n: usize| format!("{n:0>43}"), |n| format!("{n}\u{1}\"\\é").repeat(20)] {
             let (mut said, mut n, mut left) = (DenialLog::default(), 0, MOST_OF_IDS);
             while let Some(rest) = left.checked_sub(of_word(&id(n))) {
-                said.0.insert(id(n), Word { at: u64::MAX, denied: true, materials: BTreeSet::new() });
+                said.0
+                    .insert(id(n), Word { at: u64::MAX, denied: true, over: 0, materials: BTreeSet::new() });
                 (n, left) = (n + 1, rest);
             }
             assert!(!said.has_room(&id(n)), "none about one more");

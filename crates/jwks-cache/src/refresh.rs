@@ -504,6 +504,8 @@ impl Provider {
             let rules = source.key_rules(&policy, owner.discovered.as_deref());
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
+            // Its times may be others now, and so is what it is trusted by.
+            self.keep(SnapshotKind::Keys);
         } else {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;

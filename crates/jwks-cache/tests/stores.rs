@@ -439,6 +439,9 @@ async fn keys_fetched_under_looser_trust_are_not_brought_back() {
     settle().await;
     assert!(store.look(&name(SnapshotKind::Keys)).is_none());
     before.iter().for_each(|(key, bytes)| store.put(key, bytes.clone()));
+    is_validation(stage.registry.restore_from_persistence().await, "trust");
+    // As what says less of itself, too.
+    change(&store, |it| drop(it.as_object_mut().unwrap().remove("trust")));
     is_validation(stage.registry.restore_from_persistence().await, "persisted_at");
     assert!(stage.kids().await.is_empty());
 }
@@ -516,6 +519,39 @@ async fn to_the_letter_no_restart_gives_a_stale_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_response_allows_to_be_used_stale_it_allows_after_a_restart_too() {
+    // what was said, the operator's window, when it is asked for, whether it is served then
+    let said = "max-age=300, stale-if-error=86400";
+    for (said, window, hours, served) in [
+        ("max-age=300", 60, 1, false),
+        (said, 60, 1, true),
+        (said, 60, 24, true),
+        (said, 60, 25, false),
+        (said, 0, 1, false),
+        (&format!("{said}, must-revalidate"), 60, 1, false),
+        ("max-age=300, stale-if-error=8640000", 60, 47, true),
+        // No longer than it is trusted.
+        ("max-age=300, stale-if-error=8640000", 60, 49, false),
+    ] {
+        for http_strict in [false, true] {
+            let (clock, store) = (ManualClock::new(), MemoryStore::new());
+            let target = |it: &mut IdentityProviderRegistration| {
+                (it.stale_while_error, it.http_strict) = (secs(window), http_strict);
+            };
+            let first = with_store(&clock, &store);
+            first.register(target).await;
+            first.fetch(keys(&[("a", 1)], said)).await;
+            clock.advance(secs(hours * HOUR));
+            for stage in [first, with_store(&clock, &store)] {
+                stage.source.set(Answer::Refused);
+                stage.register(target).await;
+                assert_eq!(!stage.kids().await.is_empty(), served, "{said}, {window} s, after {hours} h");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn clocks_ten_years_apart_trust_nothing_expired_and_break_nothing() {
     let decade = TimeDelta::days(3_653);
     // when it was saved, when it is loaded, whether it may be served
@@ -580,6 +616,7 @@ async fn a_refresh_follows_soon_spread_over_the_providers() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
     let spread = |it: &mut IdentityProviderRegistration| {
         (it.prefetch_jitter, it.refresh_mode) = (secs(60), RefreshMode::Always);
+        it.stale_while_error = secs(HOUR);
     };
     let first = with_store(&clock, &store);
     first.source.set(keys(&[("a", 1)], "max-age=3000"));
@@ -594,17 +631,61 @@ async fn a_refresh_follows_soon_spread_over_the_providers() {
     all(&first).await;
     first.registry.warm_up(secs(60)).await;
     first.registry.shutdown().await;
+    // Fresh, and expired while nobody was there.
+    for away in [0, 3_010] {
+        clock.advance(secs(away));
+        let second = with_store(&clock, &store);
+        second.source.set(keys(&[("a", 1)], "max-age=3000"));
+        all(&second).await;
+        let mut asked = vec![second.source.asked()];
+        for _ in 0..6 {
+            second.pass(10);
+            settle().await;
+            asked.push(second.source.asked());
+        }
+        let busiest = asked.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert_eq!((asked[0], asked[6]), (0, 60), "all within a minute: {asked:?}");
+        assert!(busiest <= 20, "{away} s away: {asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_fetched_under_other_trust_are_refused_after_a_restart_and_under_the_same_are_not() {
+    type Change = fn(&mut IdentityProviderRegistration);
+    let domains: Change = |it| it.allowed_domains = vec!["idp.test".into(), "other.test".into()];
+    let turned: Change = |it| it.allowed_domains = vec!["other.test".into(), "idp.test".into()];
+    let narrower: Change = |it| it.allowed_domains = vec!["idp.test".into()];
+    let quicker: Change = |it| it.refresh_early = secs(1);
+    // under which settings it is stored and offered, whether it is taken
+    let table: [(Change, Change, bool); 5] = [
+        (|_| {}, |_| {}, true),
+        (|_| {}, quicker, true),
+        (domains, turned, true),
+        (|_| {}, domains, false),
+        (domains, narrower, false),
+    ];
+    for (n, (before, after, taken)) in table.into_iter().enumerate() {
+        let (clock, store) = (ManualClock::new(), MemoryStore::new());
+        let first = with_store(&clock, &store);
+        first.register(before).await;
+        first.fetch(good()).await;
+        drop(first);
+        let second = with_store(&clock, &store);
+        let mut told = second.registry.subscribe();
+        second.register(after).await;
+        assert_eq!(!second.kids().await.is_empty(), taken, "row {n}");
+        assert_eq!(refused(&mut told).iter().any(|why| why.contains("trust")), !taken, "row {n}");
+    }
+    // Who loosens while it runs has what it holds stored as that.
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let first = with_store(&clock, &store);
+    first.register(narrower).await;
+    first.fetch(good()).await;
+    first.register(|_| {}).await;
+    settle().await;
     let second = with_store(&clock, &store);
-    all(&second).await;
-    let due: Vec<i64> = second
-        .registry
-        .all_statuses()
-        .await
-        .iter()
-        .map(|status| (status.next_refresh.unwrap() - clock.wall()).num_seconds())
-        .collect();
-    let busiest = (0..6).map(|part| due.iter().filter(|at| **at / 10 == part).count()).max().unwrap();
-    assert!(due.iter().all(|at| (0..=60).contains(at)) && busiest <= 20, "{due:?}");
+    second.register(|_| {}).await;
+    assert_eq!(second.kids().await, ["a", "b"]);
 }
 
 // Signed snapshots.
@@ -658,6 +739,8 @@ async fn with_a_ring_only_what_one_of_its_secrets_signed_for_this_provider_is_ta
             json!([{"jwk": jwk("evil", 9).to_string(), "left_at": "2026-01-01T00:00:00Z", "last_held_at": "2026-01-01T00:00:00Z"}]),
         ),
         ("denials", json!({"a": {"at": 1, "denied": true}})),
+        ("stale_use", json!({"for": 1_000_000})),
+        ("trust", Value::Null),
         ("mac", json!("")),
         ("mac", Value::Null),
         ("format", Value::Null),
@@ -793,6 +876,87 @@ async fn a_denial_is_forged_or_transplanted_into_no_store_with_a_ring() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_ring_takes_the_denials_of_before_and_neither_lifts_nor_keys() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let ringed = |accepting: bool| {
+        let ring = if accepting { ring(&[1]).accepting_unsigned_denials() } else { ring(&[1]) };
+        process(&clock, |it| it.with_store(Arc::new(store.clone())).snapshot_keys(ring))
+    };
+    let plain = with_store(&clock, &store).with_keys(good()).await;
+    plain.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    // One restarts with a ring; the other goes on without, and denies something else.
+    let first = ringed(true);
+    first.source.set(Answer::Refused);
+    first.register(|_| {}).await;
+    assert!(first.kids().await.is_empty(), "an unsigned key is none");
+    first.fetch(good()).await;
+    assert_eq!(first.kids().await, ["b"]);
+    plain.registry.deny_key(TENANT, PROVIDER, "b").await.unwrap();
+    settle().await;
+    first.fetch(good()).await;
+    assert!(first.kids().await.is_empty());
+    // Lifts that nobody signed count for nothing.
+    plain.registry.allow_key(TENANT, PROVIDER, "a").await.unwrap();
+    plain.registry.allow_key(TENANT, PROVIDER, "b").await.unwrap();
+    settle().await;
+    first.fetch(good()).await;
+    assert!(first.kids().await.is_empty());
+    drop(plain);
+    // All of them have rings now; what was denied is signed.
+    let strict = ringed(false);
+    let mut told = strict.registry.subscribe();
+    strict.register(|_| {}).await;
+    strict.fetch(good()).await;
+    assert_eq!((refused(&mut told), strict.kids().await), (vec![], vec![]));
+    strict.registry.allow_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    assert_eq!(strict.kids().await, ["a"], "it can be lifted by who signs");
+    first.fetch(good()).await;
+    assert_eq!(first.kids().await, ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_code_is_no_missing_one() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let foreign = with_ring(&clock, &store, &[2]).with_keys(good()).await;
+    foreign.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    let ring = ring(&[1]).accepting_unsigned_denials();
+    let stage = process(&clock, |it| it.with_store(Arc::new(store.clone())).snapshot_keys(ring));
+    stage.register(|_| {}).await;
+    stage.fetch(good()).await;
+    assert_eq!(stage.kids().await, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_is_changed_as_the_docs_say_loses_no_denial() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let start = async |secrets: &[u8]| {
+        let stage = with_ring(&clock, &store, secrets);
+        stage.register(|_| {}).await;
+        stage.fetch(good()).await;
+        stage
+    };
+    let all: [&[u8]; 4] = [&[1], &[1, 2], &[2, 1], &[2]];
+    let mut denied = Vec::new();
+    for pair in all.windows(2) {
+        // Of two replicas one has been restarted; each denies something, the older one last.
+        let (before, after) = (start(pair[0]).await, start(pair[1]).await);
+        for stage in [&before, &after, &before] {
+            let id = format!("denied {}", denied.len());
+            stage.registry.deny_key(TENANT, PROVIDER, &id).await.unwrap();
+            settle().await;
+            denied.push(id);
+        }
+        // The keys expire, and with them what stands beside them.
+        store.remove(&name(SnapshotKind::Keys)).await.unwrap();
+    }
+    let kept = String::from_utf8(store.look(&name(SnapshotKind::Denials)).unwrap()).unwrap();
+    assert!(denied.iter().all(|id| kept.contains(id)), "{kept}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn denials_of_two_processes_do_not_overwrite_each_other() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
     let one = with_store(&clock, &store).with_keys(good()).await;
@@ -836,7 +1000,7 @@ async fn what_a_clock_that_was_ahead_lifted_undoes_no_later_denial() {
     ahead.registry.allow_key(TENANT, PROVIDER, "a").await.unwrap();
     settle().await;
     drop(ahead);
-    clock.set_wall(wall);
+    clock.set_wall(wall + TimeDelta::seconds(10));
     let stored = store.everything();
     let put_back = || stored.iter().for_each(|(key, bytes)| store.put(key, bytes.clone()));
     for loads_before_it_denies in [true, false] {
@@ -922,6 +1086,28 @@ async fn what_no_store_could_keep_is_not_denied() {
     assert!(stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap(), "there is room for a short one");
     assert!(!stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap());
     assert_eq!(stage.kids().await, ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_denial_said_again_by_who_has_not_seen_the_key_denies_its_material_still() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let saw = with_store(&clock, &store).with_keys(good()).await;
+    saw.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    settle().await;
+    drop(saw);
+    // The snapshot has expired, and the store was not to be reached when another denied the same, without a key.
+    clock.advance(secs(100 * HOUR));
+    store.fail(StoreErrorKind::Unavailable);
+    let cold = with_store(&clock, &store);
+    cold.register(|_| {}).await;
+    cold.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    store.work();
+    tokio::time::sleep(secs(10)).await;
+    for stage in [cold, with_store(&clock, &store)] {
+        stage.register(|_| {}).await;
+        stage.fetch(keys(&[("renamed", 1), ("b", 2)], "max-age=300")).await;
+        assert_eq!(stage.kids().await, ["b"]);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -1015,6 +1201,13 @@ async fn a_store_that_fails_costs_a_count_and_a_lag_and_is_caught_up_within_ten_
         assert!(stage.stored("failed").await >= 2.0, "{kind:?}");
         assert!((59.0..=62.0).contains(&stage.metric("jwks_cache_store_lag_seconds").await), "{kind:?}");
         assert!(store.calls().saves < 30, "it is not hammered: {:?}", store.calls());
+        // What is denied lags too, where nothing else does.
+        let other = with_store(&clock, &store);
+        other.register(|_| {}).await;
+        other.registry.deny_key(TENANT, PROVIDER, "c").await.unwrap();
+        tokio::time::sleep(secs(60)).await;
+        assert!((59.0..=62.0).contains(&other.metric("jwks_cache_store_lag_seconds").await), "{kind:?}");
+        drop(other);
         store.work();
         tokio::time::sleep(secs(10)).await;
         assert!(store.look(&name(SnapshotKind::Keys)).is_some(), "{kind:?}");
@@ -1152,6 +1345,40 @@ async fn shutdown_writes_what_is_owed_to_the_parts_that_work() {
     assert!(time <= secs(3), "what failed again is not waited for: {time:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn shutdown_writes_a_denial_though_another_part_has_long_failed() {
+    let (clock, all) = (ManualClock::new(), MemoryStore::new());
+    let stage = process(&clock, |it| it.with_store(Arc::new(Shards { all: all.clone(), down: "p0" })));
+    stage.source.set(good());
+    for id in ["p0", "p1"] {
+        stage.registry.register(registration(TENANT, id, "idp.test")).await.unwrap();
+    }
+    stage.registry.warm_up(secs(60)).await;
+    tokio::time::sleep(secs(300)).await;
+    stage.registry.deny_key(TENANT, "p0", "a").await.unwrap();
+    stage.registry.deny_key(TENANT, "p1", "a").await.unwrap();
+    let (time, ()) = took(stage.registry.shutdown()).await;
+    let denials = |id: &str| SnapshotKey { provider: id.into(), ..name(SnapshotKind::Denials) };
+    assert!(all.look(&denials("p1")).is_some() && all.look(&denials("p0")).is_none());
+    assert!(time <= secs(3), "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_only_refuses_writes_is_left_alone_for_longer_each_time_and_holds_no_shutdown_up() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store).with_keys(good()).await;
+    store.refuse_writes();
+    // A record of denials is read before it is written, and reading works.
+    stage.registry.deny_key(TENANT, PROVIDER, "a").await.unwrap();
+    tokio::time::sleep(secs(60)).await;
+    let before = store.calls().saves;
+    tokio::time::sleep(secs(60)).await;
+    let saves = store.calls().saves - before;
+    assert!((10..=14).contains(&saves), "{saves} in a minute: one in 5 s");
+    let (time, ()) = took(stage.registry.shutdown()).await;
+    assert!(time <= secs(1), "{time:?}");
+}
+
 #[test]
 fn what_a_runtime_owed_that_went_away_is_written_by_the_next() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
@@ -1225,6 +1452,37 @@ async fn all_is_persisted_and_restored_and_the_first_error_returned_though_one_s
     }
     second.registry.unregister(TENANT, "p2").await.unwrap();
     is_validation(second.registry.restore_from_persistence().await, "expires_at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_part_that_fails_keeps_no_other_provider_from_being_persisted_or_restored() {
+    let (clock, all) = (ManualClock::new(), MemoryStore::new());
+    let shards = || Arc::new(Shards { all: all.clone(), down: "p00" });
+    let ids: Vec<String> = (0..200).map(|n| format!("p{n:02}")).collect();
+    let register = async |stage: &Stage| {
+        for id in &ids {
+            stage.registry.register(registration(TENANT, id, "idp.test")).await.unwrap();
+        }
+    };
+    let is_away = |outcome: jwks_cache::Result<()>| matches!(outcome, Err(Error::Store(error)) if error.kind() == StoreErrorKind::Unavailable);
+    let first = process(&clock, |it| it.with_store(shards()));
+    first.source.set(good());
+    register(&first).await;
+    first.registry.warm_up(secs(60)).await;
+    tokio::time::sleep(secs(60)).await;
+    all.flush();
+    all.slow_down(millis(10));
+    assert!(is_away(first.registry.persist_all().await));
+    assert_eq!(all.everything().len(), 199);
+    // When they are registered nothing is there.
+    let kept = all.everything();
+    all.flush();
+    let second = process(&clock, |it| it.with_store(shards()));
+    register(&second).await;
+    kept.iter().for_each(|(key, bytes)| all.put(key, bytes.clone()));
+    assert!(is_away(second.registry.restore_from_persistence().await));
+    let statuses = second.registry.all_statuses().await;
+    assert_eq!(statuses.iter().filter(|status| status.last_refresh.is_some()).count(), 199);
 }
 
 #[tokio::test]

@@ -232,6 +232,7 @@ async fn a_cluster_with_a_slot_moved() {
     let registry = with_keys(&idp, |it| it.with_store(make())).await;
     let lookups = Lookups::start(&registry);
     let before = cluster.owner(KEY);
+    let moved: String = cluster.0[before].ask(&["GET", KEY]);
     cluster.move_slot_of(KEY);
     let after = cluster.owner(KEY);
     assert_ne!(before, after);
@@ -240,13 +241,47 @@ async fn a_cluster_with_a_slot_moved() {
     let lookups = lookups.stop().await;
     println!("cluster: the slot moved from node {before} to {after}, {lookups} lookups");
     let text: String = cluster.0[after].ask(&["GET", KEY]);
+    let persisted_at = serde_json::from_str::<PersistentSnapshot>(&text).unwrap().persisted_at;
     let order = |text: &str| serde_json::from_str::<Value>(text).unwrap()["order"].as_u64().unwrap();
     drop(registry);
     idp.go_down();
     let next = crate::registry(|it| it.with_store(make()));
     next.register(registration(&idp)).await.unwrap();
     next.resolve(TENANT, PROVIDER, None).await.unwrap();
-    assert!(order(&text) > 0);
+    assert!(order(&text) > order(&moved), "what was moved is not what was saved there since");
+    let status = next.provider_status(TENANT, PROVIDER).await.unwrap();
+    let apart = (status.last_refresh.unwrap() - persisted_at).num_milliseconds().abs();
+    assert!(apart < 1_000, "the next process has what was saved last: {apart} ms apart");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_which_one_node_answers_nobody() {
+    let mut cluster = Cluster::start();
+    // It is asked first, and what is stored is not its.
+    let owner = cluster.owner(KEY);
+    cluster.0.swap(0, (owner + 1) % 3);
+    let make = || -> Arc<dyn SnapshotStore> {
+        Arc::new(RedisStore::cluster(ClusterClient::new(cluster.urls()).unwrap()))
+    };
+    let idp = IdentityProvider::start();
+    let before = with_keys(&idp, |it| it.with_store(make())).await;
+    cluster.0[0].pause();
+    refresh(&before).await;
+    saved(&before, 2.0).await;
+    drop(before);
+    idp.go_down();
+    let began = now();
+    let next = registry(|it| it.with_store(make()));
+    next.register(registration(&idp)).await.unwrap();
+    while next.resolve(TENANT, PROVIDER, None).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(2), "nothing is loaded");
+        sleep(Duration::from_millis(10)).await;
+    }
+    println!("cluster: with a node that answers nobody, loaded after {:.0?}", began.elapsed());
+    idp.come_back();
+    refresh(&next).await;
+    saved(&next, 1.0).await;
+    cluster.0[0].resume();
 }
 
 // What may happen to one server while lookups go on.

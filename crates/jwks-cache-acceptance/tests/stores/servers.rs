@@ -210,6 +210,9 @@ impl Cluster {
                 &bus,
                 "--cluster-node-timeout",
                 "2000",
+                // Where one is gone, the others go on.
+                "--cluster-require-full-coverage",
+                "no",
             ])
         };
         let nodes: Vec<Server> = (0..3).map(node).collect();

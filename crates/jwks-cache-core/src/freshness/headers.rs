@@ -5,6 +5,7 @@
 use chrono::{DateTime, Utc};
 use http::header::{AGE, CACHE_CONTROL, DATE, ETAG, EXPIRES, LAST_MODIFIED, VARY};
 use http::{HeaderMap, HeaderName};
+use serde::{Deserialize, Serialize};
 
 /// The header fields of a stored response that decide freshness, and its validators.
 ///
@@ -46,16 +47,41 @@ impl StoredHeaders {
         }
     }
 
-    /// The header of a stored set, of which only the validators are known.
+    /// The header of a stored set, of which only the validators are known. What else it said is not, so that to the
+    /// letter it may not be used stale.
     #[must_use]
     pub fn from_validators(etag: Option<&str>, last_modified: Option<DateTime<Utc>>) -> Self {
         Self {
+            cache_control: CacheControl { must_revalidate: true, ..CacheControl::default() },
             etag: etag.filter(|tag| !tag.is_empty() && tag.len() <= Self::MAX_ETAG_BYTES).map(str::to_owned),
             last_modified: last_modified
                 // The years that an HTTP date can say.
                 .filter(|at| (0..253_402_300_800).contains(&at.timestamp()))
                 .map(|at| LastModified { text: httpdate::fmt_http_date(at.into()), at }),
             ..Self::default()
+        }
+    }
+
+    /// The same, where it is known as well how it may be used stale.
+    #[must_use]
+    pub fn with_stale_use(mut self, allowed: StaleUse) -> Self {
+        (self.cache_control.must_revalidate, self.cache_control.stale_if_error) = match allowed {
+            StaleUse::Forbidden => (true, Seconds::Absent),
+            StaleUse::For(seconds) => (false, Seconds::Given(seconds.min(1 << 31))),
+        };
+        self
+    }
+
+    /// What it says about being used stale.
+    #[must_use]
+    pub const fn stale_use(&self) -> StaleUse {
+        let said = &self.cache_control;
+        match said.stale_if_error {
+            _ if said.must_revalidate || said.no_cache || said.no_store || self.vary_star => {
+                StaleUse::Forbidden
+            }
+            Seconds::Given(seconds) => StaleUse::For(seconds),
+            Seconds::Absent | Seconds::Unusable => StaleUse::For(0),
         }
     }
 
@@ -115,6 +141,16 @@ pub struct Validators {
     pub etag: Option<String>,
     /// For `If-Modified-Since` (RFC 9110 §13.1.3); only a valid HTTP date.
     pub last_modified: Option<String>,
+}
+
+/// What a response says about being used stale (RFC 9111 §4.2.4, RFC 5861 §4), whatever the operator sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StaleUse {
+    /// It may not be.
+    Forbidden,
+    /// It may be, and for so many seconds after an error even without the operator.
+    For(u64),
 }
 
 impl Validators {

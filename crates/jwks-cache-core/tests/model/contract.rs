@@ -54,8 +54,6 @@ pub struct Held {
     pub transit: Duration,
     /// What is left of its lifetime, for one that a store kept.
     pub stored: Option<Duration>,
-    /// The stale window of a stored one that its headers left, if that was stored.
-    pub letter: Option<Duration>,
     /// Drawn.
     pub refresh_at: Moment,
 }
@@ -149,12 +147,8 @@ impl Contract {
         if held.entries.is_empty() {
             return Duration::ZERO;
         }
-        match held.stored {
-            Some(_) if policy.http_strict => {
-                return held.letter.unwrap_or_default().min(policy.stale_while_error);
-            }
-            None if policy.http_strict && forbidden => return Duration::ZERO,
-            _ => {}
+        if policy.http_strict && forbidden {
+            return Duration::ZERO;
         }
         match said.stale_if_error {
             Some(more) if !forbidden && !policy.stale_while_error.is_zero() => {
@@ -348,7 +342,7 @@ impl Contract {
 
     pub fn brought(&mut self, entries: Vec<Entry>, said: Said, now: Moment, refresh_at: Moment) {
         let transit = self.flight.take().map_or(Duration::ZERO, |flight| now.since(flight.began));
-        self.adopt(Held { entries, said, at: now, transit, stored: None, letter: None, refresh_at });
+        self.adopt(Held { entries, said, at: now, transit, stored: None, refresh_at });
         self.succeeded();
     }
 

@@ -17,7 +17,7 @@ use chrono::DateTime;
 use contract::{Contract, Entry, Held, Kind, Said, Told};
 use http::HeaderMap;
 use http::header::{AGE, CACHE_CONTROL, ETAG};
-use jwks_cache_core::freshness::{StoredHeaders, Timing};
+use jwks_cache_core::freshness::{StaleUse, StoredHeaders, Timing};
 use jwks_cache_core::key::Key;
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Outcome, Stored};
@@ -366,15 +366,27 @@ impl Life {
             return;
         }
         let (at, now, draw) = (self.now - age, self.now, self.draw);
-        let headers = StoredHeaders::from_validators(Some("\"kept\""), None);
-        let letter = age.as_secs().is_multiple_of(2).then_some(lifetime / 2);
+        let mut headers = StoredHeaders::from_validators(Some("\"kept\""), None);
+        let seconds = lifetime.as_secs() * 2;
+        let said = match age.as_secs() % 4 {
+            0 => Said { must_revalidate: true, ..Said::default() },
+            1 => Said::default(),
+            2 => Said { stale_if_error: Some(seconds), ..Said::default() },
+            // Nobody knows what it said: to the letter, that is nothing good.
+            _ => Said { must_revalidate: true, ..Said::default() },
+        };
+        match age.as_secs() % 4 {
+            0 => headers = headers.with_stale_use(StaleUse::Forbidden),
+            1 => headers = headers.with_stale_use(StaleUse::For(0)),
+            2 => headers = headers.with_stale_use(StaleUse::For(seconds)),
+            _ => {}
+        }
         let snapshot = Stored {
             set,
             headers,
             age,
             transit: Duration::ZERO,
             lifetime,
-            strict_window: letter,
             received_wall: DateTime::UNIX_EPOCH,
             retiring: Vec::new(),
             trusted: false,
@@ -383,11 +395,10 @@ impl Life {
         let refresh_at = self.it.held().map_or(now, |held| held.refresh_at);
         let stored = Held {
             entries: kept,
-            said: Said { etag: true, ..Said::default() },
+            said: Said { etag: true, ..said },
             at,
             transit: Duration::ZERO,
             stored: Some(lifetime),
-            letter,
             refresh_at,
         };
         assert_eq!(taken, self.contract.restore(stored, now), "a snapshot of {age:?} ago");
@@ -395,7 +406,8 @@ impl Life {
             let soon = now + self.contract.policy.prefetch_jitter;
             assert!(refresh_at <= soon, "a refresh follows soon");
             if self.contract.flight.is_none() && self.contract.policy.refresh_mode != RefreshMode::OnDemand {
-                assert_eq!(self.it.wake_at(), Some(refresh_at));
+                let wake = self.it.wake_at().expect("a timer");
+                assert!((now..=soon).contains(&wake), "the timers of many part, though all are due");
             }
         }
     }

@@ -19,6 +19,7 @@ use super::notes::{Note, Notes};
 use super::pins::Pins;
 use super::settings::{ClientCertificate, Material, Transport, bearer};
 use super::tls;
+use crate::security::SpkiFingerprint;
 use crate::sync::{Mutex, lock};
 
 /// Ten times a machine's bundle of roots.
@@ -152,6 +153,14 @@ impl Dial {
             || (roots_changed && !roots_loosened)
             || old.client_certificate != new.client_certificate
             || !self.settings.private_networks.is_loosened_by(&next.settings.private_networks)
+    }
+
+    /// What [`Self::is_tightened_by`] compares. Files count by their names: what is in them may be renewed.
+    pub(crate) fn trust(&self) -> serde_json::Value {
+        let tls = &self.settings.tls;
+        let shown = tls.client_certificate.as_ref().map(|certificate| &certificate.chain);
+        let pins: Vec<&[u8; 32]> = self.pins.enforced().iter().map(SpkiFingerprint::as_bytes).collect();
+        serde_json::json!((pins, &tls.ca, tls.replace_roots, shown, self.settings.private_networks.all()))
     }
 
     /// What is ready as it is, if nothing has to be read or built.
@@ -478,6 +487,40 @@ mod tests {
         };
         assert!(machine.is_tightened_by(&shown("a")) && shown("a").is_tightened_by(&shown("b")));
         assert!(shown("a").is_tightened_by(&machine) && !shown("a").is_tightened_by(&shown("a")));
+    }
+
+    #[test]
+    fn what_is_trusted_has_one_text_and_other_trust_another() {
+        type Change = fn(&mut Transport);
+        let changes: [Change; 7] = [
+            |_| {},
+            |of| of.tls.ca = Some(Material::file("a")),
+            |of| of.tls.ca = Some(Material::inline("a")),
+            |of| (of.tls.ca, of.tls.replace_roots) = (Some(Material::file("a")), true),
+            |of| of.private_networks = jwks_cache_core::address::PrivateNetworks::Deny.into(),
+            |of| {
+                let (chain, key) = (Material::file("chain"), Material::file("key"));
+                of.tls.client_certificate = Some(ClientCertificate { chain, key });
+            },
+            |of| of.tls.client_certificate = None,
+        ];
+        let pinned = |pins: &[u8], mode| {
+            let pins: Vec<_> = pins.iter().map(|byte| SpkiFingerprint::of(&[*byte])).collect();
+            Dial::new(Arc::default(), Pins::new(&pins, mode))
+        };
+        let (enforced, reported) = (PinMode::Enforce, PinMode::ReportOnly);
+        let all: Vec<Dial> = changes
+            .map(dial)
+            .into_iter()
+            .chain([pinned(&[1], enforced), pinned(&[1, 2], enforced), pinned(&[2, 1], enforced)])
+            .chain([pinned(&[1], reported), dial(|of| of.user_agent = Some("other".to_owned()))])
+            .collect();
+        for old in &all {
+            for new in &all {
+                let tightened = old.is_tightened_by(new) || new.is_tightened_by(old);
+                assert_eq!(old.trust() != new.trust(), tightened, "{} {}", old.trust(), new.trust());
+            }
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl Pins {
         !new.is_empty() && (old.is_empty() || !old.iter().all(|pin| new.contains(pin)))
     }
 
-    fn enforced(&self) -> &[SpkiFingerprint] {
+    /// Those that end a handshake.
+    pub(super) fn enforced(&self) -> &[SpkiFingerprint] {
         if self.only_report() { &[] } else { &self.keys }
     }
 }

@@ -45,6 +45,11 @@ impl Places {
         next.policies().iter().all(allows_ours)
     }
 
+    /// All that have a say.
+    pub(super) fn all(&self) -> &[PrivateNetworks] {
+        &self.0
+    }
+
     fn policies(&self) -> &[PrivateNetworks] {
         if self.is_open() { &[PrivateNetworks::Allow] } else { &self.0 }
     }

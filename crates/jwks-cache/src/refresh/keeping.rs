@@ -1,5 +1,6 @@
 //! What a provider keeps in stores, and what it takes from them. When it is written and how, the stores know.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use jwks_cache_core::freshness::StoredHeaders;
 use jwks_cache_core::keyset::{KeyRules, Refusal};
 use jwks_cache_core::lifecycle::{Change, Stored, StoredKey};
 use jwks_cache_core::published::{Held, Serving};
-use jwks_cache_core::snapshot::{Belongs, DenialLog, Envelope, FORMAT, StoredRetiring, Word};
+use jwks_cache_core::snapshot::{Belongs, DenialLog, Envelope, FORMAT, KeyRing, StoredRetiring, Word};
 use serde_json::json;
 
 use super::place::Kind;
@@ -39,6 +40,18 @@ impl Source {
         // JSON, so that no part of one can be taken for a part of another.
         let name = json!([kind, place, of.format, of.issuer, of.issuer_template]);
         Some(URL_SAFE_NO_PAD.encode(digest(&SHA256, name.to_string().as_bytes())))
+    }
+
+    /// Who is believed there, and where it may be: what [`IdentityProviderRegistration::is_tightened_by`] and
+    /// [`Dial::is_tightened_by`] compare, as a digest. More than tells apart; equal is the same.
+    ///
+    /// [`Dial::is_tightened_by`]: crate::dial::Dial::is_tightened_by
+    fn trust(&self) -> String {
+        let of = &self.registration;
+        let sorted = |domains: &[String]| domains.iter().cloned().collect::<BTreeSet<String>>();
+        let domains = (sorted(&of.allowed_domains), sorted(&self.registry_domains));
+        let trust = json!((of.require_https, domains, self.dial.trust()));
+        URL_SAFE_NO_PAD.encode(digest(&SHA256, trust.to_string().as_bytes()))
     }
 }
 
@@ -80,7 +93,7 @@ impl Provider {
     /// # Errors
     /// [`Error::Cache`] when a time is beyond the calendar.
     pub(crate) fn persistent_snapshot(&self) -> Result<Option<PersistentSnapshot>> {
-        let held = lock(&self.owner).to_be_kept().map(|(held, _)| held);
+        let held = lock(&self.owner).to_be_kept();
         held.map(|held| self.snapshot_of(&held)).transpose()
     }
 
@@ -114,13 +127,13 @@ impl Provider {
     fn keys_entry(&self, namespace: &str) -> Option<SnapshotEntry> {
         let (held, source, denials, most) = {
             let owner = self.registered()?;
-            let (held, source) = owner.to_be_kept()?;
-            (held, source, owner.denials(), owner.lifecycle.policy().max_response_bytes)
+            let held = owner.to_be_kept()?;
+            (held, owner.source.clone(), owner.denials(), owner.lifecycle.policy().max_response_bytes)
         };
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         // At least 1 s: a store may know no less.
         let keep_for = held.servable_until.since(now).max(Duration::from_secs(1));
-        let order = order_of_held(&held);
+        let (order, name) = (order_of_held(&held), source.name()?);
         let mut room = most;
         let mut retiring = StoredRetiring::of(&held);
         retiring.retain(|old| {
@@ -130,16 +143,17 @@ impl Provider {
         });
         let envelope = Envelope {
             format: Some(FORMAT),
-            source: Some(source.clone()),
+            source: Some(name.clone()),
             order: Some(order),
-            strict_window: held.strict_window.map(|window| window.as_secs()),
+            trust: Some(source.trust()),
+            stale_use: Some(held.headers.stale_use()),
             retiring,
             denials,
             mac: None,
         };
         let stored = StoredKeys { snapshot: self.snapshot_of(&held).ok()?, envelope };
         let bytes = stored
-            .seal(self.engine.stores.ring.as_ref(), &self.belongs(namespace, &source, SnapshotKind::Keys));
+            .seal(self.engine.stores.ring.as_ref(), &self.belongs(namespace, &name, SnapshotKind::Keys));
         Some(SnapshotEntry {
             bytes: bytes.ok()?,
             order,
@@ -171,16 +185,22 @@ impl Provider {
 
     fn take_keys(self: &Arc<Self>, namespace: &str, bytes: &[u8]) -> Result<()> {
         let mut stored: StoredKeys = serde_json::from_slice(bytes)?;
-        let source = lock(&self.owner).source.name().ok_or_else(needs_none)?;
-        if stored.envelope.source.as_ref().is_some_and(|other| *other != source) {
+        let source = lock(&self.owner).source.clone();
+        let name = source.name().ok_or_else(needs_none)?;
+        if stored.envelope.source.as_ref().is_some_and(|other| *other != name) {
             return Err(Error::validation("source", "the snapshot is of another source"));
         }
-        let belongs = self.belongs(namespace, &source, SnapshotKind::Keys);
+        let belongs = self.belongs(namespace, &name, SnapshotKind::Keys);
         let authentic = stored.unseal(self.engine.stores.ring.as_ref(), &belongs)?;
         let StoredKeys { snapshot, mut envelope } = stored;
         snapshot.is_named(&self.tenant, &self.id)?;
         // What is denied there is denied before a key of it is served.
         self.merge_denials(std::mem::take(&mut envelope.denials));
+        if envelope.trust.as_ref().is_some_and(|other| *other != source.trust()) {
+            let why =
+                "the snapshot was fetched under other pins, roots, domains or addresses than are trusted now";
+            return Err(Error::validation("trust", why));
+        }
         self.try_restore(&snapshot, &envelope, authentic)
     }
 
@@ -190,8 +210,10 @@ impl Provider {
             return Err(Error::validation("tenant_id", "the denials are another provider's"));
         }
         let ring = self.engine.stores.ring.as_ref();
-        stored.unseal(ring, &self.belongs(namespace, "", SnapshotKind::Denials))?;
-        self.merge_denials(stored.denials);
+        // While not every process has a ring, what the others deny must not be lost. What they allow must not count.
+        let lenient = stored.mac.is_none() && ring.is_some_and(KeyRing::accepts_unsigned_denials);
+        stored.unseal(ring.filter(|_| !lenient), &self.belongs(namespace, "", SnapshotKind::Denials))?;
+        self.merge_denials(if lenient { stored.denials.denials_only() } else { stored.denials });
         Ok(())
     }
 
@@ -282,14 +304,14 @@ impl Provider {
         if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
             return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
         }
+        let validators = StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified);
         let stored = Stored {
             set,
-            headers: StoredHeaders::from_validators(snapshot.etag.as_deref(), snapshot.last_modified),
+            headers: envelope.stale_use.iter().fold(validators, |it, allowed| it.with_stale_use(*allowed)),
             age,
             transit: micros(order_of(snapshot.persisted_at).saturating_sub(order)),
             // Not negative: that was validated.
             lifetime: (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default(),
-            strict_window: envelope.strict_window.map(Duration::from_secs),
             received_wall: snapshot.persisted_at,
             retiring: retiring(envelope, snapshot.persisted_at, &rules),
             trusted: authentic,
@@ -349,7 +371,17 @@ impl Kept for Provider {
         match &taken {
             // It was unregistered meanwhile: nothing is wrong with the snapshot.
             Err(Error::NotRegistered { .. }) => return Ok(()),
-            Err(error) => self.tell_refused(error),
+            Err(error) => {
+                self.tell_refused(error);
+                if kind == SnapshotKind::Denials {
+                    tracing::error!(
+                        tenant = &*self.tenant,
+                        provider = &*self.id,
+                        namespace,
+                        "the stored denials are not believed and will be written over; deny again what only they denied"
+                    );
+                }
+            }
             Ok(()) => {}
         }
         taken
@@ -376,11 +408,11 @@ impl Kept for Provider {
 }
 
 impl Owner {
-    /// What is held of the source itself, and the source's name. A fallback's keys are none of these: a snapshot would
-    /// pass them off as the source's.
-    fn to_be_kept(&self) -> Option<(Arc<Held>, String)> {
+    /// What is held of the source itself, where that is not at hand anyway. A fallback's keys are none of these: a
+    /// snapshot would pass them off as the source's.
+    fn to_be_kept(&self) -> Option<Arc<Held>> {
         let held = self.lifecycle.held().filter(|held| held.serving == Serving::Primary)?;
-        Some((held.clone(), self.source.name()?))
+        self.source.name().map(|_| held.clone())
     }
 
     /// Whether anything was ever denied.

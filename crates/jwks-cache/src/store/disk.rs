@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// What the file store does with a disk. Each call is one step that a crash can follow.
 pub(crate) trait Disk: Debug + Send + Sync + 'static {
-    /// Makes a folder and those above it.
+    /// Makes a folder and those above it. One that everybody may write to is refused.
     fn make_folder(&self, folder: &Path) -> io::Result<()>;
     /// At most `most` bytes and one more.
     fn read(&self, file: &Path, most: u64) -> io::Result<Vec<u8>>;
@@ -35,7 +35,14 @@ impl Disk for RealDisk {
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(folder)
+        builder.create(folder)?;
+        #[cfg(unix)]
+        if std::os::unix::fs::PermissionsExt::mode(&fs::metadata(folder)?.permissions()) & 0o002 != 0 {
+            let why =
+                "everybody may write there, and so make keys that are believed; take that away (chmod o-w)";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        Ok(())
     }
 
     fn read(&self, file: &Path, most: u64) -> io::Result<Vec<u8>> {

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, TryLockError};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,6 +17,7 @@ use super::disk::{Disk, RealDisk};
 use super::{
     MOST_COMPARED, NAMESPACE, SnapshotEntry, SnapshotKey, SnapshotStore, StoreError, StoreErrorKind, Storing,
 };
+use crate::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::sync::{Mutex, lock};
 
 /// The first words of a file of this version.
@@ -50,6 +51,8 @@ struct Inner {
     disk: Box<dyn Disk>,
     /// One writes at a time. Holds the lock file of the process that writes.
     writer: Mutex<Option<std::fs::File>>,
+    /// Whether there is one.
+    owns: AtomicBool,
     /// What is kept, as the process that writes knows it; none in others. Held for a moment only.
     kept: Mutex<Option<HashSet<String>>>,
     /// The lock file is left alone where the disk is not the machine's.
@@ -61,14 +64,14 @@ impl FileStore {
     /// The store in `folder`, which is made where it is missing.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Refused`] when the folder can be neither made nor read.
+    /// [`StoreErrorKind::Refused`] when the folder can be neither made nor read, or when everybody may write to it.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::on(Box::new(RealDisk), folder.into(), true)
     }
 
     fn on(disk: Box<dyn Disk>, folder: PathBuf, locks: bool) -> Result<Self, StoreError> {
-        let refused = |error| {
-            let what = format!("the folder {} cannot be used", folder.display());
+        let refused = |error: io::Error| {
+            let what = format!("the folder {} cannot be used: {error}", folder.display());
             StoreError::new(StoreErrorKind::Refused, what).with_cause(error)
         };
         disk.make_folder(&folder).map_err(refused)?;
@@ -80,7 +83,8 @@ impl FileStore {
         }
         disk.names(&folder).map_err(refused)?;
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        let inner = Inner { folder, disk, writer: Mutex::default(), kept: Mutex::default(), locks, turns };
+        let (writer, owns, kept) = (Mutex::default(), AtomicBool::new(false), Mutex::default());
+        let inner = Inner { folder, disk, writer, owns, kept, locks, turns };
         let mut writer = lock(&inner.writer);
         // Another process may have it; each save asks again.
         let _ = inner.own(&mut writer);
@@ -102,10 +106,14 @@ impl FileStore {
         &self.0.folder
     }
 
-    /// Whether this process is the one that writes.
+    /// Whether this process is the one that writes. Never waits for one who writes.
     #[must_use]
     pub fn is_owner(&self) -> bool {
-        let mut writer = lock(&self.0.writer);
+        let mut writer = match self.0.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.0.owns.load(Relaxed),
+        };
         self.0.own(&mut writer).is_ok()
     }
 
@@ -204,16 +212,8 @@ impl Inner {
             Err(error) => {
                 return match error.kind() {
                     io::ErrorKind::NotFound => Ok(None),
-                    io::ErrorKind::IsADirectory | io::ErrorKind::PermissionDenied => {
-                        Err(Unusable::ForGood("cannot be read", Some(error)))
-                    }
-                    // Too many open files, a disk that is away for a moment: the file may be as good as ever.
-                    _ => {
-                        let what = format!("{} cannot be read now", path.display());
-                        Err(Unusable::Now(
-                            StoreError::new(StoreErrorKind::Unavailable, what).with_cause(error),
-                        ))
-                    }
+                    _ if is_transient(&error) => Err(Unusable::Now(cannot_be_read_now(&path, error))),
+                    _ => Err(Unusable::ForGood("cannot be read", Some(error))),
                 };
             }
         };
@@ -230,7 +230,7 @@ impl Inner {
     fn save(&self, name: &str, entry: &SnapshotEntry) -> Result<bool, StoreError> {
         let mut writer = lock(&self.writer);
         self.own(&mut writer)?;
-        if !self.replaces(name, entry) {
+        if !self.replaces(name, entry)? {
             return Ok(false);
         }
         let (writing, kept) = (self.path(name, WRITING), self.path(name, KEPT));
@@ -271,9 +271,13 @@ impl Inner {
     }
 
     /// Whether `entry` replaces what is kept; what is of no use, anything does.
-    fn replaces(&self, name: &str, entry: &SnapshotEntry) -> bool {
-        let bytes = self.disk.read(&self.path(name, KEPT), MOST_COMPARED).unwrap_or_default();
-        parse(&bytes).ok().is_none_or(|(order, kept)| entry.replaces(kept, order))
+    fn replaces(&self, name: &str, entry: &SnapshotEntry) -> Result<bool, StoreError> {
+        let path = self.path(name, KEPT);
+        match self.disk.read(&path, MOST_COMPARED) {
+            Ok(bytes) => Ok(parse(&bytes).ok().is_none_or(|(order, kept)| entry.replaces(kept, order))),
+            Err(error) if is_transient(&error) => Err(cannot_be_read_now(&path, error)),
+            Err(_) => Ok(true),
+        }
     }
 
     /// Takes out of the way what cannot be used, where it can be looked at.
@@ -316,6 +320,7 @@ impl Inner {
         })?;
         *lock(&self.kept) = self.sweep().ok();
         *writer = Some(file);
+        self.owns.store(true, Relaxed);
         Ok(())
     }
 
@@ -331,6 +336,17 @@ impl Inner {
         }
         Ok(kept)
     }
+}
+
+/// Too many open files, a disk that is away for a moment: the file may be as good as ever.
+fn is_transient(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
+    !matches!(error.kind(), NotFound | IsADirectory | PermissionDenied)
+}
+
+fn cannot_be_read_now(path: &Path, error: io::Error) -> StoreError {
+    let what = format!("{} cannot be read now", path.display());
+    StoreError::new(StoreErrorKind::Unavailable, what).with_cause(error)
 }
 
 /// The line before what is kept, without its break.
@@ -649,6 +665,50 @@ mod tests {
             assert_eq!(store.0.load("name", 1 << 20).unwrap_err().kind(), StoreErrorKind::Unavailable);
             assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn a_disk_that_cannot_read_for_a_moment_lets_no_older_file_replace_a_newer_one() {
+        for kind in [io::ErrorKind::Other, io::ErrorKind::TimedOut, io::ErrorKind::NotFound] {
+            let disk = LossyDisk::default();
+            let store = open(disk.clone()).unwrap();
+            store.0.save("name", &entry(2)).unwrap();
+            lock(&disk.0).read_errors.push(kind);
+            let saved = store.0.save("name", &entry(1));
+            if kind == io::ErrorKind::NotFound {
+                assert!(saved.unwrap(), "where nothing is, anything is new");
+            } else {
+                assert_eq!(saved.unwrap_err().kind(), StoreErrorKind::Unavailable);
+                assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(2).bytes), "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_asks_whether_it_writes_waits_for_no_disk() {
+        let (folder, first) = in_folder("asked");
+        let second = FileStore::open(&folder).unwrap();
+        let (_saves, _waits) = (lock(&first.0.writer), lock(&second.0.writer));
+        assert!(first.is_owner() && !second.is_owner());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_everybody_may_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let (folder, _) = in_folder("open");
+        for (mode, taken) in [(0o700, true), (0o755, true), (0o775, true), (0o777, false), (0o1777, false)] {
+            std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(mode)).unwrap();
+            match FileStore::open(&folder) {
+                Ok(_) => assert!(taken, "{mode:o}"),
+                Err(error) => {
+                    assert!(!taken && error.kind() == StoreErrorKind::Refused, "{mode:o} {error}");
+                    assert!(error.to_string().contains("everybody may write there"), "{error}");
+                }
+            }
+        }
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

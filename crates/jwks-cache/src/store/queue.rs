@@ -79,10 +79,12 @@ struct Owed {
     running: bool,
     /// Each job is tried once more, and no longer waited for.
     draining: bool,
+    /// How many tries in a row were in vain since.
+    in_vain: usize,
     closed: bool,
     /// How many of the jobs are removals.
     removals: usize,
-    /// How often it failed in a row.
+    /// How many jobs failed in a row.
     failures: u32,
     /// The last call did not reach it, or got no answer.
     unavailable: bool,
@@ -126,9 +128,12 @@ impl Queue {
         self.owe((key, Sort::Write), Some(of));
     }
 
-    /// Has what is kept removed. Never waits. `false` where too many removals are owed already.
+    /// Has what is kept removed; nobody is left to give it to. Never waits. `false` where too many removals are owed
+    /// already.
     pub(crate) fn mark_removal(self: &Arc<Self>, key: SnapshotKey) -> bool {
-        self.owe((key, Sort::Write), None)
+        let load = (key, Sort::Load);
+        lock(&self.owed).give_up(&load);
+        self.owe((load.0, Sort::Write), None)
     }
 
     /// Has what is kept loaded as soon as the store works.
@@ -142,15 +147,16 @@ impl Queue {
             return true;
         }
         let removes = of.is_none();
-        if removes && owed.removals >= MOST_REMOVALS {
+        let is_one = owed.jobs.get(&turn).is_some_and(|job| job.removes);
+        if removes && !is_one && owed.removals >= MOST_REMOVALS {
+            owed.give_up(&turn);
             return false;
         }
         match owed.jobs.get_mut(&turn) {
             Some(job) => {
-                let did = job.removes;
                 job.removes |= removes;
                 (job.of, job.mark) = (of, job.mark.wrapping_add(1));
-                owed.removals += usize::from(removes && !did);
+                owed.removals += usize::from(removes && !is_one);
             }
             None => {
                 owed.turns.push_back(turn.clone());
@@ -189,14 +195,11 @@ impl Queue {
         lock(&self.owed).slow = slow;
     }
 
-    /// Takes note of how a call went. Says so once when it turns.
+    /// Takes note of how a job went that asked the store something. Says so once when it turns.
     fn note(&self, failed: Option<&StoreError>) {
         let mut owed = lock(&self.owed);
         let before = owed.failures;
-        // Who answers that what is there is of no use works.
-        let failed = failed.filter(|error| !error.concerns_content());
         owed.failures = if failed.is_some() { before.saturating_add(1) } else { 0 };
-        owed.unavailable = failed.is_some_and(|error| error.kind() == StoreErrorKind::Unavailable);
         let (store, pending) = (self.store.name(), owed.jobs.len());
         drop(owed);
         match failed {
@@ -210,7 +213,12 @@ impl Queue {
 
     /// Waits until everything owed was tried once more, or `until`. Returns whether nothing is owed.
     pub(crate) async fn drain(self: &Arc<Self>, until: Instant) -> bool {
-        lock(&self.owed).draining = true;
+        {
+            let mut owed = lock(&self.owed);
+            (owed.draining, owed.in_vain) = (true, 0);
+            // If there is no time for all: keys can be fetched again.
+            owed.turns.make_contiguous().sort_by_key(|(key, _)| key.kind != SnapshotKind::Denials);
+        }
         loop {
             let idle = self.idle.notified();
             tokio::pin!(idle);
@@ -229,8 +237,9 @@ impl Queue {
             if timeout_at(until, idle).await.is_err() {
                 return false;
             }
-            if lock(&self.owed).failures > 0 {
-                return lock(&self.owed).jobs.is_empty();
+            let owed = lock(&self.owed);
+            if owed.in_vain > 0 {
+                return owed.jobs.is_empty();
             }
         }
     }
@@ -296,35 +305,53 @@ async fn run(mut running: Running) {
             (turn, job)
         };
         let ended = queue.work(&turn, &job).await;
-        let (failures, draining, owed_still) = {
+        // What is there would not get better, nor what is written smaller; the store works.
+        let failed = ended.as_ref().err().filter(|error| !error.concerns_content());
+        if failed.is_some() || matches!(ended, Ok(true)) {
+            queue.note(failed);
+        }
+        let wait = {
             let mut owed = lock(&queue.owed);
             owed.current = None;
             let again = match &ended {
-                Ok(()) => owed.jobs.get(&turn).is_some_and(|now| now.mark != job.mark),
-                // What is there would not get better, nor what is written smaller.
-                Err(error) => !error.concerns_content(),
+                Ok(_) => owed.jobs.get(&turn).is_some_and(|now| now.mark != job.mark),
+                Err(_) => failed.is_some(),
             };
             if again {
                 owed.turns.push_back(turn);
             } else if owed.jobs.remove(&turn).is_some_and(|job| job.removes) {
                 owed.removals = owed.removals.saturating_sub(1);
             }
-            (owed.failures, owed.draining, owed.jobs.len())
-        };
-        if failures > 0 {
-            let longest = if draining { FIRST_WAIT } else { LONGEST_WAIT };
-            if draining && failures as usize >= owed_still {
+            owed.in_vain = if failed.is_some() { owed.in_vain + 1 } else { 0 };
+            if owed.draining && owed.in_vain > 0 && owed.in_vain >= owed.jobs.len() {
                 // Each was tried, and none worked: who waits need not wait longer.
                 break;
             }
-            let wait = FIRST_WAIT.saturating_mul(1 << (failures - 1).min(8)).min(longest);
+            let wait =
+                FIRST_WAIT.saturating_mul(1 << owed.failures.saturating_sub(1).min(8)).min(LONGEST_WAIT);
+            (failed.is_some() && !owed.draining).then_some(wait)
+        };
+        if let Some(wait) = wait {
             let _ = timeout(wait, queue.wake.notified()).await;
         }
     }
 }
 
+impl Owed {
+    /// Owes it no more: nobody is left for it, and it is no removal.
+    fn give_up(&mut self, turn: &Turn) {
+        if self.current.as_ref() == Some(turn) {
+            // The task is at it, and finds nobody if there is a next time.
+            self.jobs.entry(turn.clone()).and_modify(|job| job.of = None);
+        } else if self.jobs.remove(turn).is_some() {
+            self.turns.retain(|other| other != turn);
+        }
+    }
+}
+
 impl Queue {
-    async fn work(&self, turn: &Turn, job: &Job) -> Result<(), StoreError> {
+    /// Does a job. Returns whether the store was asked for anything.
+    async fn work(&self, turn: &Turn, job: &Job) -> Result<bool, StoreError> {
         let (key, sort) = turn;
         if job.removes {
             self.call(self.store.remove(key)).await?;
@@ -336,15 +363,15 @@ impl Queue {
             }
         }
         // A provider that is gone keeps what it wrote last.
-        let Some(kept) = job.of.as_ref().and_then(Weak::upgrade) else { return Ok(()) };
+        let Some(kept) = job.of.as_ref().and_then(Weak::upgrade) else { return Ok(job.removes) };
         match sort {
-            Sort::Write => self.save(&kept, key.kind).await,
-            Sort::Load => self.load(&kept, key.kind).await.map(|_| ()),
+            Sort::Write => self.save(&kept, key.kind).await.map(|wrote| wrote || job.removes),
+            Sort::Load => self.load(&kept, key.kind).await.map(|_| true),
         }
     }
 
-    /// Writes what there is to write, and counts how it went.
-    pub(super) async fn save(&self, kept: &Arc<dyn Kept>, kind: SnapshotKind) -> Result<(), StoreError> {
+    /// Writes what there is to write, and counts how it went. Returns whether there was anything.
+    pub(super) async fn save(&self, kept: &Arc<dyn Kept>, kind: SnapshotKind) -> Result<bool, StoreError> {
         let key = kept.key(kind);
         for _ in 0..MOST_ROUNDS {
             let mut instead_of = None;
@@ -357,7 +384,7 @@ impl Queue {
                     _ => {}
                 }
             }
-            let Some(entry) = kept.entry(kind, self.store.namespace()) else { return Ok(()) };
+            let Some(entry) = kept.entry(kind, self.store.namespace()) else { return Ok(false) };
             let merges = instead_of.is_some();
             let saved = self.call(self.store.save(&key, &SnapshotEntry { instead_of, ..entry })).await;
             if merges && matches!(saved, Ok(false)) {
@@ -365,14 +392,14 @@ impl Queue {
             }
             if !kept.keeps(kind) {
                 // It was forgotten meanwhile, and the removal may have come before this.
-                return self.call(self.store.remove(&key)).await;
+                return self.call(self.store.remove(&key)).await.map(|()| true);
             }
             kept.count(match &saved {
                 Ok(true) => Deed::Saved,
                 Ok(false) => Deed::Superseded,
                 Err(_) => Deed::Failed,
             });
-            return saved.map(|_| ());
+            return saved.map(|_| true);
         }
         kept.count(Deed::Failed);
         Err(StoreError::new(StoreErrorKind::Refused, "others write the same record all the time"))
@@ -442,7 +469,8 @@ impl Queue {
             Ok(done) => done,
             Err(_) => Err(StoreError::out_of_time(limit)),
         };
-        self.note(done.as_ref().err());
+        let away = done.as_ref().is_err_and(|error| error.kind() == StoreErrorKind::Unavailable);
+        lock(&self.owed).unavailable = away;
         done
     }
 }
@@ -482,6 +510,54 @@ mod tests {
             assert_eq!(queue.mark_removal(key(n)), n < MOST_REMOVALS);
         }
         assert_eq!(lock(&queue.owed).jobs.len(), MOST_REMOVALS);
+    }
+
+    #[test]
+    fn who_is_gone_is_owed_nothing_though_the_store_is_dead() {
+        let queue = Queue::new(Arc::new(Never));
+        let nobody = || -> Weak<dyn Kept> { Weak::<Nobody>::new() };
+        for round in 0..3 {
+            // Loads go whatever is owed, and writes where one more removal is too much.
+            lock(&queue.owed).removals = MOST_REMOVALS;
+            for n in 0..100 {
+                queue.mark_load(key(n), nobody());
+                queue.mark(key(n), nobody());
+                assert!(!queue.mark_removal(key(n)));
+            }
+            let owed = lock(&queue.owed);
+            assert_eq!((owed.jobs.len(), owed.turns.len()), (0, 0), "round {round}");
+        }
+        // What the task is at, it finds gone.
+        let turn = (key(1), Sort::Load);
+        queue.mark_load(key(1), nobody());
+        let at_work = lock(&queue.owed).turns.pop_front();
+        lock(&queue.owed).current = at_work;
+        assert!(!queue.mark_removal(key(1)) && lock(&queue.owed).jobs[&turn].of.is_none());
+        lock(&queue.owed).removals = MOST_REMOVALS - 1;
+        assert!(queue.mark_removal(key(1)) && queue.mark_removal(key(1)), "the same is none too many");
+    }
+
+    /// A provider that is gone.
+    struct Nobody;
+
+    impl Kept for Nobody {
+        fn key(&self, _: SnapshotKind) -> SnapshotKey {
+            key(0)
+        }
+        fn keeps(&self, _: SnapshotKind) -> bool {
+            false
+        }
+        fn entry(&self, _: SnapshotKind, _: &str) -> Option<SnapshotEntry> {
+            None
+        }
+        fn most(&self, _: SnapshotKind) -> u64 {
+            0
+        }
+        fn take(self: Arc<Self>, _: SnapshotKind, _: &str, _: &[u8]) -> crate::Result<()> {
+            Ok(())
+        }
+        fn tell_unusable(&self, _: &StoreError) {}
+        fn count(&self, _: Deed) {}
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::cluster::ClusterClient;
+use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::SentinelClient;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Script, ServerErrorKind};
@@ -23,6 +23,9 @@ use crate::clock::{later, socket_now};
 const COMMAND: Duration = Duration::from_millis(250);
 /// The longest that a connection may take to be made: names, TLS, a sentinel's answer.
 const CONNECT: Duration = Duration::from_secs(1);
+/// The part of it that one node of a cluster may take: all are tried at once and waited for, so one that answers nobody
+/// must leave time to ask the others for the slots.
+const CONNECT_NODE: Duration = Duration::from_millis(333);
 /// The wait before the second attempt to connect; it doubles up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
@@ -177,7 +180,11 @@ impl RedisStore {
                 let mut client = client.lock().await;
                 Connection::Single(client.get_async_connection_with_config(&config()).await?)
             }
-            Server::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+            Server::Cluster(client) => {
+                let config =
+                    ClusterConfig::new().set_connection_timeout(CONNECT_NODE).set_response_timeout(COMMAND);
+                Connection::Cluster(client.get_async_connection_with_config(config).await?)
+            }
         })
     }
 

@@ -16,7 +16,7 @@ use super::queue::{Deed, Kept, Queue};
 use super::{KeyRing, SnapshotKind, SnapshotStore};
 use crate::clock::{later, socket_now};
 use crate::error::{Error, Result};
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// The longest that a registration waits for its keys to be loaded.
 const LOAD_WITHIN: Duration = Duration::from_millis(250);
@@ -26,6 +26,9 @@ const ALL_WITHIN: Duration = Duration::from_secs(10);
 
 /// How many calls one store gets at a time.
 const AT_ONCE: usize = 16;
+
+/// How many calls in a row a store may leave unanswered before the rest is not even asked.
+const MOST_UNANSWERED: usize = AT_ONCE;
 
 /// Denials come first, so that no denied key is served in between.
 const KINDS: [SnapshotKind; 2] = [SnapshotKind::Denials, SnapshotKind::Keys];
@@ -72,8 +75,9 @@ impl Stack {
 
     /// How long the oldest write has been owed.
     pub(crate) fn lag(&self, kept: &dyn Kept) -> Duration {
-        let key = kept.key(SnapshotKind::Keys);
-        self.stores.iter().map(|store| store.queue.lag(&key)).max().unwrap_or_default()
+        let keys = KINDS.map(|kind| kept.key(kind));
+        let lags = self.stores.iter().flat_map(|store| keys.iter().map(|key| store.queue.lag(key)));
+        lags.max().unwrap_or_default()
     }
 
     /// Loads what the stores kept of one provider. Waits for it a moment, and not at all for a store that is away: that
@@ -129,7 +133,7 @@ impl Stack {
                 queue: store.queue.clone(),
                 all: all.clone(),
                 next: AtomicUsize::new(0),
-                given_up: AtomicBool::new(false),
+                unanswered: AtomicUsize::new(0),
                 way,
             });
             for _ in 0..AT_ONCE.min(all.len()) {
@@ -219,8 +223,8 @@ struct Shift {
     queue: Arc<Queue>,
     all: Arc<[Arc<dyn Kept>]>,
     next: AtomicUsize,
-    /// The store does not answer; the rest would fare no better.
-    given_up: AtomicBool,
+    /// Calls in a row without an answer.
+    unanswered: AtomicUsize,
     way: Way,
 }
 
@@ -228,23 +232,25 @@ impl Shift {
     /// The first error by the providers' order.
     async fn work(self: Arc<Self>) -> Option<(usize, Error)> {
         let mut first = None;
-        while !self.given_up.load(Relaxed) {
+        // Of a store of which a part answers, that part is worth asking.
+        while self.unanswered.load(Relaxed) < MOST_UNANSWERED {
             let place = self.next.fetch_add(1, Relaxed);
             let Some(kept) = self.all.get(place) else { break };
             for kind in KINDS {
                 let done = match self.way {
-                    Way::Save => self.queue.save(kept, kind).await.map(|()| None),
-                    Way::Load => self.queue.load(kept, kind).await,
+                    Way::Save => self.queue.save(kept, kind).await.map(|asked| (None, asked)),
+                    Way::Load => self.queue.load(kept, kind).await.map(|refused| (refused, true)),
                 };
-                let error = match done {
-                    Ok(refused) => refused,
-                    Err(error) => {
-                        if error.kind() == super::StoreErrorKind::Unavailable {
-                            self.given_up.store(true, Relaxed);
-                        }
-                        Some(Error::Store(error))
+                match &done {
+                    Err(error) if error.kind() == super::StoreErrorKind::Unavailable => {
+                        self.unanswered.fetch_add(1, Relaxed);
                     }
-                };
+                    // Denials that are not there are not written, which says nothing about the store.
+                    Ok((_, false)) => {}
+                    _ => self.unanswered.store(0, Relaxed),
+                }
+                let error =
+                    done.map(|(refused, _)| refused).unwrap_or_else(|error| Some(Error::Store(error)));
                 if let Some(error) = error {
                     first.get_or_insert((place, error));
                 }
