@@ -16,7 +16,8 @@ use crate::clock::{later, socket_now};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::refresh::{Asked, KidAsked, Provider};
-use crate::slot::{Ended, Flight, View, Whose};
+pub(crate) use crate::slot::Whose;
+use crate::slot::{Ended, Flight, View};
 use crate::sync::lock;
 
 /// What a lookup wants of a view.

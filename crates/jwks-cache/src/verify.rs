@@ -38,8 +38,7 @@ use self::verified::By;
 use crate::error::{Error, KeyError};
 use crate::refresh::Provider;
 use crate::registry::Registry;
-use crate::resolve::{self, KeyOfIssuer, OneKey};
-use crate::slot::Whose;
+use crate::resolve::{self, KeyOfIssuer, OneKey, Whose};
 
 pub use builder::VerifierBuilder;
 pub use error::{KeyDetail, Malformed, Part, Unfit, Unsupported, VerifyError, VerifyErrorKind};

@@ -288,6 +288,8 @@ async fn another_source_never_sees_the_snapshot_of_the_old_one() {
     assert!(first.kids().await.is_empty());
 }
 
+type Change<'a> = &'a dyn Fn(&mut IdentityProviderRegistration);
+
 /// What another process of the same settings takes from the store, and what it refuses.
 async fn restored(
     clock: &ManualClock,
@@ -303,7 +305,7 @@ async fn restored(
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_is_of_one_kind_and_place_of_source_one_format_and_one_issuer() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
-    let of = |change: &dyn Fn(&mut IdentityProviderRegistration)| {
+    let of = |change: Change<'_>| {
         let mut of = registration(TENANT, PROVIDER, "idp.test");
         of.issuer = Some("https://idp.test/{tenantid}".into());
         change(&mut of);
@@ -314,7 +316,7 @@ async fn a_snapshot_is_of_one_kind_and_place_of_source_one_format_and_one_issuer
     first.fetch(good()).await;
     drop(first);
     let nowhere = || "none:".parse().unwrap();
-    let others: [(&str, &dyn Fn(&mut IdentityProviderRegistration)); 6] = [
+    let others: [(&str, Change<'_>); 6] = [
         ("place", &|it| it.jwks_url = "https://idp.test/other".parse().unwrap()),
         ("kind", &|it| {
             it.source = KeySource::DiscoveryAt(std::mem::replace(&mut it.jwks_url, nowhere()).into());
