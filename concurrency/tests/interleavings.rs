@@ -29,7 +29,10 @@ fn explore(scenario: fn()) {
 }
 
 fn run(scheduler: impl Scheduler + 'static, scenario: fn()) {
-    Runner::new(scheduler, Config::new()).run(scenario);
+    let mut config = Config::new();
+    // Without optimisation the futures of a flight take more than the default.
+    config.stack_size = 256 * 1024;
+    Runner::new(scheduler, config).run(scenario);
 }
 
 /// Policy time that a test moves; whoever sleeps wakes when it moves.

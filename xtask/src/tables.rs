@@ -88,6 +88,12 @@ pub(crate) const GROUPS: &[Part] = &[
         commands: |_| Ok(vec![words(&format!("cargo test -p {ACCEPTANCE} --test {CLIENTS} -- --nocapture"))]),
     },
     Part {
+        name: "sources",
+        shows: "real issuers by discovery: glewlwyd, canaille and oidc-provider",
+        needs: &[NODE, NODE_PACKAGES, GLEWLWYD, CANAILLE],
+        commands: |_| Ok(vec![words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --test {SOURCES}"))]),
+    },
+    Part {
         name: "cache-tests",
         shows: "the freshness rules under the public test suite for HTTP caches",
         needs: &[NODE, CACHE_TESTS],
@@ -389,6 +395,37 @@ const GO_OIDC: Need = Need {
     install: Some(&["apt-get", "install", "--yes", "golang-go", "golang-github-coreos-go-oidc-dev"]),
 };
 
+const GLEWLWYD: Need = Need {
+    what: "glewlwyd and sqlite3",
+    is_there: |root| {
+        run::succeeds(root, &["glewlwyd", "--version"]) && run::succeeds(root, &["sqlite3", "--version"])
+    },
+    install: Some(&[
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "install",
+        "--yes",
+        "glewlwyd",
+        "sqlite3",
+    ]),
+};
+
+const CANAILLE: Need = Need {
+    what: "canaille 0.3, in a folder of its own",
+    is_there: |root| {
+        let python = root.join("crates/jwks-cache-acceptance/canaille/.venv/bin/python");
+        let imports = ["-c", "import canaille, joserfc, hypercorn, sqlalchemy"];
+        run::succeeds(root, &[&[&*python.to_string_lossy()][..], &imports].concat())
+    },
+    install: Some(&[
+        "sh",
+        "-c",
+        "python3 -m venv crates/jwks-cache-acceptance/canaille/.venv && \
+         crates/jwks-cache-acceptance/canaille/.venv/bin/pip install 'canaille[front,oidc,sqlite,server]==0.3.*'",
+    ]),
+};
+
 const CACHE_TESTS: Need = Need {
     what: "the test suite for HTTP caches",
     is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/cache-tests")),
@@ -434,6 +471,7 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
 /// The crate of the real parts, and its tests that have groups of their own.
 const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
+const SOURCES: &str = "sources";
 const STORES: &str = "stores";
 const CLIENTS: &str = "clients";
 const OPENAPI: &str = "openapi";
@@ -441,8 +479,9 @@ const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    let apart =
-        |name: &str| [CACHE_SUITE, CLIENTS, OPENAPI, STORES].contains(&name) || SERVICES.contains(&name);
+    let apart = |name: &str| {
+        [CACHE_SUITE, CLIENTS, OPENAPI, SOURCES, STORES].contains(&name) || SERVICES.contains(&name)
+    };
     for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
         command.extend(["--test".to_owned(), name]);
     }

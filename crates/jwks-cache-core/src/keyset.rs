@@ -41,11 +41,18 @@ pub struct KeyRules {
     pub max_keys: u32,
     /// The algorithms that keys may verify. Default all.
     pub algorithms: AlgorithmSet,
+    /// The algorithms that keys without `alg` may verify, of those: what their issuer says it uses. Default all.
+    pub without_alg: AlgorithmSet,
 }
 
 impl Default for KeyRules {
     fn default() -> Self {
-        Self { min_rsa_bits: 2048, max_keys: 512, algorithms: AlgorithmSet::ALL }
+        Self {
+            min_rsa_bits: 2048,
+            max_keys: 512,
+            algorithms: AlgorithmSet::ALL,
+            without_alg: AlgorithmSet::ALL,
+        }
     }
 }
 
@@ -394,6 +401,10 @@ pub enum Refusal {
     },
     /// No key of it may verify, and keys that may are still servable.
     NothingUsable,
+    /// Not the PEM of one public key; what is wrong with it.
+    NotPem(&'static str),
+    /// Not a JSON object of kids and certificates.
+    NotX509Map,
 }
 
 /// What a document without a `keys` array looks like.
@@ -411,6 +422,9 @@ pub enum Instead {
 }
 
 impl Refusal {
+    /// The reason of the one refusal that depends on the settings: others may take the document.
+    pub const TOO_MANY_KEYS: &'static str = "too_many_keys";
+
     /// A stable label for metrics and machines.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
@@ -420,9 +434,11 @@ impl Refusal {
             Self::TooDeep => "too_deep",
             Self::NoKeysArray(_) => "no_keys_array",
             Self::RepeatedKeys => "repeated_keys",
-            Self::TooManyKeys { .. } => "too_many_keys",
+            Self::TooManyKeys { .. } => Self::TOO_MANY_KEYS,
             Self::NoneWellFormed { .. } => "none_well_formed",
             Self::NothingUsable => "nothing_usable",
+            Self::NotPem(_) => "not_pem",
+            Self::NotX509Map => "not_x509_map",
         }
     }
 }
@@ -455,6 +471,10 @@ impl fmt::Display for Refusal {
             Self::TooManyKeys { max } => {
                 write!(f, "more than {max} keys: raise `max_keys` if the provider really has so many")
             }
+            Self::NotPem(why) => write!(f, "not one public key in PEM: {why}"),
+            Self::NotX509Map => f.write_str(
+                "not a JSON object of kids and certificates in PEM: check the URL, and that `format` is meant",
+            ),
             Self::NothingUsable => {
                 f.write_str("no key of the document may verify, while usable keys are still held")
             }

@@ -7,6 +7,8 @@ pub mod address;
 pub mod admission;
 mod algorithm;
 pub mod allow;
+pub mod discovery;
+pub mod forms;
 pub mod freshness;
 pub mod ids;
 pub mod key;

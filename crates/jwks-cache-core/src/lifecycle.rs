@@ -11,7 +11,7 @@ use crate::freshness::{Bound, Freshness, Stated, StoredHeaders, Timing, Validato
 use crate::key::{Key, Thumbprint};
 use crate::keyset::{KeySet, Refusal, SetDiff, diff};
 use crate::policy::{Policy, RefreshMode, doubled};
-use crate::published::{Denials, Held, Published, Retiring};
+use crate::published::{Denials, Held, Published, Retiring, Serving};
 use crate::time::{Dice, Moment};
 
 /// The longest wait between flights while keys are servable.
@@ -67,6 +67,10 @@ pub struct Plan {
     pub cold: bool,
     /// What to send as conditions; empty for an unconditional request.
     pub validators: Validators,
+    /// Whether the source itself is asked. Not where it is too early for that and fallbacks must do.
+    pub primary: bool,
+    /// The fallbacks to try, in this order, if the source itself fails or is not asked.
+    pub fallbacks: Vec<u16>,
 }
 
 impl Plan {
@@ -96,6 +100,19 @@ pub enum Outcome {
         /// When.
         timing: Timing,
     },
+    /// The source itself failed or was not asked, and a fallback brought a document that could be judged.
+    FellBack {
+        /// Its place among the fallbacks.
+        index: u16,
+        /// The judged set.
+        set: Arc<KeySet>,
+        /// Its freshness headers.
+        headers: StoredHeaders,
+        /// When.
+        timing: Timing,
+        /// What the provider asked for.
+        retry_after: Option<Duration>,
+    },
     /// No document.
     Failed {
         /// What the provider asked for.
@@ -114,6 +131,15 @@ pub enum Change {
         suspicious: bool,
         /// Flights had been failing.
         recovered: bool,
+        /// The set before was of another source, as after a fallback.
+        switched: bool,
+    },
+    /// A fallback's set is held; the source itself counts as failed.
+    FellBack {
+        /// The difference to the last set.
+        diff: SetDiff,
+        /// The set before was of another source.
+        switched: bool,
     },
     /// The held set got a new lifetime.
     Renewed {
@@ -129,7 +155,7 @@ pub enum Change {
     Refused(Refusal),
     /// The flight failed and what is held stays.
     Failed,
-    /// A flight that had been given up; nothing happened.
+    /// A flight that had been given up, or a document that is of no use here; nothing happened.
     Ignored,
 }
 
@@ -168,6 +194,7 @@ pub struct StoredKey {
 /// A set to hold from now on.
 struct Document {
     set: Arc<KeySet>,
+    serving: Serving,
     headers: StoredHeaders,
     timing: Timing,
     /// Its times, where the headers do not say.
@@ -181,13 +208,64 @@ struct Document {
     restored: bool,
 }
 
+impl Document {
+    /// One that has just been fetched.
+    fn fetched(
+        set: Arc<KeySet>,
+        serving: Serving,
+        headers: StoredHeaders,
+        timing: Timing,
+        retiring: Vec<Retiring>,
+        first: bool,
+    ) -> Self {
+        let (granted, restored) = (None, false);
+        // Conditions are about what the source itself has said.
+        let trusted = serving == Serving::Primary;
+        Self { set, serving, headers, timing, granted, retiring, first, trusted, restored }
+    }
+}
+
+/// What a document's lifetime and the settings make of it.
+struct Times {
+    granted: Freshness,
+    /// Fresh until.
+    end: Moment,
+    span: Duration,
+    lead: Duration,
+    most_jitter: Duration,
+}
+
+/// The flight that runs.
+#[derive(Clone, Copy, Debug)]
+struct Airborne {
+    number: u64,
+    asker: Asker,
+    /// Whether the source itself is asked.
+    primary: bool,
+    /// Whether fallbacks are tried after it.
+    falls_back: bool,
+}
+
+/// What is remembered of fallbacks while the source itself fails.
+#[derive(Debug, Default)]
+struct Fallen {
+    /// When each first served, in the order of the fallbacks.
+    since: Vec<Option<Moment>>,
+    /// When the one that serves is due to be read again.
+    due_at: Moment,
+    /// None is tried before this: all have failed.
+    not_before: Moment,
+    /// How often in a row.
+    failures: u32,
+}
+
 /// The state machine of one provider.
 #[derive(Debug)]
 pub struct Lifecycle {
     policy: Arc<Policy>,
     held: Option<Arc<Held>>,
     denials: Arc<Denials>,
-    flight: Option<(u64, Asker)>,
+    flight: Option<Airborne>,
     /// What is held was restored since the flight began.
     restored_in_flight: bool,
     flights: u64,
@@ -202,6 +280,8 @@ pub struct Lifecycle {
     asked_until: Moment,
     negative_until: Moment,
     wake_at: Option<Moment>,
+    /// Only while the source fails and a fallback is wanted.
+    fallen: Option<Box<Fallen>>,
 }
 
 impl Lifecycle {
@@ -224,6 +304,7 @@ impl Lifecycle {
             asked_until: Moment::ORIGIN,
             negative_until: Moment::ORIGIN,
             wake_at: None,
+            fallen: None,
         }
     }
 
@@ -269,12 +350,15 @@ impl Lifecycle {
             return Answer::Flying;
         }
         let servable = self.held.as_ref().is_some_and(|held| held.is_servable(now));
+        let fallbacks = self.wanted_fallbacks(now);
+        let falls_back = !fallbacks.is_empty();
         let not_before = match asker {
             Asker::Person => self.started_at.map_or(now, |at| at + BETWEEN_REQUESTED),
             // Another reader's flight may have landed between this one's look and its question.
             Asker::Reader if self.held.as_ref().is_some_and(|held| now < held.refresh_at) => {
                 return Answer::Quiet;
             }
+            Asker::Reader if falls_back => now,
             Asker::Reader if servable => self.backoff_until,
             Asker::Reader => self.error_answers_until(),
             Asker::MissingKid => {
@@ -289,7 +373,7 @@ impl Lifecycle {
                     self.wake_at = due.filter(|due| now < *due);
                     return Answer::Quiet;
                 }
-                due.max(self.backoff_until)
+                if falls_back { due } else { due.max(self.backoff_until) }
             }
         };
         if now < not_before {
@@ -302,14 +386,19 @@ impl Lifecycle {
             self.kid_flight_at = Some(now);
         }
         self.flights += 1;
-        self.flight = Some((self.flights, asker));
+        // Who insists asks the source itself, whatever holds others back.
+        let primary = !falls_back || asker == Asker::Person || now >= self.backoff_until;
+        self.flight = Some(Airborne { number: self.flights, asker, primary, falls_back });
         self.restored_in_flight = false;
         self.started_at = Some(now);
         self.wake_at = None;
         let after_failure = self.failed_at.is_some();
-        let single = after_failure || asker == Asker::MissingKid;
+        // A fallback is at hand: better that than another try of what fails.
+        let single = after_failure || asker == Asker::MissingKid || falls_back;
         let validators = match &self.held {
-            Some(held) if held.validators_trusted => held.headers.validators(),
+            Some(held) if held.validators_trusted && held.serving == Serving::Primary => {
+                held.headers.validators()
+            }
             _ => Validators::default(),
         };
         Answer::Start(Plan {
@@ -319,49 +408,183 @@ impl Lifecycle {
             after_failure,
             cold: !servable,
             validators,
+            primary,
+            fallbacks,
         })
+    }
+
+    /// The fallbacks to try now: none while keys of the source itself are servable, or the fallback that serves is
+    /// not due; and none that has served as long as it may.
+    #[must_use]
+    pub fn wanted_fallbacks(&self, now: Moment) -> Vec<u16> {
+        let limits = &self.policy.fallbacks;
+        if limits.is_empty() || now < self.fallbacks_wait_until() {
+            return Vec::new();
+        }
+        match self.held.as_ref().filter(|held| held.is_servable(now)) {
+            Some(held) if held.serving == Serving::Primary || now < self.fallback_due_at() => Vec::new(),
+            _ => (0..)
+                .zip(limits)
+                .filter(|(index, _)| self.fallback_until(*index).is_none_or(|until| now < until))
+                .map(|(index, _)| index)
+                .collect(),
+        }
+    }
+
+    /// None is tried before this.
+    fn fallbacks_wait_until(&self) -> Moment {
+        self.fallen.as_ref().map_or(Moment::ORIGIN, |fallen| fallen.not_before)
+    }
+
+    /// When the one that serves is due to be read again.
+    fn fallback_due_at(&self) -> Moment {
+        self.fallen.as_ref().map_or(Moment::ORIGIN, |fallen| fallen.due_at)
+    }
+
+    /// Until when a fallback that has served in this outage may serve.
+    fn fallback_until(&self, index: u16) -> Option<Moment> {
+        let since = self.fallen.as_ref()?.since.get(usize::from(index)).copied().flatten()?;
+        Some(since + self.policy.fallbacks.get(usize::from(index)).copied().unwrap_or_default())
+    }
+
+    /// Another provider of the same source caused a request for a missing kid then: they share one budget.
+    pub fn charge_kid_flight(&mut self, at: Moment) {
+        self.kid_flight_at = self.kid_flight_at.max(Some(at));
+    }
+
+    /// Whether a document that another provider of the same source was brought would do for `asker`, so that none has
+    /// to be fetched: newer than what is held, and not due by the settings in force.
+    #[must_use]
+    pub fn would_adopt(&self, asker: Asker, headers: &StoredHeaders, timing: &Timing, now: Moment) -> bool {
+        let of_primary = self.held.as_ref().filter(|held| held.serving == Serving::Primary);
+        let came_later = of_primary.is_some_and(|held| timing.received_at <= held.received_at);
+        if self.flight.is_some() || came_later || self.began_later(timing) {
+            return false;
+        }
+        let goes_quiet = |read: bool| !read && self.policy.refresh_mode != RefreshMode::Always;
+        match asker {
+            Asker::Person => return false,
+            Asker::Timer { read } if goes_quiet(read) => return false,
+            Asker::Timer { .. } if self.wake_at.is_none_or(|due| now < due) => return false,
+            _ => {}
+        }
+        self.is_early_for(headers, timing, now)
+    }
+
+    /// Whether a document is not due yet by the settings in force, whatever is drawn.
+    #[must_use]
+    pub fn is_early_for(&self, headers: &StoredHeaders, timing: &Timing, now: Moment) -> bool {
+        let times = self.times(headers, timing, None);
+        now < times.end - times.lead - times.most_jitter
+    }
+
+    /// Takes such a document. It is as old as it is: nothing is gained by handing it on.
+    pub fn adopt(
+        &mut self,
+        set: Arc<KeySet>,
+        headers: StoredHeaders,
+        timing: Timing,
+        now: Moment,
+        dice: &mut dyn Dice,
+    ) -> Change {
+        if self.flight.is_some() || self.loses_all(&set, now) {
+            return Change::Ignored;
+        }
+        self.take(set, headers, timing, now, dice)
+    }
+
+    /// Whether `set` has no usable key although such are servable.
+    fn loses_all(&self, set: &KeySet, now: Moment) -> bool {
+        let servable = self.held.as_ref().filter(|held| held.is_servable(now));
+        servable.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none()
+    }
+
+    /// Whether the source's keys that are held are of an exchange that began after this one: they stay, whichever came
+    /// last.
+    fn began_later(&self, timing: &Timing) -> bool {
+        let of_primary = self.held.as_ref().filter(|held| held.serving == Serving::Primary);
+        of_primary.is_some_and(|held| held.requested_at > timing.requested_at)
+    }
+
+    /// Takes a document of the source itself.
+    fn take(
+        &mut self,
+        set: Arc<KeySet>,
+        headers: StoredHeaders,
+        timing: Timing,
+        now: Moment,
+        dice: &mut dyn Dice,
+    ) -> Change {
+        let last = self.held.as_ref().map(|held| (held.set.clone(), held.serving));
+        let switched = last.as_ref().is_some_and(|(_, serving)| *serving != Serving::Primary);
+        let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |(last, _)| diff(last, &set));
+        // Sources may well differ.
+        let suspicious = last.is_some() && !switched && (diff.disjoint || !diff.changed.is_empty());
+        let first = !self.held.as_ref().is_some_and(|held| held.is_servable(now));
+        let retiring = if switched { Vec::new() } else { self.retire(&set, timing.received_at) };
+        self.learn_denied(&set);
+        self.hold(Document::fetched(set, Serving::Primary, headers, timing, retiring, first), dice);
+        Change::Adopted { diff, suspicious, recovered: self.succeed(), switched }
+    }
+
+    /// Takes a document of a fallback.
+    fn fall_back(
+        &mut self,
+        index: u16,
+        set: Arc<KeySet>,
+        headers: StoredHeaders,
+        timing: Timing,
+        now: Moment,
+        dice: &mut dyn Dice,
+    ) -> Change {
+        let serving = Serving::Fallback(index);
+        let last = self.held.as_ref().map(|held| (held.set.clone(), held.serving));
+        let switched = last.as_ref().is_none_or(|(_, of)| *of != serving);
+        let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |(last, _)| diff(last, &set));
+        let retiring = if switched { Vec::new() } else { self.retire(&set, timing.received_at) };
+        self.learn_denied(&set);
+        let fallen = self.fallen.get_or_insert_default();
+        fallen.since.resize(self.policy.fallbacks.len(), None);
+        if let Some(since) = fallen.since.get_mut(usize::from(index)) {
+            since.get_or_insert(now);
+        }
+        (fallen.not_before, fallen.failures) = (Moment::ORIGIN, 0);
+        self.hold(Document::fetched(set, serving, headers, timing, retiring, false), dice);
+        Change::FellBack { diff, switched }
     }
 
     /// Takes the outcome of flight `number`.
     pub fn land(&mut self, number: u64, outcome: Outcome, now: Moment, dice: &mut dyn Dice) -> Change {
-        let asker = match self.flight {
-            Some((current, asker)) if current == number => asker,
-            _ => return Change::Ignored,
+        let Some(flight) = self.flight.filter(|flight| flight.number == number) else {
+            return Change::Ignored;
         };
         self.flight = None;
         match outcome {
-            Outcome::Document { set, headers, timing } => {
-                let servable = self.held.as_ref().filter(|held| held.is_servable(now));
-                let usable_held = servable.is_some_and(|held| held.set.usable().next().is_some());
-                let usable = set.usable().next().is_some();
-                if usable_held && !usable {
-                    self.fail(asker, None, now, dice);
-                    return Change::Refused(Refusal::NothingUsable);
+            Outcome::Document { set, .. } if self.loses_all(&set, now) => {
+                self.fail(flight.asker, None, now, dice);
+                Change::Refused(Refusal::NothingUsable)
+            }
+            Outcome::Document { timing, .. } if self.began_later(&timing) => {
+                self.wake_at = self.held.as_ref().map(|held| held.refresh_at).filter(|_| self.timer());
+                Change::Superseded { recovered: self.succeed() }
+            }
+            Outcome::Document { set, headers, timing } => self.take(set, headers, timing, now, dice),
+            Outcome::FellBack { index, set, headers, timing, retry_after } => {
+                let change = self.fall_back(index, set, headers, timing, now, dice);
+                if flight.primary {
+                    self.fail(flight.asker, retry_after, now, dice);
+                } else {
+                    self.failed_at = Some(now);
+                    let wake = self.backoff_until.min(self.fallback_due_at()).max(now + BETWEEN_REQUESTED);
+                    self.wake_at = self.timer().then_some(wake);
                 }
-                // Not as they came, but as they began: this is older than what is held.
-                if let Some(held) = self.held.as_ref().filter(|held| held.requested_at > timing.requested_at)
-                {
-                    self.wake_at = Some(held.refresh_at).filter(|_| self.timer());
-                    return Change::Superseded { recovered: self.succeed() };
-                }
-                let last = self.held.as_ref().map(|held| held.set.clone());
-                let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |last| diff(last, &set));
-                let suspicious = last.is_some() && (diff.disjoint || !diff.changed.is_empty());
-                let first = servable.is_none();
-                let retiring = self.retire(&set, timing.received_at);
-                self.learn_denied(&set);
-                let (granted, trusted, restored) = (None, true, false);
-                self.hold(
-                    Document { set, headers, timing, granted, retiring, first, trusted, restored },
-                    dice,
-                );
-                Change::Adopted { diff, suspicious, recovered: self.succeed() }
+                change
             }
             Outcome::NotModified { headers, timing } => {
                 // A set restored meanwhile is not the one that the request asked about.
                 let asked_about = |held: &Arc<Held>| held.validators_trusted && !self.restored_in_flight;
                 let Some(held) = self.held.clone().filter(asked_about) else {
-                    self.fail(asker, None, now, dice);
+                    self.fail(flight.asker, None, now, dice);
                     return Change::Failed;
                 };
                 let mut merged = held.headers.clone();
@@ -369,16 +592,22 @@ impl Lifecycle {
                 let first = !held.is_servable(now);
                 let retiring = held.retiring.iter().filter(|key| timing.received_at < key.until);
                 let retiring = retiring.cloned().collect();
-                let (set, headers) = (held.set.clone(), merged);
-                let (granted, trusted, restored) = (None, true, false);
-                self.hold(
-                    Document { set, headers, timing, granted, retiring, first, trusted, restored },
-                    dice,
-                );
+                let (set, serving) = (held.set.clone(), Serving::Primary);
+                self.hold(Document::fetched(set, serving, merged, timing, retiring, first), dice);
                 Change::Renewed { recovered: self.succeed() }
             }
             Outcome::Failed { retry_after } => {
-                self.fail(asker, retry_after, now, dice);
+                if flight.primary {
+                    self.fail(flight.asker, retry_after, now, dice);
+                } else {
+                    // It says nothing new of the source itself.
+                    self.count_failure(now);
+                    let retry = self.backoff_until.max(now + BETWEEN_REQUESTED);
+                    self.wake_at = self.timer_goes_on(now).then_some(retry);
+                }
+                if flight.falls_back {
+                    self.fail_fallbacks(now, dice);
+                }
                 Change::Failed
             }
         }
@@ -405,7 +634,9 @@ impl Lifecycle {
         let soon = now + dice.between(Duration::ZERO, self.policy.prefetch_jitter);
         let refresh_at = soon.min(expires_at).min(trust_until);
         let most = usize::try_from(self.policy.max_keys).unwrap_or(usize::MAX);
-        let mut retires = self.retire(&set, received_at);
+        // What a fallback vouched for does not retire beside the source's own keys.
+        let of_primary = self.held.as_ref().is_some_and(|held| held.serving == Serving::Primary);
+        let mut retires = if of_primary { self.retire(&set, received_at) } else { Vec::new() };
         for StoredKey { key, left_before, held_before } in retiring {
             let (left_at, last_held_at) =
                 (received_at - left_before, received_at - held_before.max(left_before));
@@ -423,6 +654,7 @@ impl Lifecycle {
         }
         self.held = Some(Arc::new(Held {
             set,
+            serving: Serving::Primary,
             headers,
             stated: Stated::Nothing,
             requested_at,
@@ -488,8 +720,11 @@ impl Lifecycle {
             stated: held.stated,
             bound: Bound::None,
         });
-        let first = false;
-        self.hold(Document { set, headers, timing, granted, retiring, first, trusted, restored }, dice);
+        let (serving, first) = (held.serving, false);
+        self.hold(
+            Document { set, serving, headers, timing, granted, retiring, first, trusted, restored },
+            dice,
+        );
     }
 
     /// Forgets keys, validators, backoff and any flight: another source, or a tightened trust. A timer
@@ -510,7 +745,7 @@ impl Lifecycle {
 
     /// Gives up the running flight: its task is gone, and it will not land.
     pub fn abandon(&mut self, number: u64) {
-        if self.flight.is_some_and(|(current, _)| current == number) {
+        if self.flight.is_some_and(|flight| flight.number == number) {
             self.flight = None;
             // The timer makes up for it, though neither early nor in a loop.
             let goes_on = self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always;
@@ -557,20 +792,19 @@ impl Lifecycle {
         self.backoff_until = Moment::ORIGIN;
         self.asked_until = Moment::ORIGIN;
         self.negative_until = Moment::ORIGIN;
+        self.fallen = None;
         recovered
     }
 
+    /// The source itself failed.
     fn fail(&mut self, asker: Asker, retry_after: Option<Duration>, now: Moment, dice: &mut dyn Dice) {
-        self.failed_at = Some(now);
-        self.failures = self.failures.saturating_add(1);
-        let servable_until = self.held.as_ref().map_or(Moment::ORIGIN, |held| held.servable_until);
+        self.count_failure(now);
+        let servable_until = self.servable_until();
         let servable = now < servable_until;
         let asked = retry_after.map_or(now, |wait| now + wait.min(LONGEST_RETRY_AFTER));
         if asker != Asker::Person {
             self.setbacks = self.setbacks.saturating_add(1);
-            let b = doubled(self.policy.retry.initial_backoff, self.setbacks);
-            let wait = if servable { b.min(LONGEST_BACKOFF) } else { b.min(LONGEST_BACKOFF_WITHOUT_KEYS) };
-            let wait = dice.between(wait / 2, wait);
+            let wait = self.wait_after(self.setbacks, servable, dice);
             self.backoff_until = if servable {
                 (now + wait).min(servable_until + LONGEST_BACKOFF_WITHOUT_KEYS)
             } else if self.setbacks == 1 {
@@ -582,17 +816,64 @@ impl Lifecycle {
             // an unknown kid caused makes no refresh due.
             let due = self.held.as_ref().filter(|_| servable).map_or(now, |held| held.refresh_at);
             let retry = self.backoff_until.max(now + wait.min(LONGEST_BACKOFF_WITHOUT_KEYS));
-            self.wake_at = (self.timer() && (servable || self.policy.refresh_mode == RefreshMode::Always))
-                .then_some(retry.max(asked).max(due));
+            self.wake_at = self.timer_goes_on(now).then_some(retry.max(asked).max(due));
         } else if self.timer() && (self.held.is_some() || self.policy.refresh_mode == RefreshMode::Always) {
             let due = self.held.as_ref().map_or(now, |held| held.refresh_at);
             self.wake_at = Some(self.backoff_until.max(asked).max(due).max(now + BETWEEN_REQUESTED));
         }
         self.asked_until = self.asked_until.max(asked);
         self.backoff_until = self.backoff_until.max(asked);
-        if !servable && !self.policy.negative_cache_ttl.is_zero() {
+        self.wake_for_fallbacks(now);
+    }
+
+    /// The fallbacks failed: they wait by themselves, and hold back nothing else.
+    fn fail_fallbacks(&mut self, now: Moment, dice: &mut dyn Dice) {
+        let mut fallen = self.fallen.take().unwrap_or_default();
+        fallen.failures = fallen.failures.saturating_add(1);
+        let servable_until = self.servable_until();
+        let wait = self.wait_after(fallen.failures, now < servable_until, dice).max(BETWEEN_REQUESTED);
+        let latest = servable_until.max(now) + LONGEST_BACKOFF_WITHOUT_KEYS;
+        fallen.not_before = (now + wait).min(latest).max(self.negative_until);
+        self.fallen = Some(fallen);
+        self.wake_for_fallbacks(now);
+    }
+
+    fn count_failure(&mut self, now: Moment) {
+        self.failed_at = Some(now);
+        self.failures = self.failures.saturating_add(1);
+        if now >= self.servable_until() && !self.policy.negative_cache_ttl.is_zero() {
             self.negative_until = now + self.policy.negative_cache_ttl;
         }
+    }
+
+    fn servable_until(&self) -> Moment {
+        self.held.as_ref().map_or(Moment::ORIGIN, |held| held.servable_until)
+    }
+
+    /// The wait after so many failures in a row.
+    fn wait_after(&self, failures: u32, servable: bool, dice: &mut dyn Dice) -> Duration {
+        let longest = if servable { LONGEST_BACKOFF } else { LONGEST_BACKOFF_WITHOUT_KEYS };
+        let wait = doubled(self.policy.retry.initial_backoff, failures).min(longest);
+        dice.between(wait / 2, wait)
+    }
+
+    /// Has the timer see to it where keys end, or a fallback may be tried, before it goes off anyway.
+    fn wake_for_fallbacks(&mut self, now: Moment) {
+        if self.policy.fallbacks.is_empty() {
+            return;
+        }
+        let due = match self.held.as_ref().filter(|held| held.is_servable(now)) {
+            Some(held) if held.serving == Serving::Primary => held.servable_until,
+            Some(_) => self.fallback_due_at().max(self.fallbacks_wait_until()),
+            None => self.fallbacks_wait_until(),
+        };
+        self.wake_at = self.wake_at.map(|at| at.min(due.max(now + BETWEEN_REQUESTED)));
+    }
+
+    /// Whether the timer is set although the source fails.
+    fn timer_goes_on(&self, now: Moment) -> bool {
+        let servable = now < self.servable_until();
+        self.timer() && (servable || self.policy.refresh_mode == RefreshMode::Always)
     }
 
     fn timer(&self) -> bool {
@@ -600,28 +881,32 @@ impl Lifecycle {
     }
 
     fn hold(&mut self, document: Document, dice: &mut dyn Dice) {
-        let Document { set, headers, timing, granted, retiring, first, trusted, restored } = document;
-        let rules = self.policy.freshness_rules();
+        let Document { set, serving, headers, timing, granted, retiring, first, trusted, restored } =
+            document;
         let granted = if set.is_empty() {
             let least = self.policy.min_ttl;
-            Freshness {
+            Some(Freshness {
                 lifetime: granted.map_or(least, |granted| granted.lifetime.min(least)),
                 stale_window: Duration::ZERO,
                 stated: Stated::Nothing,
                 bound: Bound::MinTtl,
-            }
+            })
         } else {
-            granted.unwrap_or_else(|| assess(&headers, &timing, &rules))
+            granted
         };
+        let Times { granted, end, span, lead, most_jitter } = self.times(&headers, &timing, granted);
         let received_at = timing.received_at;
         let expires_at = received_at + granted.lifetime;
-        let trust_until = received_at + self.policy.trust_age();
-        let servable_until = (expires_at + granted.stale_window).min(trust_until);
-        let end = expires_at.min(trust_until);
-        let span = end.since(received_at);
-        let lead = self.policy.refresh_early.min(span * 2 / 5);
-        let jitter = dice.between(Duration::ZERO, self.policy.prefetch_jitter.min(span / 10));
-        let refresh_at = end - lead - jitter;
+        let mut servable_until =
+            (expires_at + granted.stale_window).min(received_at + self.policy.trust_age());
+        let jitter = dice.between(Duration::ZERO, most_jitter);
+        let mut refresh_at = end - lead - jitter;
+        if let Serving::Fallback(index) = serving {
+            // The source itself is always due; when it may be asked is the backoff's to say.
+            self.fallen.get_or_insert_default().due_at = refresh_at;
+            refresh_at = received_at;
+            servable_until = servable_until.min(self.fallback_until(index).unwrap_or(received_at));
+        }
         self.wake_at = self.timer().then(|| {
             // Under `http_strict` the span may be nothing; only readers refresh more often than this.
             let timed = span.max(self.policy.min_ttl);
@@ -633,6 +918,7 @@ impl Lifecycle {
         });
         self.held = Some(Arc::new(Held {
             set,
+            serving,
             headers,
             stated: granted.stated,
             requested_at: timing.requested_at,
@@ -645,6 +931,17 @@ impl Lifecycle {
             restored,
             retiring,
         }));
+    }
+
+    /// The times of a document, by the settings in force, where `granted` does not say.
+    fn times(&self, headers: &StoredHeaders, timing: &Timing, granted: Option<Freshness>) -> Times {
+        let granted = granted.unwrap_or_else(|| assess(headers, timing, &self.policy.freshness_rules()));
+        let received_at = timing.received_at;
+        let end = (received_at + granted.lifetime).min(received_at + self.policy.trust_age());
+        let span = end.since(received_at);
+        let lead = self.policy.refresh_early.min(span * 2 / 5);
+        let most_jitter = self.policy.prefetch_jitter.min(span / 10);
+        Times { granted, end, span, lead, most_jitter }
     }
 
     /// The keys that are honoured although `next` does not hold them.
@@ -714,6 +1011,7 @@ mod tests {
             stale_wait: Duration::from_millis(250),
             max_redirects: 3,
             prefetch_jitter: secs(5),
+            fallbacks: Vec::new(),
             retry: Retry {
                 max_retries: 2,
                 attempt_timeout: secs(3),
@@ -1703,5 +2001,61 @@ mod tests {
         let number = life.pass(10).start(Person).number;
         life.it.abandon(number);
         assert_eq!(life.it.wake_at(), Some(due));
+    }
+
+    // Fallbacks.
+
+    /// One that holds the keys of its only fallback, which the timer sees to.
+    fn fallen(refresh_mode: RefreshMode) -> Life {
+        let mut life = Life::new(|policy| {
+            (policy.refresh_mode, policy.stale_while_error) = (refresh_mode, secs(10 * HOUR));
+            policy.fallbacks = vec![secs(24 * HOUR)];
+        });
+        let number = life.start(Reader).number;
+        let Outcome::Document { set, headers, timing } = life.document(&doc(&[("f", 9)]), "max-age=3600")
+        else {
+            unreachable!()
+        };
+        let outcome = Outcome::FellBack { index: 0, set, headers, timing, retry_after: None };
+        assert!(matches!(life.land(number, outcome), Change::FellBack { .. }));
+        life
+    }
+
+    #[test]
+    fn a_fallback_that_is_dead_is_left_alone_and_holds_nothing_back() {
+        for refresh_mode in [RefreshMode::OnDemand, RefreshMode::WhileInUse, RefreshMode::Always] {
+            let mut life = fallen(refresh_mode);
+            // From when it is due, everything fails, and somebody reads each second.
+            life.pass(3_600);
+            let (mut of_fallback, mut of_primary) = (0, Vec::new());
+            for second in 0..1_800 {
+                let timer =
+                    life.it.wake_at().filter(|at| *at <= life.now).map(|_| Asker::Timer { read: true });
+                for asker in timer.into_iter().chain([Reader]) {
+                    if let Answer::Start(plan) = life.ask(asker) {
+                        of_fallback += plan.fallbacks.len();
+                        of_primary.extend(plan.primary.then_some(second));
+                        life.land(plan.number, Outcome::Failed { retry_after: None });
+                    }
+                }
+                life.pass(1);
+            }
+            assert!((5..=20).contains(&of_fallback), "{refresh_mode:?}: the fallback {of_fallback} times");
+            assert!((5..=20).contains(&of_primary.len()), "{refresh_mode:?}: the source at {of_primary:?}");
+            assert!(
+                of_primary.windows(2).all(|two| two[1] - two[0] <= 301),
+                "{refresh_mode:?}: {of_primary:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_of_a_fallback_do_not_retire_when_a_snapshot_comes() {
+        let mut life = fallen(RefreshMode::OnDemand);
+        let headers = StoredHeaders::from_validators(None, None);
+        let now = life.pass(10).now;
+        let stored = stored(doc(&[("a", 1)]), headers, secs(1), secs(100));
+        assert!(life.it.restore(stored, now, &mut || 1.0));
+        assert_eq!(life.retiring(), Vec::<String>::new());
     }
 }

@@ -10,9 +10,13 @@ const REMEMBERED: Duration = Duration::from_secs(30);
 /// How many kids are remembered; the oldest makes room.
 const CAPACITY: usize = 1024;
 
-/// Kids known to be missing. Kids are kept as digests: their length is an attacker's to choose.
+/// Kids known to be missing. Most providers know of none, and it takes next to nothing then.
 #[derive(Debug, Default)]
-pub struct MissingKids {
+pub struct MissingKids(Option<Box<Table>>);
+
+/// Kids are kept as digests: their length is an attacker's to choose.
+#[derive(Debug, Default)]
+struct Table {
     until: HashMap<Digest, Moment>,
     oldest_first: VecDeque<(Digest, Moment)>,
 }
@@ -23,6 +27,24 @@ impl MissingKids {
     /// Remembers that a document fetched after the lookup came back without `kid`.
     pub fn remember(&mut self, kid: &str, now: Moment) {
         let (digest, until) = (digest(kid), now + REMEMBERED);
+        self.0.get_or_insert_default().remember(digest, until, now);
+    }
+
+    /// Whether `kid` is known to be missing now.
+    #[must_use]
+    pub fn knows(&self, kid: &str, now: Moment) -> bool {
+        let until = self.0.as_ref().and_then(|table| table.until.get(&digest(kid)));
+        until.is_some_and(|until| now < *until)
+    }
+
+    /// Forgets everything: another set was published.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Table {
+    fn remember(&mut self, digest: Digest, until: Moment, now: Moment) {
         if self.until.get(&digest).is_some_and(|until| now < *until) {
             // Many who waited for one kid tell the same.
             return;
@@ -37,17 +59,6 @@ impl MissingKids {
                 self.until.remove(&digest);
             }
         }
-    }
-
-    /// Whether `kid` is known to be missing now.
-    #[must_use]
-    pub fn knows(&self, kid: &str, now: Moment) -> bool {
-        !self.until.is_empty() && self.until.get(&digest(kid)).is_some_and(|until| now < *until)
-    }
-
-    /// Forgets everything: another set was published.
-    pub fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 
@@ -75,8 +86,12 @@ mod tests {
         let (mut kids, start) = (MissingKids::default(), Moment::ORIGIN);
         (0..=CAPACITY).for_each(|n| kids.remember(&n.to_string(), start));
         assert!(!kids.knows("0", start) && kids.knows("1", start) && kids.knows("1024", start));
-        assert!(kids.until.len() <= CAPACITY && kids.oldest_first.len() <= CAPACITY);
+        let sizes =
+            |kids: &MissingKids| kids.0.as_ref().map(|table| (table.until.len(), table.oldest_first.len()));
+        assert_eq!(sizes(&kids), Some((CAPACITY, CAPACITY)));
         (0..10 * CAPACITY).for_each(|_| kids.remember("same", start));
-        assert!(kids.oldest_first.len() <= CAPACITY);
+        assert!(sizes(&kids).is_some_and(|(_, queued)| queued <= CAPACITY));
+        kids.clear();
+        assert_eq!(sizes(&kids), None);
     }
 }

@@ -155,6 +155,8 @@ pub struct Policy {
     pub max_redirects: u8,
     pub prefetch_jitter: Duration,
     pub retry: Retry,
+    /// How long each fallback may serve in one outage, in the order of the fallbacks.
+    pub fallbacks: Vec<Duration>,
 }
 
 impl Policy {
@@ -168,7 +170,12 @@ impl Policy {
     /// What a document is judged by.
     #[must_use]
     pub fn key_rules(&self) -> KeyRules {
-        KeyRules { min_rsa_bits: self.min_rsa_bits, max_keys: self.max_keys, algorithms: self.algorithms }
+        KeyRules {
+            min_rsa_bits: self.min_rsa_bits,
+            max_keys: self.max_keys,
+            algorithms: self.algorithms,
+            ..KeyRules::default()
+        }
     }
 
     /// What a lifetime is computed by.

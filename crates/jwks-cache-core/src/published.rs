@@ -34,11 +34,23 @@ pub enum Standing {
     Unusable,
 }
 
+/// Which source a key set is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Serving {
+    /// The registered one.
+    #[default]
+    Primary,
+    /// The fallback of this place in their order, from 0.
+    Fallback(u16),
+}
+
 /// A key set with the times it was granted.
 #[derive(Debug)]
 pub struct Held {
     /// The judged set.
     pub set: Arc<KeySet>,
+    /// Where it is from.
+    pub serving: Serving,
     /// The header fields that granted the lifetime; a 304 merges into them.
     pub headers: StoredHeaders,
     /// Where the lifetime came from.
@@ -327,6 +339,7 @@ mod tests {
     fn published(servable_until: u64, failed_at: Option<u64>, backoff_until: u64) -> Published {
         let held = Held {
             set: doc(&[("a", 1), ("b", 2)]),
+            serving: Serving::Primary,
             headers: StoredHeaders::default(),
             stated: Stated::Nothing,
             requested_at: at(10_000),

@@ -128,7 +128,7 @@ mod tests {
     use crate::freshness::{Stated, StoredHeaders};
     use crate::keyset::{KeyRules, KeySet};
     use crate::published::rehearsal::doc;
-    use crate::published::{Denials, Held};
+    use crate::published::{Denials, Held, Serving};
 
     const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
@@ -170,7 +170,7 @@ mod tests {
             servable_until: at(900),
             validators_trusted: true,
             restored: false,
-            strict_window: None,
+            serving: Serving::Primary,
             retiring: retiring.collect(),
             set,
         };

@@ -42,7 +42,7 @@ pub struct Envelope {
     /// [`FORMAT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<u32>,
-    /// The digest of kind and place of the source: a place may hold secrets.
+    /// The digest of the source (kind, place, format, issuer): a place may hold secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// When the exchange that brought it began, in microseconds since 1970: the order of fetches.

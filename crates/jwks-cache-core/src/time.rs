@@ -1,37 +1,45 @@
 //! Policy time: moments on a clock that nobody can set. This room does not know what the time is.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 /// A moment on the policy clock, in nanoseconds since that clock's origin.
 ///
 /// Arithmetic saturates: a lifetime of 2^64 seconds ends at [`Moment::FAR`], it never panics.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Moment(u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+// One more than the nanoseconds, so that an `Option` of it takes no more room.
+pub struct Moment(NonZeroU64);
 
 impl Moment {
     /// The clock's origin.
-    pub const ORIGIN: Self = Self(0);
+    pub const ORIGIN: Self = Self(NonZeroU64::MIN);
     /// A moment that never comes.
-    pub const FAR: Self = Self(u64::MAX);
+    pub const FAR: Self = Self(NonZeroU64::MAX);
 
     /// The moment `nanos` nanoseconds after the origin.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 
     /// Nanoseconds since the origin.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// How long after `earlier` this is; zero when it is not after it.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Default for Moment {
+    fn default() -> Self {
+        Self::ORIGIN
     }
 }
 
@@ -45,7 +53,7 @@ impl Add<Duration> for Moment {
 impl Sub<Duration> for Moment {
     type Output = Self;
     fn sub(self, span: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+        Self::from_nanos(self.as_nanos().saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -54,7 +62,7 @@ impl fmt::Debug for Moment {
         if *self == Self::FAR {
             return f.write_str("Moment(never)");
         }
-        write!(f, "Moment({:?})", Duration::from_nanos(self.0))
+        write!(f, "Moment({:?})", Duration::from_nanos(self.as_nanos()))
     }
 }
 

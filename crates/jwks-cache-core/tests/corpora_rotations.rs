@@ -60,6 +60,7 @@ fn policy(poll: u64, grace: u64) -> Policy {
         min_ttl: Duration::from_secs(poll),
         max_ttl: Duration::from_secs(poll),
         default_ttl: Duration::from_secs(poll),
+        fallbacks: Vec::new(),
         prefetch_jitter: Duration::ZERO,
         stale_while_error: Duration::from_secs(24 * HOUR),
         max_trust_age: None,

@@ -319,8 +319,21 @@ pub(crate) struct DemoArgs {
 #[derive(Args, Debug)]
 pub(crate) struct FetchArgs {
     /// An https URL, a file, or `-` for standard input
-    #[arg(value_name = "URL | FILE | -")]
-    pub(crate) source: String,
+    #[arg(value_name = "URL | FILE | -", required_unless_present_any = ["issuer", "preset"])]
+    pub(crate) source: Option<String>,
+
+    /// Ask this issuer where its keys are (OpenID Connect Discovery, RFC 8414)
+    #[arg(long, value_name = "URL", conflicts_with_all = ["source", "preset"])]
+    pub(crate) issuer: Option<String>,
+
+    /// Look as a preset does: entra=DIRECTORY, google, auth0=DOMAIN, okta=ISSUER, keycloak=REALM, cognito=POOL,
+    /// github-actions, kubernetes
+    #[arg(long, value_name = "NAME[=VALUE]", conflicts_with = "source")]
+    pub(crate) preset: Option<String>,
+
+    /// A host that may be asked; can be given again. Needed where an issuer keeps its keys on another host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
 
     /// Print one JSON document on stdout and nothing else
     #[arg(long)]

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use jwks_cache::{
-    ClientCertificate, Error, Fetched, IdentityProviderRegistration, Material, PrivateNetworks,
-    SpkiFingerprint, fetch_once,
+    ClientCertificate, Error, Fetched, IdentityProviderRegistration, Looked, Material, PrivateNetworks,
+    SpkiFingerprint, look_once,
 };
 
 use crate::cli::MannerArgs;
@@ -25,6 +25,9 @@ impl NotHad {
     }
 }
 
+/// What to do about what is no URL.
+pub(crate) const NO_URL: &str = "check the URL: it should look like https://host/path";
+
 /// Whether that is a URL, and no file.
 pub(crate) fn is_url(source: &str) -> bool {
     source.contains("://")
@@ -34,9 +37,16 @@ impl MannerArgs {
     /// How to fetch from that URL. The defaults of a registration are those of production; the names are not seen by
     /// the provider.
     pub(crate) fn settings(&self, url: &str) -> Result<IdentityProviderRegistration, NotHad> {
-        let mut settings = IdentityProviderRegistration::new("command-line", "fetch", url)
-            .map_err(|error| NotHad::new(error, "check the URL: it should look like https://host/path"))?
-            .with_require_https(!self.insecure_http);
+        let settings = IdentityProviderRegistration::new("command-line", "fetch", url);
+        self.of(settings.map_err(|error| NotHad::new(error, NO_URL))?)
+    }
+
+    /// The same for any source.
+    pub(crate) fn of(
+        &self,
+        mut settings: IdentityProviderRegistration,
+    ) -> Result<IdentityProviderRegistration, NotHad> {
+        settings.require_https = !self.insecure_http;
         if self.deny_private {
             settings.private_networks = PrivateNetworks::Deny;
         }
@@ -47,7 +57,12 @@ impl MannerArgs {
 
 /// Fetches what `settings` name.
 pub(crate) async fn fetch(settings: &IdentityProviderRegistration) -> Result<Fetched, NotHad> {
-    fetch_once(settings).await.map_err(|error| not_fetched(error, settings))
+    Ok(look(settings).await?.fetched)
+}
+
+/// The same, with what led to it.
+pub(crate) async fn look(settings: &IdentityProviderRegistration) -> Result<Looked, NotHad> {
+    look_once(settings).await.map_err(|error| not_fetched(error, settings))
 }
 
 /// Reads a file, or standard input for `-`, and says what to call it.
@@ -73,7 +88,9 @@ fn be(settings: &mut IdentityProviderRegistration, args: &MannerArgs) -> Result<
             .map_err(|error| NotHad::new(error, "`jwks-cache pin HOST` prints pins as they are written"))?;
         settings.pinned_spki.push(pin);
     }
-    settings.tls.ca = args.ca.as_ref().map(Material::file);
+    if let Some(ca) = &args.ca {
+        settings.tls.ca = Some(Material::file(ca));
+    }
     settings.tls.client_certificate = args.cert.as_ref().map(|chain| ClientCertificate {
         chain: Material::file(chain),
         key: Material::file(args.key.as_ref().unwrap_or(chain)),
@@ -99,7 +116,8 @@ fn read_whole(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
 }
 
 fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotHad {
-    let plain = settings.require_https && settings.jwks_url.scheme() != "https";
+    let asked = settings.issuer.as_deref().unwrap_or(settings.jwks_url.as_str());
+    let plain = settings.require_https && !asked.starts_with("https:");
     let remedy = match &error {
         Error::Security(_) if plain => {
             "use https; --insecure-http allows plain http, where whoever is on the way can swap the keys"
@@ -113,10 +131,13 @@ fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotHad 
         Error::Security(_) if error.to_string().contains("pinned_spki") => {
             "compare with what `jwks-cache pin HOST` prints; a change that the provider announced needs a new pin"
         }
+        Error::Security(why) if why.contains("jwks_uri") || why.contains("discovery") => {
+            "if the provider keeps its keys there, allow both hosts: --allow-host HOST --allow-host HOST"
+        }
         Error::Security(_) => {
             "redirects stay on the host that was asked; if you trust where this one leads, fetch that URL"
         }
-        Error::Validation { field: "jwks_url", .. } => "correct the URL",
+        Error::Validation { field: "jwks_url" | "issuer", .. } => "correct the URL",
         Error::Validation { .. } => "correct the argument",
         Error::HttpStatus { .. } => {
             "check the path: OpenID providers name it as jwks_uri in /.well-known/openid-configuration"
@@ -128,6 +149,9 @@ fn not_fetched(error: Error, settings: &IdentityProviderRegistration) -> NotHad 
                 "check the provider's certificate, and the roots that this machine trusts; --ca adds others"
             }
             "client" => "check the file that the message names",
+            reason if reason.starts_with("discovery") => {
+                "compare with what the issuer publishes in /.well-known/openid-configuration"
+            }
             "too_large" => "check that this is the URL of a key set; the cache would refuse it as well",
             _ => "check the URL, and try again",
         },

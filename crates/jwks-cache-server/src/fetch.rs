@@ -5,7 +5,7 @@ mod report;
 
 use std::process::ExitCode;
 
-use jwks_cache::IdentityProviderRegistration;
+use jwks_cache::{IdentityProviderRegistration, preset};
 use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 
@@ -36,15 +36,18 @@ pub(crate) async fn run(args: &FetchArgs) -> ExitCode {
 }
 
 async fn look(args: &FetchArgs) -> Result<Report, NotHad> {
-    let source = args.source.as_str();
-    let settings = args.manner.settings(if is_url(source) { source } else { "https://localhost/" })?;
-    let (body, origin) = if is_url(source) {
-        let fetched = document::fetch(&settings).await?;
+    let source = args.source.as_deref().unwrap_or_default();
+    let asked = args.source.is_none() || is_url(source);
+    let mut settings = args.manner.of(named(args, if asked { source } else { "https://localhost/" })?)?;
+    settings.allowed_domains.extend(args.allow_host.iter().cloned());
+    let (body, origin) = if asked {
+        let looked = document::look(&settings).await?;
+        let (fetched, found_at) = (looked.fetched, looked.discovery.map(|found| Box::new(found.location)));
         let headers = StoredHeaders::from_response(&fetched.headers);
         let freshness = assess(&headers, &fetched.timing, &freshness_rules(&settings));
         let validators = headers.validators();
         let revalidates = validators.etag.is_some() || validators.last_modified.is_some();
-        (fetched.body, Origin::Response { url: settings.jwks_url.clone(), freshness, revalidates })
+        (fetched.body, Origin::Response { url: looked.url, found_at, freshness, revalidates })
     } else {
         let (name, body) = document::read(source, settings.max_response_bytes)?;
         (body, Origin::Local { name })
@@ -61,6 +64,26 @@ async fn look(args: &FetchArgs) -> Result<Report, NotHad> {
             Err(NotHad::new(format!("{}: {refusal}", origin.name()), remedy))
         }
     }
+}
+
+/// The registration that is named.
+fn named(args: &FetchArgs, url: &str) -> Result<IdentityProviderRegistration, NotHad> {
+    const TENANT: &str = "command-line";
+    const PROVIDER: &str = "fetch";
+    if let Some(preset) = &args.preset {
+        let (name, value) = match preset.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (preset.as_str(), None),
+        };
+        let named = preset::named(TENANT, PROVIDER, name, value);
+        return named
+            .map_err(|error| NotHad::new(error, "write it as in --preset auth0=example.eu.auth0.com"));
+    }
+    let named = match &args.issuer {
+        Some(issuer) => IdentityProviderRegistration::from_issuer(TENANT, PROVIDER, issuer),
+        None => IdentityProviderRegistration::new(TENANT, PROVIDER, url),
+    };
+    named.map_err(|error| NotHad::new(error, document::NO_URL))
 }
 
 fn freshness_rules(settings: &IdentityProviderRegistration) -> FreshnessRules {

@@ -240,3 +240,41 @@ fn private_addresses_are_fetched_unless_denied_and_those_of_credentials_never() 
     assert!(metadata.err.contains("at a cloud metadata address"), "{}", metadata.err);
     assert!(metadata.err.contains("DenyExcept"), "{}", metadata.err);
 }
+
+#[test]
+fn an_issuer_leads_to_its_keys() {
+    let origin = Origin::start();
+    let issuer = origin.url("").as_str().trim_end_matches('/').to_owned();
+    let metadata = |jwks_uri: &str| json!({"issuer": issuer, "jwks_uri": jwks_uri}).to_string();
+    let path = "/.well-known/openid-configuration";
+    origin.set(path, Reply::json(metadata(origin.url("/keys").as_str())));
+    origin.set("/keys", Reply::json(json!({"keys": [jwk("k", Algorithm::ES256)]})));
+    let said = fetch(&["--issuer", &issuer, "--insecure-http"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.out.contains("/keys") && said.out.contains(path), "{}", said.out);
+    let said = fetch(&["--issuer", &issuer, "--insecure-http", "--json"]).json();
+    assert_eq!((&said["usable"], &said["metadata"]), (&json!(1), &json!(origin.url(path))));
+
+    let elsewhere = origin.url("/keys").as_str().replace("127.0.0.1", "localhost");
+    origin.set(path, Reply::json(metadata(&elsewhere)));
+    let said = fetch(&["--issuer", &issuer, "--insecure-http"]);
+    assert!(said.code == 2 && said.err.contains("--allow-host"), "{}", said.err);
+    let allow = ["--allow-host", "localhost", "--allow-host", "127.0.0.1"];
+    assert_eq!(fetch(&[&["--issuer", &issuer, "--insecure-http"][..], &allow].concat()).code, 0);
+
+    let said = fetch(&["--issuer", &format!("{issuer}/"), "--insecure-http"]);
+    assert!(said.code == 2 && said.err.contains("slash at the end"), "{}", said.err);
+    let said = fetch(&["--issuer", &issuer]);
+    assert!(said.code == 2 && said.err.contains("--insecure-http"), "{}", said.err);
+}
+
+#[test]
+fn a_preset_is_taken_by_name() {
+    let said = fetch(&["--preset", "entry"]);
+    assert!(said.code == 2 && said.err.contains("github-actions"), "{}", said.err);
+    let said = fetch(&["--preset", "auth0"]);
+    assert!(said.code == 2 && said.err.contains("auth0=…"), "{}", said.err);
+    // Outside of a cluster there is neither its CA nor its token.
+    let said = fetch(&["--preset", "kubernetes"]);
+    assert!(said.code == 2 && said.err.contains("ca.crt"), "{}", said.err);
+}

@@ -33,6 +33,7 @@ mod fault;
 mod figures;
 mod law;
 mod origin;
+mod outage;
 mod read;
 mod scene;
 
@@ -45,6 +46,7 @@ use jwks_cache::{Error, Registry};
 use tokio::sync::Notify;
 
 pub use self::figures::Figures;
+pub use self::outage::{Outages, simulate_outages};
 
 use crate::MemoryStore;
 

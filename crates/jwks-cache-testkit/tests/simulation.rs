@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 
-use jwks_cache_testkit::world::{Broken, Figures, simulate};
+use jwks_cache_testkit::world::{Broken, Figures, Outages, simulate, simulate_outages};
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect(variable))
@@ -73,5 +73,29 @@ fn the_laws_hold_in_twenty_thousand_worlds() {
 fn a_seed_replays_exactly() {
     for seed in [1, 2] {
         assert_eq!(simulate(seed, false).unwrap(), simulate(seed, false).unwrap());
+    }
+}
+
+#[test]
+fn fallbacks_serve_through_outages_and_give_way() {
+    let mut met = Outages::default();
+    let (from, to) = match number("JWKS_CACHE_SIM_SEED") {
+        Some(seed) => (seed, seed + 1),
+        None => (0, 24),
+    };
+    for seed in from..to {
+        let one = simulate_outages(seed).unwrap_or_else(|broken| panic!("{broken}"));
+        met.turns += one.turns;
+        met.by_mirror += one.by_mirror;
+        met.by_text += one.by_text;
+        met.unanswered += one.unanswered;
+    }
+    println!("{met:?}");
+    if to - from > 1 {
+        let Outages { turns, by_mirror, by_text, unanswered } = met;
+        assert!(
+            [turns, by_mirror, by_text, unanswered].iter().all(|count| *count > 100),
+            "too quiet: {met:?}"
+        );
     }
 }

@@ -18,7 +18,7 @@ mod tls;
 pub(crate) mod unquoted;
 
 pub(crate) use caller::{Caller, Callers, Exchange};
-pub(crate) use credentials::{Dial, Present, SentHeaders, Unready};
+pub(crate) use credentials::{Dial, Present, SentHeaders, Unready, read_at_most};
 pub(crate) use notes::{Note, Notes};
 pub use path::{PathCertificate, certificate_path};
 pub(crate) use pins::PinMismatch;

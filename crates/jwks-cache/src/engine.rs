@@ -16,6 +16,7 @@ use crate::dial::{Resolver, SystemResolver};
 use crate::events::Events;
 use crate::fetch::{Fetch, HttpFetch};
 use crate::gate::Gate;
+use crate::refresh::Shared;
 use crate::schedule::Schedule;
 use crate::store::{KeyRing, SnapshotStore, Stack};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +34,8 @@ pub(crate) struct Engine {
     pub(crate) stores: Stack,
     /// The place of the last draw on a circle.
     draw: AtomicU64,
-    sets: Mutex<Sets>,
+    sets: Mutex<Interned<KeySet>>,
+    sources: Mutex<Interned<Shared>>,
     policy: Mutex<Weak<Policy>>,
     serials: AtomicU64,
     prepared: AtomicBool,
@@ -52,11 +54,47 @@ pub(crate) struct EngineParts {
     pub(crate) ring: Option<KeyRing>,
 }
 
-#[derive(Default)]
-struct Sets {
-    by_digest: HashMap<[u8; 32], Weak<KeySet>>,
+/// Half of SHA-256. To find something else with a digest that is given takes 2^128 tries; to find two things of one's own
+/// with one digest takes fewer, and harms nobody else.
+pub(crate) type Digest = [u8; 16];
+
+/// What is digested so far, as such.
+pub(crate) fn finished(context: Context) -> Digest {
+    let mut digest = Digest::default();
+    digest.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    digest
+}
+
+/// What equal things share, by a digest of what makes them equal.
+struct Interned<T> {
+    by_digest: HashMap<Digest, Weak<T>>,
     /// Dead entries are swept when the map has grown to this.
     sweep_at: usize,
+}
+
+impl<T> Default for Interned<T> {
+    fn default() -> Self {
+        Self { by_digest: HashMap::new(), sweep_at: 0 }
+    }
+}
+
+impl<T> Interned<T> {
+    fn get(&self, digest: &Digest) -> Option<Arc<T>> {
+        self.by_digest.get(digest).and_then(Weak::upgrade)
+    }
+
+    /// The one that is there, or else this one from now on.
+    fn get_or_insert(&mut self, digest: Digest, this: Arc<T>) -> Arc<T> {
+        if self.by_digest.len() >= self.sweep_at {
+            self.by_digest.retain(|_, one| one.strong_count() > 0);
+            self.sweep_at = (2 * self.by_digest.len()).max(64);
+        }
+        if let Some(other) = self.get(&digest) {
+            return other;
+        }
+        self.by_digest.insert(digest, Arc::downgrade(&this));
+        this
+    }
 }
 
 /// What makes the exchanges instead of clients of our own.
@@ -95,6 +133,7 @@ impl Engine {
             stores: Stack::new(parts.stores, parts.ring),
             draw: AtomicU64::new(seeded_dice(parts.seed).u64(..)),
             sets: Mutex::default(),
+            sources: Mutex::default(),
             policy: Mutex::default(),
             serials: AtomicU64::new(0),
             prepared: AtomicBool::new(false),
@@ -148,31 +187,25 @@ impl Engine {
     /// Judges a document. Equal documents under equal rules share one set.
     pub(crate) fn judge(&self, document: &[u8], rules: &KeyRules) -> Result<Arc<KeySet>, Refusal> {
         let digest = digest(document, rules);
-        if let Some(set) = lock(&self.sets).by_digest.get(&digest).and_then(Weak::upgrade) {
+        if let Some(set) = lock(&self.sets).get(&digest) {
             return Ok(set);
         }
         let set = Arc::new(KeySet::judge(document, rules)?);
-        let mut sets = lock(&self.sets);
-        if sets.by_digest.len() >= sets.sweep_at {
-            sets.by_digest.retain(|_, set| set.strong_count() > 0);
-            sets.sweep_at = (2 * sets.by_digest.len()).max(64);
-        }
         // Another flight may have judged the same document meanwhile.
-        if let Some(other) = sets.by_digest.get(&digest).and_then(Weak::upgrade) {
-            return Ok(other);
-        }
-        sets.by_digest.insert(digest, Arc::downgrade(&set));
-        Ok(set)
+        Ok(lock(&self.sets).get_or_insert(digest, set))
+    }
+
+    /// What is shared by all whose digest this is.
+    pub(crate) fn share(&self, digest: Digest) -> Arc<Shared> {
+        lock(&self.sources).get_or_insert(digest, Arc::default())
     }
 }
 
-fn digest(document: &[u8], rules: &KeyRules) -> [u8; 32] {
+fn digest(document: &[u8], rules: &KeyRules) -> Digest {
     let mut context = Context::new(&SHA256);
     context.update(format!("{rules:?}\n").as_bytes());
     context.update(document);
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
+    finished(context)
 }
 
 impl fmt::Debug for Engine {

@@ -57,6 +57,27 @@ pub enum What {
         /// The kid or thumbprint, as given.
         id: Arc<str>,
     },
+    /// The issuer's metadata names another URL for its keys.
+    JwksUriChanged {
+        /// The one before, without its query.
+        from: Arc<str>,
+        /// The one from now on, without its query.
+        to: Arc<str>,
+    },
+    /// The issuer's metadata could not be looked up again; what it said before is still in force.
+    DiscoveryFailed {
+        /// Why.
+        reason: Arc<str>,
+    },
+    /// A fallback serves, because the source itself fails and none of its keys may be served any more.
+    ServingFallback {
+        /// Its place among [`fallbacks`](crate::IdentityProviderRegistration::fallbacks), from 0.
+        index: u16,
+        /// Where it is.
+        place: Arc<str>,
+    },
+    /// The source itself serves again, after a fallback.
+    ServingPrimary,
     /// A server showed a certificate path without a pinned key.
     PinMismatch {
         /// Whether it was turned away ([`PinMode::Enforce`](crate::PinMode)).

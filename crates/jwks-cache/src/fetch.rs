@@ -18,6 +18,7 @@ use jwks_cache_core::freshness::Timing;
 use url::Url;
 
 pub(crate) use http_client::HttpFetch;
+pub(crate) use redirect::check as may_be_asked;
 
 use crate::dial::{Dial, Notes};
 use crate::error::redacted;
@@ -58,6 +59,10 @@ pub struct FetchRequest {
     pub max_redirects: u8,
     /// The most bytes of the body, compressed and inflated.
     pub max_response_bytes: u64,
+    /// The host that hops stay on where no list says more.
+    pub(crate) host: Option<String>,
+    /// The URL whose origin gets headers, tokens and the client certificate.
+    pub(crate) home: Option<Url>,
     /// How many requests have left for the attempt that runs.
     pub(crate) sent: Sent,
     /// Who we are towards the URL's origin.
@@ -136,6 +141,8 @@ pub struct NotFetched {
     pub cause: Option<Box<dyn StdError + Send + Sync>>,
     /// How many requests left.
     pub requests: u32,
+    /// The URL asked, where it is not the registered one.
+    pub url: Option<Box<Url>>,
 }
 
 impl NotFetched {
@@ -155,6 +162,23 @@ impl NotFetched {
             retry_after: None,
             cause: None,
             requests: 0,
+            url: None,
+        }
+    }
+
+    /// The same for another who waited.
+    pub(crate) fn shared(self: &Arc<Self>) -> Self {
+        Self {
+            reason: self.reason,
+            message: self.message.clone(),
+            retryable: self.retryable,
+            refused_by_policy: self.refused_by_policy,
+            status: self.status,
+            excerpt: self.excerpt.clone(),
+            retry_after: self.retry_after,
+            cause: self.cause.is_some().then(|| SharedCause(self.clone()).into()),
+            requests: 0,
+            url: self.url.clone(),
         }
     }
 
@@ -177,5 +201,35 @@ impl NotFetched {
     pub(crate) fn because(mut self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+}
+
+/// The cause of a failure that several were told.
+struct SharedCause(Arc<NotFetched>);
+
+impl SharedCause {
+    fn cause(&self) -> &(dyn StdError + 'static) {
+        match &self.0.cause {
+            Some(cause) => &**cause,
+            None => &fmt::Error,
+        }
+    }
+}
+
+impl fmt::Debug for SharedCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.cause(), f)
+    }
+}
+
+impl fmt::Display for SharedCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.cause(), f)
+    }
+}
+
+impl StdError for SharedCause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause().source()
     }
 }

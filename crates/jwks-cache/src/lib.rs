@@ -6,7 +6,7 @@
 //! attack, and tells what it does.
 //!
 //! Start at [`Registry`]; a single provider can do with [`CacheManager`]. What is believed, and which setting answers
-//! which threat, is said in [`docs::trust`].
+//! which threat, is said in [`docs::trust`]; what each provider needs, in [`preset`] and [`docs::providers`].
 //!
 //! # Features
 //! - `metrics` (default): counters per provider, forwarded to the `metrics` facade once a second.
@@ -32,6 +32,7 @@ mod gate;
 mod issuers;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+pub mod preset;
 mod refresh;
 mod registration;
 mod registry;
@@ -71,17 +72,19 @@ pub use events::{Event, Subscription, What};
 pub use fetch::{Fetch, FetchRequest, Fetched, Fetching, NotFetched};
 #[cfg(feature = "prometheus")]
 pub use metrics::install_default_exporter;
-pub use refresh::fetch_once;
+pub use refresh::{Looked, LookedUp, fetch_once, look_once};
 pub use registration::{
     Algorithm, DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_MAX_TTL, DEFAULT_PREFETCH_JITTER, DEFAULT_REFRESH_EARLY,
-    DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration, JitterStrategy, MAX_REDIRECTS, MIN_TTL_FLOOR,
-    RefreshMode, RetryPolicy,
+    DEFAULT_STALE_WHILE_ERROR, Fallback, FallbackSource, IdentityProviderRegistration, JitterStrategy,
+    KeyFormat, KeySource, MAX_REDIRECTS, MIN_TTL_FLOOR, RefreshMode, RetryPolicy,
 };
 pub use registry::{ProviderHandle, Registry};
 pub use security::SpkiFingerprint;
 pub use served::ServedKeys;
 pub use snapshot::PersistentSnapshot;
-pub use status::{Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, StatusMetric};
+pub use status::{
+    Health, KeyStatus, ProviderHealth, ProviderState, ProviderStatus, ServingSource, StatusMetric,
+};
 #[cfg(feature = "redis")]
 pub use store::RedisStore;
 pub use store::{FileStore, KeyRing, SnapshotStore};

@@ -1,33 +1,43 @@
 //! One provider: its owner decides when a flight starts, flies it, and publishes what it brought.
 //! Only this room knows slot, fetch, telemetry and events together.
 
+mod discovery;
 mod flight;
 mod keeping;
 mod once;
+mod place;
+mod shared;
+mod watch;
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Urgency;
-use jwks_cache_core::freshness::Validators;
-use jwks_cache_core::keyset::KeySet;
-use jwks_cache_core::lifecycle::{Answer, Asker, Lifecycle, Plan};
+use jwks_cache_core::keyset::{KeyRules, KeySet};
+use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
+use jwks_cache_core::published::Serving;
 use jwks_cache_core::snapshot::DenialLog;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
+use url::Url;
 
+use self::discovery::Discovered;
 use self::flight::Crew;
-use crate::dial::{Dial, Notes, Pins};
-use crate::engine::{Engine, Given};
+use self::place::{Kind, Place};
+use crate::dial::{Dial, Pins};
+use crate::engine::{Engine, Given, finished};
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
-use crate::fetch::{FetchRequest, NotFetched};
-use crate::registration::IdentityProviderRegistration;
+use crate::fetch::NotFetched;
+use crate::registration::{Fallback, IdentityProviderRegistration, KeyFormat};
 use crate::slot::{Ended, Flight, Publisher, Slot, View};
 use crate::snapshot::order_of;
 use crate::status::shown_kid;
@@ -35,7 +45,8 @@ use crate::store::SnapshotKind;
 use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::Counters;
 
-pub use once::fetch_once;
+pub use once::{Looked, LookedUp, fetch_once, look_once};
+pub(crate) use shared::Shared;
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
 ///
@@ -69,10 +80,26 @@ struct Owner {
     last_error: Option<FetchError>,
     timer: Option<Moment>,
     closed: Option<Closed>,
+    /// What the issuer's metadata said when keys last came.
+    discovered: Option<Arc<Discovered>>,
+    seldom: Option<Box<Seldom>>,
+}
+
+/// What most owners never have to know.
+#[derive(Clone, Debug, Default)]
+struct Seldom {
+    /// What another was brought and the rules here refuse, by its number: it is not judged again.
+    refused: u64,
     /// What was denied and allowed here, when.
     denied: DenialLog,
     /// Snapshots from before were fetched under another trust, or from another source.
     trusts_from: Option<DateTime<Utc>>,
+}
+
+impl Owner {
+    fn seldom(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
 }
 
 #[derive(Debug)]
@@ -88,15 +115,30 @@ enum Closed {
 }
 
 /// Where keys come from, and under which registration.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) registration: Arc<IdentityProviderRegistration>,
+    pub(crate) registration: IdentityProviderRegistration,
     /// The registration's issuer, one text for all who compare it.
     pub(crate) issuer: Option<Arc<str>>,
     /// The registry's own list; it applies besides the registration's.
     pub(crate) registry_domains: Arc<Vec<String>>,
     /// How it is dialled, by the registration and, where that says nothing, by the registry.
     pub(crate) dial: Arc<Dial>,
+    /// What is shared by who asks the registered place as we do.
+    shared: Arc<Shared>,
+    /// The same of each fallback.
+    of_fallbacks: Box<[Arc<Shared>]>,
+}
+
+/// A source's registration.
+struct Registered(Arc<Source>);
+
+impl Deref for Registered {
+    type Target = IdentityProviderRegistration;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.registration
+    }
 }
 
 /// The answer to somebody who wants keys.
@@ -123,6 +165,8 @@ pub(crate) enum KidAsked {
     KnownMissing,
     /// Nothing may be asked now: answer from what is held.
     NotNow,
+    /// Another provider of the source has brought a newer document: look again.
+    LookAgain,
     /// Wait for this flight.
     Flight(Arc<Flight>),
     /// The provider is gone.
@@ -133,9 +177,19 @@ impl Provider {
     pub(crate) fn new(engine: Arc<Engine>, source: Source) -> Arc<Self> {
         let policy = engine.policy(source.registration.policy());
         let lifecycle = Lifecycle::new(policy.clone());
-        let view = View::new(source.issuer.clone(), lifecycle.published(), policy, None, None, false);
+        let view = View::new(
+            source.issuer.clone(),
+            lifecycle.published(),
+            policy,
+            None,
+            None,
+            false,
+            source.registration.issuer_template,
+        );
         let (slot, publisher) = Slot::new(view);
-        Arc::new(Self {
+        let source = Arc::new(source);
+        source.enter();
+        let provider = Arc::new(Self {
             tenant: source.registration.tenant_id.as_str().into(),
             id: source.registration.provider_id.as_str().into(),
             serial: engine.serial(),
@@ -145,20 +199,33 @@ impl Provider {
             owner: Mutex::new(Owner {
                 lifecycle,
                 publisher,
-                source: Arc::new(source),
+                source: source.clone(),
                 running: None,
                 missing: MissingKids::default(),
                 last_error: None,
                 timer: None,
                 closed: None,
-                denied: DenialLog::default(),
-                trusts_from: None,
+                discovered: None,
+                seldom: None,
             }),
-        })
+        });
+        watch::start(&provider, &source);
+        provider
     }
 
-    pub(crate) fn registration(&self) -> Arc<IdentityProviderRegistration> {
-        lock(&self.owner).source.registration.clone()
+    /// Where the keys of a source are, as its status names it: the metadata's `jwks_uri`, if there is one.
+    pub(crate) fn jwks_uri(&self) -> Option<Url> {
+        lock(&self.owner).discovered.as_ref().map(|found| redacted(&found.metadata.jwks_uri))
+    }
+
+    /// How what is held is named, where it is of a fallback.
+    pub(crate) fn shown_fallback(&self, index: u16) -> Url {
+        let of = self.registration();
+        of.fallbacks.get(usize::from(index)).map_or_else(|| of.shown_place(), Fallback::shown)
+    }
+
+    pub(crate) fn registration(&self) -> impl Deref<Target = IdentityProviderRegistration> {
+        Registered(lock(&self.owner).source.clone())
     }
 
     /// The issuer it is registered under.
@@ -193,13 +260,19 @@ impl Provider {
 
     /// Asks about a kid that is not held.
     pub(crate) fn ask_for_kid(self: &Arc<Self>, kid: &str) -> KidAsked {
-        let owner = lock(&self.owner);
-        if owner.missing.knows(kid, self.engine.now()) {
+        let now = self.engine.now();
+        // What others were brought comes before what is known here to be missing.
+        let owner = match self.adopt_newer(lock(&self.owner), Asker::MissingKid, now) {
+            Ok(()) => return KidAsked::LookAgain,
+            Err(owner) => owner,
+        };
+        if owner.missing.knows(kid, now) {
             return KidAsked::KnownMissing;
         }
         match self.ask_owner(owner, Asker::MissingKid) {
             Asked::Flight(flight) => KidAsked::Flight(flight),
             Asked::Unregistered => KidAsked::Unregistered,
+            Asked::LookAgain => KidAsked::LookAgain,
             _ => KidAsked::NotNow,
         }
     }
@@ -232,7 +305,24 @@ impl Provider {
         // Asked before anything is decided: a flight that cannot start must not use up a timer or a budget,
         // and who has no runtime cannot wait either.
         let Ok(runtime) = Handle::try_current() else { return Asked::NoRuntime };
-        match owner.lifecycle.ask(asker, self.engine.now()) {
+        let now = self.engine.now();
+        owner = match self.adopt_newer(owner, asker, now) {
+            Ok(()) => return Asked::LookAgain,
+            Err(owner) => owner,
+        };
+        let answer = if asker == Asker::MissingKid {
+            let shared = owner.source.shared.clone();
+            shared.spend_on_kid(now, |last| {
+                if let Some(last) = last {
+                    owner.lifecycle.charge_kid_flight(last);
+                }
+                let answer = owner.lifecycle.ask(asker, now);
+                (matches!(answer, Answer::Start(_)), answer)
+            })
+        } else {
+            owner.lifecycle.ask(asker, now)
+        };
+        match answer {
             Answer::Start(plan) => Asked::Flight(self.take_off(owner, plan, &runtime)),
             Answer::Flying => match &owner.running {
                 Some(running) => {
@@ -248,6 +338,116 @@ impl Provider {
         }
     }
 
+    /// Takes what another provider of the same source was brought. Gives the owner back where there is nothing, or
+    /// nothing of use.
+    fn adopt_newer<'a>(
+        self: &Arc<Self>,
+        mut guard: MutexGuard<'a, Owner>,
+        asker: Asker,
+        now: Moment,
+    ) -> std::result::Result<(), MutexGuard<'a, Owner>> {
+        let owner = &mut *guard;
+        let memory = owner.source.shared.memory(self.serial).filter(|memory| {
+            owner.closed.is_none()
+                && owner.seldom.as_ref().is_none_or(|seldom| memory.number != seldom.refused)
+                && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
+        });
+        let Some(memory) = memory else { return Err(guard) };
+        let rules = owner.source.key_rules(owner.lifecycle.policy(), memory.found.as_deref());
+        let (headers, timing) = (memory.headers.clone(), memory.timing);
+        let change = memory.judged(&self.engine, &rules).map_or(Change::Ignored, |set| {
+            owner.lifecycle.adopt(set, headers, timing, now, &mut self.engine.dice())
+        });
+        if matches!(change, Change::Ignored) {
+            owner.seldom().refused = memory.number;
+            return Err(guard);
+        }
+        if matches!(asker, Asker::Timer { .. }) {
+            self.slot.renewed(&mut owner.publisher);
+        }
+        owner.last_error = None;
+        let moved = self.took(owner, &change, memory.found.clone());
+        self.publish(owner);
+        self.rearm(owner);
+        self.keep_what_changed(owner, &change);
+        drop(guard);
+        self.counters.adopted.fetch_add(1, Relaxed);
+        self.flush();
+        self.announce(&change, moved);
+        Ok(())
+    }
+
+    /// What a change of the held set means for the rest of the owner. Says where the key set has moved from and to.
+    fn took(&self, owner: &mut Owner, change: &Change, found: Option<Arc<Discovered>>) -> Option<(Url, Url)> {
+        match change {
+            Change::Adopted { diff, .. } | Change::FellBack { diff, .. } => {
+                if !diff.is_empty() {
+                    owner.missing.clear();
+                }
+            }
+            Change::Renewed { .. } => {}
+            // Its metadata led to what is not held.
+            Change::Superseded { .. } => {
+                self.slot.became_fresh(&mut owner.publisher);
+                return None;
+            }
+            _ => return None,
+        }
+        self.slot.became_fresh(&mut owner.publisher);
+        let found = found?;
+        let before = owner.discovered.replace(found.clone())?;
+        let (from, to) = (&before.metadata.jwks_uri, &found.metadata.jwks_uri);
+        (from != to).then(|| (from.clone(), to.clone()))
+    }
+
+    /// Tells of another set, of another source, and of better times.
+    fn announce(&self, change: &Change, moved: Option<(Url, Url)>) {
+        let send = |what| self.engine.events.send(&self.tenant, &self.id, what);
+        if let Some((from, to)) = moved {
+            let (from, to) = (redacted(&from), redacted(&to));
+            tracing::warn!(%from, %to, "the issuer names another URL for its keys");
+            send(What::JwksUriChanged { from: from.as_str().into(), to: to.as_str().into() });
+        }
+        let switched = match change {
+            Change::Adopted { switched, .. } | Change::FellBack { switched, .. } => *switched,
+            _ => false,
+        };
+        if let (true, Change::FellBack { .. }) = (switched, change) {
+            let view = self.slot.load_full();
+            if let Some(Serving::Fallback(index)) = view.published.held.as_ref().map(|held| held.serving) {
+                let place = self.shown_fallback(index);
+                tracing::warn!(index, %place, "a fallback serves");
+                send(What::ServingFallback { index, place: place.as_str().into() });
+            }
+        } else if switched {
+            tracing::info!("the source itself serves again");
+            send(What::ServingPrimary);
+        }
+        if let Change::Adopted { diff, .. } | Change::FellBack { diff, .. } = change
+            && !diff.is_empty()
+        {
+            let diff = Arc::new(diff.clone());
+            tracing::info!(
+                added = diff.added.len(),
+                removed = diff.removed.len(),
+                changed = diff.changed.len(),
+                "another key set was adopted"
+            );
+            if matches!(change, Change::Adopted { suspicious: true, .. }) {
+                tracing::warn!("the key set changed suspiciously");
+                send(What::SuspiciousChange { diff: diff.clone() });
+            }
+            send(What::SetChanged { diff });
+        }
+        if let Change::Adopted { recovered: true, .. }
+        | Change::Renewed { recovered: true }
+        | Change::Superseded { recovered: true } = change
+        {
+            tracing::info!("the provider recovered");
+            send(What::Recovered);
+        }
+    }
+
     fn take_off(
         self: &Arc<Self>,
         mut owner: MutexGuard<'_, Owner>,
@@ -257,12 +457,17 @@ impl Provider {
         let flight = Arc::new(Flight::new(plan.number));
         let was_read = self.slot.begin_flight(&mut owner.publisher, plan.number);
         if plan.asker == Asker::MissingKid {
-            self.counters.kid_fetches.fetch_add(1, Relaxed);
+            self.counters.rare().kid_fetches.fetch_add(1, Relaxed);
         }
         owner.running = Some(Running { flight: flight.clone(), task: None });
         self.publish(&mut owner);
         self.rearm(&mut owner);
+        let insists = matches!(plan.asker, Asker::Person | Asker::MissingKid);
         let crew = Crew {
+            mark: owner.source.shared.mark(insists),
+            insists,
+            held: owner.lifecycle.held().cloned(),
+            held_from: owner.discovered.clone(),
             provider: self.clone(),
             flight: flight.clone(),
             source: owner.source.clone(),
@@ -271,7 +476,9 @@ impl Provider {
             was_read,
         };
         // A runtime that is shutting down drops the task at once, and that takes the lock.
+        let source = owner.source.clone();
         drop(owner);
+        watch::start(self, &source);
         let task = runtime.spawn(crew.fly()).abort_handle();
         match &mut lock(&self.owner).running {
             Some(running) if running.flight.number == flight.number => running.task = Some(task),
@@ -287,12 +494,14 @@ impl Provider {
         let owner = &mut *owner;
         let (old, new) = (&owner.source.registration, &source.registration);
         let policy = self.engine.policy(new.policy());
-        let keeps_keys = old.jwks_url == new.jwks_url
+        let fallback = owner.lifecycle.held().is_some_and(|held| held.serving != Serving::Primary);
+        let keeps_keys = old.is_same_source(new)
+            && (!fallback || old.fallbacks == new.fallbacks)
             && !old.is_tightened_by(new)
             && !owner.source.dial.is_tightened_by(&source.dial)
             && (owner.source.registry_domains == source.registry_domains);
         if keeps_keys {
-            let rules = policy.key_rules();
+            let rules = source.key_rules(&policy, owner.discovered.as_deref());
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
             // Its times may be others now, and so is what it is trusted by.
@@ -300,15 +509,31 @@ impl Provider {
         } else {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
-            owner.trusts_from = Some(self.engine.clock.wall());
+            owner.discovered = None;
+            owner.seldom().trusts_from = Some(self.engine.clock.wall());
             // Denials outlive that.
             self.engine.stores.forget(&**self, SnapshotKind::Keys);
         }
         owner.missing.clear();
+        if let Some(seldom) = &mut owner.seldom {
+            seldom.refused = 0;
+        }
+        // In this order: what both share is not let go.
+        source.enter();
+        if let Some(told) = owner.source.shared.told().filter(|_| keeps_keys) {
+            // A file that was changed meanwhile was not read.
+            source.shared.tell(told);
+        }
+        owner.source.leave();
         owner.source = Arc::new(source);
+        watch::start(self, &owner.source);
         self.ground(owner, &Ended::Superseded);
         self.publish(owner);
         self.rearm(owner);
+        if keeps_keys {
+            // Under another name, maybe, or for another time.
+            self.keep(SnapshotKind::Keys);
+        }
     }
 
     pub(crate) fn unregister(self: &Arc<Self>) {
@@ -328,6 +553,7 @@ impl Provider {
             return;
         }
         owner.closed = Some(how);
+        owner.source.leave();
         self.ground(&mut owner, ended);
         self.publish(&mut owner);
         let old = owner.timer.take();
@@ -352,7 +578,7 @@ impl Provider {
     /// # Errors
     /// [`Error::Validation`] when so many are denied that stores could not keep one more.
     pub(crate) fn deny(self: &Arc<Self>, id: &str) -> Result<bool> {
-        if !lock(&self.owner).denied.has_room(id) {
+        if !lock(&self.owner).seldom().denied.has_room(id) {
             let full = "1 MiB of ids is denied or was; allow those that the provider no longer publishes";
             return Err(Error::validation("id", full));
         }
@@ -368,7 +594,7 @@ impl Provider {
         let mut owner = lock(&self.owner);
         let changed = if denied { owner.lifecycle.deny(id) } else { owner.lifecycle.allow(id) };
         if changed {
-            owner.denied.note(id, denied, order_of(self.engine.clock.wall()));
+            owner.seldom().denied.note(id, denied, order_of(self.engine.clock.wall()));
         }
         self.publish(&mut owner);
         drop(owner);
@@ -415,6 +641,7 @@ impl Provider {
             owner.running.as_ref().map(|running| running.flight.clone()),
             owner.last_error.clone(),
             owner.closed == Some(Closed::Unregistered),
+            owner.source.registration.issuer_template,
         );
         self.slot.publish(&mut owner.publisher, view)
     }
@@ -433,29 +660,73 @@ impl Source {
         mut registration: IdentityProviderRegistration,
         registry_domains: Arc<Vec<String>>,
         defaults: &Arc<Dial>,
+        engine: &Engine,
     ) -> Self {
         registration.normalize_allowed_domains();
         let pins = Pins::new(&registration.pinned_spki, registration.pin_mode);
         let dial = defaults.under(registration.transport(), pins);
+        let share = |kind: &Kind, format: &KeyFormat| {
+            if !kind.is_remote() {
+                return Arc::default();
+            }
+            let mut hasher = Digesting(Context::new(&SHA256));
+            (kind, format).hash(&mut hasher);
+            dial.identify(&mut hasher);
+            (&registration.allowed_domains, &registry_domains, registration.home()).hash(&mut hasher);
+            let (max_redirects, most) = (registration.max_redirects, registration.max_response_bytes);
+            (registration.require_https, max_redirects, most).hash(&mut hasher);
+            // Who leads an exchange decides how long the others may wait for it.
+            registration.retry_policy.attempt_timeout.hash(&mut hasher);
+            engine.share(finished(hasher.0))
+        };
+        let shared = share(&Kind::of(&registration), &registration.format);
+        let of_fallbacks = registration.fallbacks.iter();
+        let of_fallbacks = of_fallbacks.map(|of| share(&Kind::of_fallback(of), &of.format)).collect();
         let issuer = registration.issuer.as_deref().map(Arc::from);
-        Self { registration: Arc::new(registration), issuer, registry_domains, dial }
+        Self { registration, issuer, registry_domains, dial, shared, of_fallbacks }
     }
 
-    fn request(&self, validators: &Validators, bypass_caches: bool) -> FetchRequest {
+    /// The registered place.
+    fn primary(&self) -> Place {
         let of = &self.registration;
-        FetchRequest {
-            url: of.jwks_url.clone(),
-            if_none_match: validators.etag.clone(),
-            if_modified_since: validators.last_modified.clone(),
-            bypass_caches,
-            require_https: of.require_https,
-            allowed_domains: vec![of.allowed_domains.clone(), self.registry_domains.to_vec()],
-            max_redirects: of.max_redirects,
-            max_response_bytes: of.max_response_bytes,
-            sent: Default::default(),
-            dial: self.dial.clone(),
-            notes: Notes::default(),
+        Place {
+            kind: Kind::of(of),
+            format: of.format.clone(),
+            shown: of.shown_place(),
+            shared: self.shared.clone(),
         }
+    }
+
+    /// Another.
+    fn fallback(&self, index: u16) -> Option<Place> {
+        let of = self.registration.fallbacks.get(usize::from(index))?;
+        let shared = self.of_fallbacks.get(usize::from(index))?.clone();
+        Some(Place { kind: Kind::of_fallback(of), format: of.format.clone(), shown: of.shown(), shared })
+    }
+
+    /// What a document of this source is judged by, where the issuer's metadata says this; by what it said last,
+    /// where it was not asked, as for a fallback.
+    fn key_rules(&self, policy: &Policy, found: Option<&Discovered>) -> KeyRules {
+        let rules = policy.key_rules();
+        let algorithms = |found: &Discovered| found.metadata.algorithms;
+        match found.map(algorithms).or_else(|| self.shared.discovered().0.as_deref().map(algorithms)) {
+            Some(without_alg) => KeyRules { without_alg, ..rules },
+            None => rules,
+        }
+    }
+
+    /// One more provider has it.
+    fn enter(&self) {
+        self.all_shared().for_each(|shared| shared.enter());
+    }
+
+    /// One less has.
+    fn leave(&self) {
+        self.all_shared().for_each(|shared| shared.leave());
+    }
+
+    fn all_shared(&self) -> impl Iterator<Item = &Arc<Shared>> {
+        [&self.shared].into_iter().chain(self.of_fallbacks.iter())
     }
 
     /// Settings that what makes the exchanges cannot be held to refuse each of them.
@@ -474,12 +745,12 @@ impl Source {
         )))
     }
 
-    fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
+    fn failure(&self, place: &Place, failed: NotFetched, attempt: u32) -> FetchError {
         FetchError(Arc::new(Failure {
             tenant: self.registration.tenant_id.as_str().into(),
             provider: self.registration.provider_id.as_str().into(),
             attempt,
-            url: redacted(&self.registration.jwks_url),
+            url: failed.url.as_ref().map_or_else(|| place.shown.clone(), |url| redacted(url)),
             status: failed.status,
             body: failed.excerpt,
             reason: failed.reason,
@@ -488,9 +759,18 @@ impl Source {
             cause: failed.cause,
         }))
     }
+}
 
-    fn origin(&self) -> Arc<str> {
-        self.registration.jwks_url.origin().ascii_serialization().into()
+/// Digests what is hashed.
+struct Digesting(Context);
+
+impl Hasher for Digesting {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
     }
 }
 
@@ -502,8 +782,9 @@ impl Provider {
 
     /// Moves a flight forward in the queue, never back.
     fn hurry(&self, flight: &Flight, urgency: Urgency) {
-        if let Some(ticket) = flight.ticket.get() {
-            self.engine.gate.promote(*ticket, urgency);
+        let ticket = *lock(&flight.ticket);
+        if let Some(ticket) = ticket {
+            self.engine.gate.promote(ticket, urgency);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a tenant registers: a key source and the settings it is cached by.
 
+mod source;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -7,23 +9,21 @@ use std::time::Duration;
 use jwks_cache_core::address::PrivateNetworks;
 use jwks_cache_core::policy::{Policy, Retry};
 use jwks_cache_core::{AlgorithmSet, allow, ids};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
 use crate::clock::seeded_dice;
 use crate::dial::{Material, PinMode, Secret, TlsSettings, Transport, unquoted};
 use crate::duration_text;
 use crate::error::{Error, Result, redacted};
-use crate::security::{SpkiFingerprint, enforce_https};
+use crate::security::SpkiFingerprint;
 
+pub use self::source::{Fallback, FallbackSource, KeyFormat, KeySource};
 pub use jwks_cache_core::Algorithm;
 pub use jwks_cache_core::policy::{
     DEFAULT_MAX_RESPONSE_BYTES, DEFAULT_MAX_TTL, DEFAULT_PREFETCH_JITTER, DEFAULT_REFRESH_EARLY,
     DEFAULT_STALE_WHILE_ERROR, JitterStrategy, MAX_REDIRECTS, MIN_TTL_FLOOR, RefreshMode,
 };
-
-/// The longest issuer, in bytes: browsers and proxies take no longer URL.
-const LONGEST_ISSUER: usize = 2048;
 
 /// A provider: whose it is, where its keys are, how they are cached.
 ///
@@ -38,18 +38,39 @@ const LONGEST_ISSUER: usize = 2048;
 /// # Ok::<(), jwks_cache::Error>(())
 /// ```
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(remote = "Self")]
 pub struct IdentityProviderRegistration {
     /// The tenant: 1–64 ASCII letters, digits, `-`.
     pub tenant_id: String,
     /// The provider within the tenant: 1–64 ASCII letters, digits, `-`, `_`.
     pub provider_id: String,
     /// Where the JWKS is published. Has a host, no credentials, no fragment.
-    #[serde(deserialize_with = "unquoted::jwks_url")]
+    /// Where `source` is another, nothing is asked here: it is `none:`, and left out of JSON.
+    #[serde(
+        default = "source::nowhere",
+        skip_serializing_if = "source::is_nowhere",
+        deserialize_with = "unquoted::jwks_url"
+    )]
     pub jwks_url: Url,
     /// The issuer of this provider's tokens, as their `iss` says it, byte for byte: then a [`Verifier`](crate::Verifier)
-    /// finds the provider by it, and takes no other issuer's tokens from it. 1 to 2,048 bytes. Default none.
+    /// finds the provider by it, and takes no other issuer's tokens from it. Discovery asks it where its keys are. 1 to
+    /// 2,048 bytes. Default none.
     #[serde(default)]
     pub issuer: Option<String>,
+    /// Whether `{tenantid}` in `issuer` stands for the `tid` of each token, as Entra's multi-tenant issuers have it.
+    /// Default false; of the presets only Entra's sets it, for elsewhere it would let anyone's tokens in.
+    #[serde(default)]
+    pub issuer_template: bool,
+    /// Where keys come from. Default [`KeySource::Url`]: `jwks_url`.
+    #[serde(default)]
+    pub source: KeySource,
+    /// How they are written there. Default [`KeyFormat::Jwks`].
+    #[serde(default)]
+    pub format: KeyFormat,
+    /// Other sources in their order, for while this one fails and none of its keys may be served any more: at most 8.
+    /// The way back is automatic, with the first document of this one. Default none.
+    #[serde(default)]
+    pub fallbacks: Vec<Fallback>,
     /// Whether only https will do. Default true. An https URL is never downgraded by a redirect,
     /// whatever this says.
     #[serde(default = "yes")]
@@ -181,6 +202,10 @@ impl IdentityProviderRegistration {
             provider_id: provider_id.into(),
             jwks_url: Url::parse(jwks_url.as_ref())?,
             issuer: None,
+            issuer_template: false,
+            source: KeySource::default(),
+            format: KeyFormat::default(),
+            fallbacks: Vec::new(),
             require_https: true,
             allowed_domains: Vec::new(),
             refresh_early: DEFAULT_REFRESH_EARLY,
@@ -239,20 +264,15 @@ impl IdentityProviderRegistration {
         for domain in &self.allowed_domains {
             check_domain(domain)?;
         }
-        self.validate_url()?;
-        if self.issuer.as_ref().is_some_and(|issuer| issuer.is_empty() || issuer.len() > LONGEST_ISSUER) {
-            return Err(Error::validation(
-                "issuer",
-                format!(
-                    "must be 1 to {LONGEST_ISSUER} bytes, as in the tokens' `iss`; leave it out to take any"
-                ),
-            ));
-        }
+        self.validate_source()?;
         self.policy().check()?;
-        if !self.pinned_spki.is_empty() && self.jwks_url.scheme() != "https" {
+        let plain = |fallback: &Fallback| matches!(&fallback.source, FallbackSource::Url(url) if url.scheme() != "https");
+        if !self.pinned_spki.is_empty()
+            && (self.home().is_none_or(|url| url.scheme() != "https") || self.fallbacks.iter().any(plain))
+        {
             return Err(Error::validation(
                 "pinned_spki",
-                "needs an https jwks_url: plain http has no certificate that a pin could match",
+                "needs https URLs, of fallbacks too: plain http has no certificate that a pin could match",
             ));
         }
         self.transport().check()
@@ -269,6 +289,9 @@ impl IdentityProviderRegistration {
                  local_files(true) where its owner writes them"
             )))
         };
+        if let Some(field) = self.source_files() {
+            return refuse(field, "a file", "give the keys themselves (inline), or their URL");
+        }
         let certificate = self.tls.client_certificate.as_ref();
         let materials = [
             ("tls.ca", self.tls.ca.as_ref()),
@@ -300,28 +323,6 @@ impl IdentityProviderRegistration {
         }
     }
 
-    fn validate_url(&self) -> Result<()> {
-        let refuse = |reason: String| Err(Error::validation("jwks_url", reason));
-        let Some(host) = self.jwks_url.host_str() else {
-            return refuse("must have a host, as in https://id.example.com/jwks.json".into());
-        };
-        if !self.jwks_url.username().is_empty() || self.jwks_url.password().is_some() {
-            return refuse("must not carry credentials".into());
-        }
-        if self.jwks_url.fragment().is_some() {
-            return refuse("must not have a fragment; drop the part from '#' on".into());
-        }
-        if self.require_https {
-            enforce_https(&self.jwks_url)?;
-        } else if !matches!(self.jwks_url.scheme(), "https" | "http") {
-            return Err(Error::Security(format!("scheme {} is not http or https", self.jwks_url.scheme())));
-        }
-        if !allow::host_is_allowed(host, &self.allowed_domains) {
-            return refuse(format!("host {host} is not in this registration's allowed_domains"));
-        }
-        Ok(())
-    }
-
     /// The settings that decisions depend on.
     pub(crate) fn policy(&self) -> Policy {
         let algorithms = if self.algorithms.is_empty() {
@@ -350,7 +351,15 @@ impl IdentityProviderRegistration {
             max_redirects: self.max_redirects,
             prefetch_jitter: self.prefetch_jitter,
             retry: self.retry_policy.rules(),
+            fallbacks: self.fallbacks.iter().map(|fallback| fallback.max_trust_age).collect(),
         }
+    }
+
+    /// Whether both are of one source: kind and place. What is inline is its own place.
+    pub(crate) fn is_same_source(&self, next: &Self) -> bool {
+        let place = |of: &Self| (of.jwks_url.clone(), of.source.clone(), of.format.clone());
+        let asks_issuer = matches!(self.source, KeySource::Discovery | KeySource::DiscoveryAt(_));
+        place(self) == place(next) && (!asks_issuer || self.issuer == next.issuer)
     }
 
     /// Whether going from `self` to `next` allows fewer places than before: then what is held must go. Who is
@@ -362,6 +371,23 @@ impl IdentityProviderRegistration {
     }
 }
 
+impl Serialize for IdentityProviderRegistration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+/// `jwks_url` may be left out only where the source is another.
+impl<'de> Deserialize<'de> for IdentityProviderRegistration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let read = Self::deserialize(deserializer)?;
+        if read.source == KeySource::Url && source::is_nowhere(&read.jwks_url) {
+            return Err(de::Error::missing_field("jwks_url"));
+        }
+        Ok(read)
+    }
+}
+
 /// Without what may be secret: header values, tokens, keys, credentials and queries of URLs.
 impl fmt::Debug for IdentityProviderRegistration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -370,6 +396,10 @@ impl fmt::Debug for IdentityProviderRegistration {
             .field("provider_id", &self.provider_id)
             .field("jwks_url", &redacted(&self.jwks_url).as_str())
             .field("issuer", &self.issuer)
+            .field("issuer_template", &self.issuer_template)
+            .field("source", &self.source)
+            .field("format", &self.format)
+            .field("fallbacks", &self.fallbacks)
             .field("require_https", &self.require_https)
             .field("allowed_domains", &self.allowed_domains)
             .field("refresh_early", &self.refresh_early)

@@ -206,12 +206,12 @@ impl Registry {
     /// # Errors
     /// As [`Registry::register`].
     pub fn check(&self, registration: &IdentityProviderRegistration) -> Result<()> {
-        self.0.settings.admit(registration.clone()).map(drop)
+        self.0.settings.admit(registration.clone(), &self.0.engine).map(drop)
     }
 
     /// The provider, if it is new.
     fn enlist(&self, registration: IdentityProviderRegistration) -> Result<Option<Arc<Provider>>> {
-        let source = self.0.settings.admit(registration)?;
+        let source = self.0.settings.admit(registration, &self.0.engine)?;
         let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
         // Held until the provider has its issuer, so that the two never part.
         let mut index = self.0.issuers.open();
@@ -511,7 +511,7 @@ fn not_registered(tenant: &str, provider: &str) -> Error {
 
 impl Settings {
     /// Applies the registry's defaults and checks everything.
-    fn admit(&self, mut registration: IdentityProviderRegistration) -> Result<Source> {
+    fn admit(&self, mut registration: IdentityProviderRegistration, engine: &Engine) -> Result<Source> {
         if self.require_https && !registration.require_https {
             return Err(Error::Security(
                 "this registry requires https; build it with require_https(false) to allow plain http".into(),
@@ -533,11 +533,12 @@ impl Settings {
             let rule = "must be 1 to 64 of ASCII letters, digits and `-_.:/`";
             return Err(Error::validation("redis_namespace", rule));
         }
-        let host = registration.jwks_url.host_str().unwrap_or_default();
-        enforce_host(host, &self.allowed_domains, "the registry's")?;
+        for host in registration.hosts() {
+            enforce_host(&host, &self.allowed_domains, "the registry's")?;
+        }
         // The registration's own are sound; the registry's have not been looked at.
         self.dial.check()?;
-        let source = Source::new(registration, self.allowed_domains.clone(), &self.dial);
+        let source = Source::new(registration, self.allowed_domains.clone(), &self.dial, engine);
         // One sets a proxy, maybe, and the other an address policy.
         source.dial.check_proxy()?;
         Ok(source)

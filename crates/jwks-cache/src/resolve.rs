@@ -17,6 +17,7 @@ use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::refresh::{Asked, KidAsked, Provider};
 use crate::served::ServedKeys;
+pub(crate) use crate::slot::Whose;
 use crate::slot::{Ended, Flight, View};
 use crate::sync::lock;
 
@@ -148,8 +149,8 @@ impl Want for OneKey<'_> {
 pub(crate) struct KeyOfIssuer<'a>(pub(crate) OneKey<'a>);
 
 impl Want for KeyOfIssuer<'_> {
-    type Borrowed<'v> = (KeyRef<'v>, Option<&'v str>);
-    type Answer = (VerificationKey, Option<Arc<str>>);
+    type Borrowed<'v> = (KeyRef<'v>, Whose<'v>);
+    type Answer = (VerificationKey, Option<Arc<str>>, bool);
 
     fn kid(&self) -> Option<&str> {
         self.0.kid
@@ -161,11 +162,11 @@ impl Want for KeyOfIssuer<'_> {
 
     fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<Self::Borrowed<'v>> {
         let Picked { answer, missing } = self.0.pick(view, now);
-        Picked { answer: answer.map(|key| (key, view.issuer.as_deref())), missing }
+        Picked { answer: answer.map(|key| (key, view.whose())), missing }
     }
 
-    fn keep((key, issuer): Self::Borrowed<'_>) -> Self::Answer {
-        (key.to_shared(), issuer.map(Arc::from))
+    fn keep((key, whose): Self::Borrowed<'_>) -> Self::Answer {
+        (key.to_shared(), whose.issuer.cloned(), *whose.template)
     }
 }
 
@@ -276,10 +277,11 @@ pub(crate) fn not_waited(provider: &Arc<Provider>, want: &OneKey<'_>) -> Error {
     let Err(why) = answer else { return KeyError::NotCached.into() }; // it has come meanwhile
     if let Some(kid) = want.kid.filter(|_| missing) {
         match provider.ask_for_kid(kid) {
-            KidAsked::Flight(_) => return KeyError::NotCached.into(),
+            // What has just come is for the next lookup.
+            KidAsked::Flight(_) | KidAsked::LookAgain => return KeyError::NotCached.into(),
             KidAsked::Unregistered => return provider.not_registered(),
-            KidAsked::KnownMissing => provider.counters.kids_known_missing.fetch_add(1, Relaxed),
-            KidAsked::NotNow => provider.counters.kids_not_asked_for.fetch_add(1, Relaxed),
+            KidAsked::KnownMissing => provider.counters.rare().kids_known_missing.fetch_add(1, Relaxed),
+            KidAsked::NotNow => provider.counters.rare().kids_not_asked_for.fetch_add(1, Relaxed),
         };
     }
     provider.slot.note_read();
@@ -342,7 +344,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
     let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((kept(picked), from)) };
     if joined.is_some_and(|number| number > last_flight) {
         // The flight began after this lookup and came back without the kid.
-        provider.counters.kids_waited_for.fetch_add(1, Relaxed);
+        provider.counters.rare().kids_waited_for.fetch_add(1, Relaxed);
         provider.remember_missing(kid);
         return Ok((kept(picked), from));
     }
@@ -355,18 +357,25 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
         let flight = match provider.ask_for_kid(kid) {
             KidAsked::Flight(flight) => flight,
             KidAsked::Unregistered => return Err(provider.not_registered()),
+            KidAsked::LookAgain => {
+                newest = servable_now(provider);
+                match &newest {
+                    Some(view) if !want.pick(view, provider.engine.now()).missing => break,
+                    _ => continue,
+                }
+            }
             _ if waited => break,
             KidAsked::KnownMissing => {
-                counters.kids_known_missing.fetch_add(1, Relaxed);
+                counters.rare().kids_known_missing.fetch_add(1, Relaxed);
                 break;
             }
             KidAsked::NotNow => {
-                counters.kids_not_asked_for.fetch_add(1, Relaxed);
+                counters.rare().kids_not_asked_for.fetch_add(1, Relaxed);
                 break;
             }
         };
         if !std::mem::replace(&mut waited, true) {
-            counters.kids_waited_for.fetch_add(1, Relaxed);
+            counters.rare().kids_waited_for.fetch_add(1, Relaxed);
         }
         newest = None;
         match timeout_at(patience, flight.ended()).await {

@@ -31,8 +31,18 @@ pub(crate) struct View {
     pub(crate) last_error: Option<FetchError>,
     /// The provider was unregistered; then nothing is fresh.
     pub(crate) closed: bool,
+    /// `{tenantid}` in `issuer` stands for the `tid` of each token.
+    pub(crate) template: bool,
     /// What is handed on of it, from the first time somebody asked.
     document: ArcSwapOption<Document>,
+}
+
+/// Whose tokens keys verify, as a view says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose<'v> {
+    pub(crate) issuer: Option<&'v Arc<str>>,
+    /// Lies far away, and is looked at only where the issuer holds a `{`.
+    pub(crate) template: &'v bool,
 }
 
 impl View {
@@ -43,11 +53,21 @@ impl View {
         flight: Option<Arc<Flight>>,
         last_error: Option<FetchError>,
         closed: bool,
+        template: bool,
     ) -> Self {
         // Readers of fresh keys look at nothing else, so this is how they learn of it.
         let refresh_at = if closed { Moment::ORIGIN } else { published.refresh_at };
         let published = Published { refresh_at, ..published };
-        Self { issuer, published, policy, flight, last_error, closed, document: ArcSwapOption::empty() }
+        Self {
+            issuer,
+            published,
+            policy,
+            flight,
+            last_error,
+            closed,
+            template,
+            document: ArcSwapOption::empty(),
+        }
     }
 
     /// What may be handed on; none where nothing is held.
@@ -60,6 +80,11 @@ impl View {
         let document = Arc::new(Document::of(&self.published, now)?);
         self.document.store(Some(document.clone()));
         Some(document)
+    }
+
+    /// Whose tokens its keys verify.
+    pub(crate) fn whose(&self) -> Whose<'_> {
+        Whose { issuer: self.issuer.as_ref(), template: &self.template }
     }
 
     /// Whether a reader who finds keys due or expired should ask for a flight.
@@ -80,10 +105,10 @@ pub(crate) struct Slot {
     view: ArcSwap<View>,
     /// Set by the first read after a flight began; the timer asks for it.
     read: AtomicBool,
-    /// The number of the last flight that began.
-    flights: AtomicU64,
     /// Set by the first stale answer of a set, so that it is announced once.
     stale_announced: AtomicBool,
+    /// The number of the last flight that began.
+    flights: AtomicU64,
 }
 
 /// The right to change what readers see. There is one per slot, and it is not `Clone`.
@@ -145,6 +170,11 @@ impl Slot {
         self.read.swap(false, Ordering::Relaxed)
     }
 
+    /// Keys were renewed without a flight.
+    pub(crate) fn renewed(&self, _by: &mut Publisher) {
+        self.read.store(false, Ordering::Relaxed);
+    }
+
     pub(crate) fn became_fresh(&self, _by: &mut Publisher) {
         self.stale_announced.store(false, Ordering::Relaxed);
     }
@@ -155,8 +185,8 @@ impl Slot {
 pub(crate) struct Flight {
     pub(crate) number: u64,
     asked_at: Instant,
-    /// Its place at the gate, once it has one.
-    pub(crate) ticket: OnceLock<Ticket>,
+    /// Its last place at the gate.
+    pub(crate) ticket: Mutex<Option<Ticket>>,
     /// The last attempt that failed, for callers who cannot wait longer.
     pub(crate) last_attempt: Mutex<Option<FetchError>>,
     ended: OnceLock<Ended>,
@@ -187,7 +217,7 @@ impl Flight {
         Self {
             number,
             asked_at: socket_now(),
-            ticket: OnceLock::new(),
+            ticket: Mutex::new(None),
             last_attempt: Mutex::new(None),
             ended: OnceLock::new(),
             keys_came: AtomicBool::new(false),

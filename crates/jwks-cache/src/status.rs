@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
 use jwks_cache_core::keyset::{LedgerEntry, Verdict};
+use jwks_cache_core::published::Serving;
 use serde::{Deserialize, Serialize};
 
 use crate::refresh::Provider;
@@ -58,6 +59,27 @@ pub struct ProviderStatus {
     /// Kids and thumbprints that are denied.
     #[serde(default)]
     pub denied: Vec<String>,
+    /// Which source the servable keys are of: `primary`, or a fallback. None where none are.
+    #[serde(default)]
+    pub serving: Option<ServingSource>,
+    /// Where the issuer's metadata says that its keys are, without its query.
+    #[serde(default)]
+    pub jwks_uri: Option<String>,
+}
+
+/// Which source serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServingSource {
+    /// The registered one.
+    Primary,
+    /// One of [`fallbacks`](crate::IdentityProviderRegistration::fallbacks), because the registered one fails.
+    Fallback {
+        /// Its place among them, from 0.
+        index: u16,
+        /// Where it is.
+        place: String,
+    },
 }
 
 /// One key of a provider.
@@ -157,6 +179,13 @@ impl Provider {
             last_error: view.last_error.as_ref().map(ToString::to_string),
             keys: key_statuses(&view, now),
             denied: view.published.denials.ids().map(shown_kid).collect(),
+            serving: held.map(|held| match held.serving {
+                Serving::Primary => ServingSource::Primary,
+                Serving::Fallback(index) => {
+                    ServingSource::Fallback { index, place: self.shown_fallback(index).to_string() }
+                }
+            }),
+            jwks_uri: self.jwks_uri().map(String::from),
         }
     }
 

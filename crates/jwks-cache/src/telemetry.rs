@@ -32,22 +32,30 @@ pub(crate) struct Counters {
     /// The tick looks at this provider.
     enlisted: AtomicBool,
     misses: AtomicU64,
+    refresh_successes: AtomicU64,
+    not_modified: AtomicU64,
+    pub(crate) requests_sent: AtomicU64,
+    pub(crate) adopted: AtomicU64,
+    last_refresh_micros: AtomicU64,
+    /// Allocated at the first.
+    rare: OnceLock<Box<RareCounters>>,
+    recorder: Recorder,
+}
+
+/// What most providers never count.
+#[derive(Debug, Default)]
+pub(crate) struct RareCounters {
     failed: AtomicU64,
+    refresh_errors: AtomicU64,
     pub(crate) kids_known_missing: AtomicU64,
     pub(crate) kids_waited_for: AtomicU64,
     pub(crate) kids_not_asked_for: AtomicU64,
     pub(crate) kid_fetches: AtomicU64,
-    refresh_successes: AtomicU64,
-    refresh_errors: AtomicU64,
-    not_modified: AtomicU64,
-    pub(crate) requests_sent: AtomicU64,
     pub(crate) lost_flights: AtomicU64,
     pub(crate) refused_addresses: AtomicU64,
     pub(crate) pin_mismatches: AtomicU64,
     pub(crate) old_credentials_kept: AtomicU64,
-    last_refresh_micros: AtomicU64,
     pub(crate) stored: StoreCounters,
-    recorder: Recorder,
 }
 
 /// What was done with stores.
@@ -146,8 +154,17 @@ impl Counters {
 
     /// Counts a lookup that brought nothing.
     pub(crate) fn failure(&self) {
-        self.failed.fetch_add(1, Relaxed);
+        self.rare().failed.fetch_add(1, Relaxed);
         self.mark();
+    }
+
+    /// To count something rare.
+    pub(crate) fn rare(&self) -> &RareCounters {
+        self.rare.get_or_init(Box::default)
+    }
+
+    fn count_of(&self, of: fn(&RareCounters) -> &AtomicU64) -> u64 {
+        self.rare.get().map_or(0, |rare| of(rare).load(Relaxed))
     }
 
     /// Has the tick tell what was counted.
@@ -179,7 +196,7 @@ impl Counters {
                 .map_or(0, |stripes| stripes.iter().map(|stripe| of(stripe).load(Relaxed)).sum())
         };
         let (hits, stale): (u64, u64) = (sum(|stripe| &stripe.hits), sum(|stripe| &stripe.stale));
-        let (misses, failed) = (self.misses.load(Relaxed), self.failed.load(Relaxed));
+        let (misses, failed) = (self.misses.load(Relaxed), self.count_of(|rare| &rare.failed));
         let micros = self.last_refresh_micros.load(Relaxed);
         Counts {
             requests: hits + misses + failed,
@@ -188,7 +205,7 @@ impl Counters {
             misses,
             failed,
             refresh_successes: self.refresh_successes.load(Relaxed),
-            refresh_errors: self.refresh_errors.load(Relaxed),
+            refresh_errors: self.count_of(|rare| &rare.refresh_errors),
             last_refresh_micros: (micros > 0).then_some(micros),
         }
     }
@@ -201,8 +218,10 @@ impl Counters {
         let not_modified = self.not_modified.load(Relaxed);
         let kids = "jwks_cache_kid_misses_total";
         let refreshes = "jwks_cache_refresh_total";
-        let stored = |outcome, count: &AtomicU64| {
-            labelled("jwks_cache_store_operations_total", ("outcome", outcome), count.load(Relaxed))
+        let rare = |name, of| counter(name, self.count_of(of));
+        let kids = |outcome, of| labelled(kids, ("outcome", outcome), self.count_of(of));
+        let stored = |outcome, of| {
+            labelled("jwks_cache_store_operations_total", ("outcome", outcome), self.count_of(of))
         };
         let micros = counts.last_refresh_micros.map(number);
         [
@@ -217,22 +236,23 @@ impl Counters {
             counter("jwks_cache_not_modified_total", not_modified),
             counter("jwks_cache_refresh_errors_total", counts.refresh_errors),
             counter("jwks_cache_upstream_requests_total", self.requests_sent.load(Relaxed)),
-            labelled(kids, ("outcome", "known_missing"), self.kids_known_missing.load(Relaxed)),
-            labelled(kids, ("outcome", "waited"), self.kids_waited_for.load(Relaxed)),
-            labelled(kids, ("outcome", "not_now"), self.kids_not_asked_for.load(Relaxed)),
-            counter("jwks_cache_kid_fetches_total", self.kid_fetches.load(Relaxed)),
-            counter("jwks_cache_lost_flights_total", self.lost_flights.load(Relaxed)),
-            counter("jwks_cache_refused_addresses_total", self.refused_addresses.load(Relaxed)),
-            counter("jwks_cache_pin_mismatches_total", self.pin_mismatches.load(Relaxed)),
-            counter("jwks_cache_credentials_not_renewed_total", self.old_credentials_kept.load(Relaxed)),
+            counter("jwks_cache_shared_refreshes_total", self.adopted.load(Relaxed)),
+            kids("known_missing", |rare| &rare.kids_known_missing),
+            kids("waited", |rare| &rare.kids_waited_for),
+            kids("not_now", |rare| &rare.kids_not_asked_for),
+            rare("jwks_cache_kid_fetches_total", |rare| &rare.kid_fetches),
+            rare("jwks_cache_lost_flights_total", |rare| &rare.lost_flights),
+            rare("jwks_cache_refused_addresses_total", |rare| &rare.refused_addresses),
+            rare("jwks_cache_pin_mismatches_total", |rare| &rare.pin_mismatches),
+            rare("jwks_cache_credentials_not_renewed_total", |rare| &rare.old_credentials_kept),
             Told { name: "jwks_cache_last_refresh_micros", label: None, value: Value::Gauge(micros) },
-            stored("saved", &self.stored.saved),
-            stored("superseded", &self.stored.superseded),
-            stored("loaded", &self.stored.loaded),
-            stored("absent", &self.stored.absent),
-            stored("failed", &self.stored.failed),
-            stored("refused", &self.stored.refused),
-            stored("set_aside", &self.stored.set_aside),
+            stored("saved", |rare| &rare.stored.saved),
+            stored("superseded", |rare| &rare.stored.superseded),
+            stored("loaded", |rare| &rare.stored.loaded),
+            stored("absent", |rare| &rare.stored.absent),
+            stored("failed", |rare| &rare.stored.failed),
+            stored("refused", |rare| &rare.stored.refused),
+            stored("set_aside", |rare| &rare.stored.set_aside),
         ]
         .into_iter()
     }
@@ -245,7 +265,7 @@ impl Counters {
     /// Counts a finished flight.
     pub(crate) fn landed(&self, tenant: &str, provider: &str, status: FlightStatus, took: Duration) {
         if status == FlightStatus::Error {
-            self.refresh_errors.fetch_add(1, Relaxed);
+            self.rare().refresh_errors.fetch_add(1, Relaxed);
         } else {
             self.refresh_successes.fetch_add(1, Relaxed);
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

@@ -38,7 +38,7 @@ use self::verified::By;
 use crate::error::{Error, KeyError};
 use crate::refresh::Provider;
 use crate::registry::Registry;
-use crate::resolve::{self, KeyOfIssuer, OneKey};
+use crate::resolve::{self, KeyOfIssuer, OneKey, Whose};
 
 pub use builder::VerifierBuilder;
 pub use error::{KeyDetail, Malformed, Part, Unfit, Unsupported, VerifyError, VerifyErrorKind};
@@ -200,6 +200,9 @@ pub(crate) struct Waiting {
     algorithm: Algorithm,
 }
 
+/// A key that was waited for: whose, and of which issuer, and whether that is a template.
+type Waited = (Arc<Provider>, VerificationKey, Option<Arc<str>>, bool);
+
 impl<E: Into<VerifyError>> From<E> for Halt {
     fn from(refused: E) -> Self {
         Self::Refused(refused.into())
@@ -242,11 +245,11 @@ impl Scoped<'_> {
     {
         let Waiting { provider, kid, algorithm } = waiting;
         let kid = kid.as_deref();
-        let (key, issuer) = resolve::waited(&provider, &KeyOfIssuer(OneKey { kid, algorithm }))
+        let (key, issuer, template) = resolve::waited(&provider, &KeyOfIssuer(OneKey { kid, algorithm }))
             .await
             .map_err(|error| VerifyError::of_lookup(error, &provider, kid))?;
         // From the start: beside what was waited for, a second look at the text costs nothing.
-        self.go(token, Some((provider, key, issuer))).map_err(|halt| match halt {
+        self.go(token, Some((provider, key, issuer, template))).map_err(|halt| match halt {
             Halt::Refused(why) => why,
             Halt::Wait(_) => VerifyError::NotCached,
         })
@@ -277,11 +280,7 @@ impl Scoped<'_> {
     }
 
     /// Goes as far as keys at hand reach, or with the key that was waited for.
-    fn go<C>(
-        &self,
-        token: &str,
-        waited_for: Option<(Arc<Provider>, VerificationKey, Option<Arc<str>>)>,
-    ) -> Result<Verified<C>, Halt>
+    fn go<C>(&self, token: &str, waited_for: Option<Waited>) -> Result<Verified<C>, Halt>
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
@@ -308,14 +307,18 @@ impl Scoped<'_> {
         let (mut payload, mut signature) = (Room::new(), Room::new());
         // All that can be said of the text alone is said before anything is looked up: the same to everybody.
         let mut opened = Opened::new(parts, &mut payload, &mut signature)?;
-        let issuer = if self.scope.asks_for_issuer() { opened.claimed_issuer(rules)? } else { "".into() };
+        let (issuer, of_entra) =
+            if self.scope.asks_for_issuer() { opened.claimed_issuer(rules)? } else { ("".into(), None) };
 
-        let judge = |provider: &Arc<Provider>, key: KeyRef<'_>, of_provider: Option<&str>| {
+        let judge = |provider: &Arc<Provider>, key: KeyRef<'_>, of_provider: Whose<'_>| {
             opened.judge(rules, provider, kid, key, of_provider, digest.is_some())
         };
         let (verified, entry) = match waited_for {
-            Some((provider, key, issuer)) => judge(&provider, key.borrowed(), issuer.as_deref())?,
-            None => self.with_provider(&issuer, |provider| {
+            Some((provider, key, issuer, template)) => {
+                let whose = Whose { issuer: issuer.as_ref(), template: &template };
+                judge(&provider, key.borrowed(), whose)?
+            }
+            None => self.with_provider(&issuer, of_entra.as_deref(), |provider| {
                 let want = KeyOfIssuer(OneKey { kid, algorithm });
                 match resolve::at_hand(provider, &want, |(key, issuer)| judge(provider, key, issuer)) {
                     Some(Ok(judged)) => Ok(judged?),
@@ -371,28 +374,43 @@ impl Scoped<'_> {
                 Some(rules.check_times(entry.times, provider))
             })
         };
-        let times = self.with_provider(issuer.unwrap_or_default(), judge).ok()??;
+        let of_entra = entry.entra_tenant.as_deref();
+        let times = self.with_provider(issuer.unwrap_or_default(), of_entra, judge).ok()??;
         Some(times.map(|()| verified))
     }
 
-    /// Lends the provider whose keys may verify. The issuer counts where the scope asks for it.
+    /// Lends the provider whose keys may verify. The issuer counts where the scope asks for it: as it stands there, or
+    /// else with `{tenantid}` where it names the token's directory.
     fn with_provider<R>(
         &self,
         issuer: &str,
+        entra_tenant: Option<&str>,
         then: impl FnOnce(&Arc<Provider>) -> R,
     ) -> Result<R, VerifyError> {
         let Parts { registry, provider: own, .. } = self.of;
         let then = |found: &Arc<Provider>| {
             own.as_ref().is_none_or(|own| Arc::ptr_eq(own, found)).then(|| then(found))
         };
+        let mut then = Some(then);
+        let mut lend = |found: &Arc<Provider>| then.take().and_then(|then| then(found));
+        let mut by_issuer = |tenant: Option<&str>| {
+            let found = registry.with_issuer(tenant, issuer, &mut lend);
+            found.or_else(|| registry.with_issuer(tenant, &of_template(issuer, entra_tenant?), &mut lend))
+        };
         let done = match self.scope {
-            Scope::Held(provider) => Some(then(provider)),
-            Scope::Named(tenant, id) => registry.with_named(tenant, id, then),
-            Scope::Tenant(tenant) => registry.with_issuer(Some(tenant), issuer, then),
-            Scope::Any => registry.with_issuer(None, issuer, then),
+            Scope::Held(provider) => Some(lend(provider)),
+            Scope::Named(tenant, id) => registry.with_named(tenant, id, lend),
+            Scope::Tenant(tenant) => by_issuer(Some(tenant)),
+            Scope::Any => by_issuer(None),
         };
         done.flatten().ok_or(VerifyError::UnknownProvider)
     }
+}
+
+/// The template that an issuer is of, if it names the directory `tid` in a part of its own.
+fn of_template(issuer: &str, tid: &str) -> String {
+    let parts: Vec<_> = issuer.split('/').map(|part| if part == tid { "{tenantid}" } else { part }).collect();
+    parts.join("/")
 }
 
 /// A token that was taken apart, and of which nothing is believed.
@@ -403,6 +421,9 @@ struct Opened<'t> {
     /// Its text and what that claims, once somebody looked.
     claims: Option<(&'t str, Claims<'t>)>,
 }
+
+/// An issuer, and a directory of it.
+type Claimed<'t> = (Cow<'t, str>, Option<Cow<'t, str>>);
 
 impl<'t> Opened<'t> {
     fn new(
@@ -415,14 +436,15 @@ impl<'t> Opened<'t> {
         Ok(Self { parts, payload, signature, claims: None })
     }
 
-    /// Which issuer it claims to be of: enough to choose among those registered, and for nothing else.
-    fn claimed_issuer(&mut self, rules: &Rules) -> Result<Cow<'t, str>, VerifyError> {
+    /// Which issuer it claims to be of, and which directory of it: enough to choose among those registered, and for nothing else.
+    fn claimed_issuer(&mut self, rules: &Rules) -> Result<Claimed<'t>, VerifyError> {
         if self.payload.is_empty() {
             return Err(VerifyError::Unsupported(Unsupported::Detached));
         }
         let read = self.read(rules)?;
         let (_, claims) = self.claims.insert(read);
-        claims.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))
+        let issuer = claims.issuer()?.ok_or(VerifyError::MissingClaim("iss".into()))?;
+        Ok((issuer, claims.entra_tenant()))
     }
 
     fn read(&self, rules: &Rules) -> Result<(&'t str, Claims<'t>), VerifyError> {
@@ -437,7 +459,7 @@ impl<'t> Opened<'t> {
         provider: &Arc<Provider>,
         kid: Option<&str>,
         key: KeyRef<'_>,
-        of_provider: Option<&str>,
+        of_provider: Whose<'_>,
         remembers: bool,
     ) -> Result<(Verified<C>, Option<Arc<Entry>>), VerifyError>
     where
@@ -482,22 +504,28 @@ impl Rules {
         Ok(())
     }
 
-    /// Byte for byte (RFC 8725 §3.8): the provider's issuer, one of the verifier's, and the key's own.
+    /// Byte for byte (RFC 8725 §3.8), but for a template's directory: the provider's issuer, one of the verifier's, and
+    /// the key's own.
     fn check_issuer(
         &self,
         issuer: Option<&str>,
         entra_tenant: Option<&str>,
-        of_provider: Option<&str>,
+        of_provider: Whose<'_>,
         of_key: Option<&str>,
     ) -> Result<(), VerifyError> {
-        let nobody_asks = of_provider.is_none() && self.issuers.is_empty() && of_key.is_none();
+        let registered = of_provider.issuer.is_some();
+        let nobody_asks = !registered && self.issuers.is_empty() && of_key.is_none();
         let Some(issuer) = issuer else {
             let fine = nobody_asks && self.any_issuer;
             return if fine { Ok(()) } else { Err(VerifyError::MissingClaim("iss".into())) };
         };
-        let is_ours = of_provider.is_none_or(|own| own == issuer)
+        let is_the_providers = |own: &Arc<str>| match own.contains('{') && *of_provider.template {
+            false => **own == *issuer,
+            true => key_issuer_fits(own, issuer, entra_tenant),
+        };
+        let is_ours = of_provider.issuer.is_none_or(is_the_providers)
             && (self.issuers.is_empty() || self.issuers.iter().any(|one| one == issuer))
-            && (of_provider.is_some() || !self.issuers.is_empty() || self.any_issuer);
+            && (registered || !self.issuers.is_empty() || self.any_issuer);
         let is_the_keys = of_key.is_none_or(|own| key_issuer_fits(own, issuer, entra_tenant));
         if is_ours && is_the_keys { Ok(()) } else { Err(VerifyError::WrongIssuer) }
     }

@@ -226,6 +226,8 @@ impl World {
         registration.retry_policy.max_retries = 0;
         registration.retry_policy.attempt_timeout = millis(1000);
         registration.private_networks = policy;
+        // Nobody is served by what another asked: they do not ask quite the same.
+        registration.max_response_bytes += self.providers as u64;
         // No timer dials in between.
         registration.refresh_mode = RefreshMode::OnDemand;
         if let Some((_, to)) = url.split_once('?') {

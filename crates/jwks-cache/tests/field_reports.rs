@@ -91,7 +91,10 @@ async fn providers_of_one_origin_share_connections() {
     let wire = Wire::new(Reply::json(text(&[("a", 1)]))).await;
     for n in 0..30 {
         let name = format!("p{n}");
-        wire.registry.register(wire.registration(&name)).await.unwrap();
+        let mut registration = wire.registration(&name);
+        // Each makes an exchange of its own: they do not ask quite the same.
+        registration.max_response_bytes += n;
+        wire.registry.register(registration).await.unwrap();
         wire.registry.resolve("acme", &name, None).await.unwrap();
     }
     assert_eq!(wire.asked(), 30);

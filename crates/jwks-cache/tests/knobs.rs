@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jwks_cache::{
-    Algorithm, CacheManager, Error, FetchError, IdentityProviderRegistration, JitterStrategy, KeyError,
-    Material, PinMode, ProviderState, RefreshMode, Registry, RegistryBuilder, SpkiFingerprint,
-    StandardClaims, TlsVersion,
+    Algorithm, CacheManager, Error, Fallback, FetchError, IdentityProviderRegistration, JitterStrategy,
+    KeyError, KeyFormat, KeySource, Material, PinMode, ProviderState, RefreshMode, Registry, RegistryBuilder,
+    SpkiFingerprint, StandardClaims, TlsVersion,
 };
 use jwks_cache_testkit::tls::{Authority, TlsServer};
 use jwks_cache_testkit::{BlackHole, IdentityProvider, ManualClock, Origin, Phase, Reply, Token};
@@ -100,6 +100,76 @@ async fn knob_jwks_url() {
         let registry = registry(&ManualClock::new());
         registry.register(registration(origin.url(path))).await.unwrap();
         assert_eq!(kids(&soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap()), [kid]);
+    }
+}
+
+#[tokio::test]
+async fn knob_source() {
+    for (source, kid) in [(KeySource::Inline(document(&["1"]).into()), "1"), (KeySource::Url, "2")] {
+        let origin = Origin::start();
+        origin.set("/jwks", Reply::json(document(&["2"])));
+        let registry = registry(&ManualClock::new());
+        let mut registration = registration(origin.url("/jwks"));
+        if source != KeySource::Url {
+            registration.jwks_url = "none:".parse().unwrap();
+        }
+        registration.source = source;
+        registry.register(registration).await.unwrap();
+        assert_eq!(kids(&soon(registry.resolve(TENANT, PROVIDER, None)).await.unwrap()), [kid]);
+    }
+}
+
+#[tokio::test]
+async fn knob_format() {
+    let jwks = async |format| {
+        let (_origin, registry) = fetched(Reply::json(document(&["k"])), |it| it.format = format).await;
+        soon(registry.resolve(TENANT, PROVIDER, None)).await
+    };
+    assert_eq!(kids(&jwks(KeyFormat::Jwks).await.unwrap()), ["k"]);
+    assert_eq!(fetch_reason(jwks(KeyFormat::X509Map).await), "not_x509_map");
+    assert_eq!(fetch_reason(jwks(KeyFormat::Pem { kid: "k".into() }).await), "not_pem");
+}
+
+#[tokio::test]
+async fn knob_issuer_for_discovery() {
+    let resolve = async |issuer: &str| {
+        let origin = Origin::start();
+        let metadata = format!(r#"{{"issuer":"{issuer}","jwks_uri":"{}"}}"#, origin.url("/jwks"));
+        origin.set("/.well-known/openid-configuration", Reply::json(metadata));
+        origin.set("/jwks", Reply::json(document(&["k"])));
+        let mut registration = registration(origin.url("/jwks"));
+        registration.jwks_url = "none:".parse().unwrap();
+        registration.issuer = Some("https://id.example".into());
+        registration.source = KeySource::DiscoveryAt(origin.url("/").into());
+        let registry = registry(&ManualClock::new());
+        registry.register(registration).await.unwrap();
+        soon(registry.resolve(TENANT, PROVIDER, None)).await
+    };
+    assert_eq!(kids(&resolve("https://id.example").await.unwrap()), ["k"]);
+    assert_eq!(fetch_reason(resolve("https://id.example/").await), "discovery_issuer");
+}
+
+#[test]
+fn knob_issuer_template() {
+    // Whether a token's `tid` is taken for the template is the verifier's to see to; here it is told from a text.
+    let with = |issuer: &str, template| {
+        let mut registration = registration("https://id.example/jwks");
+        (registration.issuer, registration.issuer_template) = (Some(issuer.into()), template);
+        registration
+    };
+    with("https://id.example/{tenantid}/v2.0", true).validate().unwrap();
+    with("https://id.example/{tenantid}/v2.0", false).validate().unwrap();
+    is_validation(with("https://id.example/v2.0", true).validate(), "issuer_template");
+    is_validation(with("https://id.example/a{tenantid}", true).validate(), "issuer_template");
+}
+
+#[tokio::test(start_paused = true)]
+async fn knob_fallbacks() {
+    for (fallbacks, served) in [(vec![], false), (vec![Fallback::inline(document(&["f"]))], true)] {
+        let stage = scripted::Stage::with(|it| it.fallbacks = fallbacks).await;
+        stage.source.set(Answer::Refused);
+        let set = stage.resolve().await;
+        assert_eq!(set.is_ok_and(|set| kids(&set) == ["f"]), served);
     }
 }
 
@@ -428,8 +498,15 @@ async fn knob_pinned_spki() {
     assert!(reason.contains("pinned_spki"), "{reason}");
     assert_eq!(stage.origin.total(), 1, "not a byte goes to a server that is not pinned");
     let mut plain = registration("http://id.example.com/jwks").with_require_https(false);
-    plain.pinned_spki = vec![other];
+    plain.pinned_spki = vec![other.clone()];
     is_validation(registry(&ManualClock::new()).register(plain).await, "pinned_spki");
+    // Nor is there a way around them.
+    let mut around = registration("https://id.example.com/jwks").with_require_https(false);
+    around.pinned_spki = vec![other];
+    around.fallbacks = vec![Fallback::url("https://mirror.example.com/jwks").unwrap()];
+    around.validate().unwrap();
+    around.fallbacks.push(Fallback::url("http://mirror.example.com/jwks").unwrap());
+    is_validation(around.validate(), "pinned_spki");
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ mod stage;
 use std::time::Duration;
 
 use jwks_cache::{
-    Algorithm, ClientCertificate, IdentityProviderRegistration, JitterStrategy, Material, PinMode,
-    PrivateNetworks, RefreshMode, RetryPolicy, SpkiFingerprint, TlsVersion,
+    Algorithm, ClientCertificate, Fallback, IdentityProviderRegistration, JitterStrategy, KeyFormat,
+    KeySource, Material, PinMode, PrivateNetworks, RefreshMode, RetryPolicy, SpkiFingerprint, TlsVersion,
 };
 use serde_json::{Value, json};
 use stage::{millis, secs};
@@ -15,7 +15,8 @@ use stage::{millis, secs};
 const URL: &str = "https://id.example.com/jwks.json";
 
 /// Every duration of a registration, by its path in the JSON.
-const DURATIONS: [&str; 17] = [
+const DURATIONS: [&str; 18] = [
+    "/fallbacks/0/max_trust_age",
     "/refresh_early",
     "/stale_while_error",
     "/min_ttl",
@@ -46,7 +47,15 @@ fn read(json: &Value) -> Result<IdentityProviderRegistration, String> {
 /// A registration in which no field is at its default.
 fn unusual() -> IdentityProviderRegistration {
     let mut it = minimal();
-    (it.issuer, it.require_https) = (Some("https://id.example.com/".into()), false);
+    (it.issuer, it.issuer_template) = (Some("https://id.example.com/{tenantid}".into()), true);
+    it.source = KeySource::File("keys.json".into());
+    it.format = KeyFormat::Pem { kid: "k".into() };
+    it.fallbacks = vec![
+        Fallback::url("https://elsewhere.example.com/jwks").unwrap(),
+        Fallback { format: KeyFormat::X509Map, ..Fallback::file("keys.pem") },
+        Fallback { max_trust_age: secs(61), ..Fallback::inline("text") },
+    ];
+    it.require_https = false;
     it.allowed_domains = vec!["example.com".into()];
     (it.refresh_early, it.stale_while_error) = (secs(41), secs(42));
     (it.min_ttl, it.max_ttl, it.default_ttl) = (secs(43), secs(4_400), secs(45));
@@ -200,6 +209,29 @@ fn enumerations_are_written_as_the_contract_spells_them() {
     let modes = [RefreshMode::OnDemand, RefreshMode::WhileInUse, RefreshMode::Always];
     assert_eq!(json!(modes), json!(["on_demand", "while_in_use", "always"]));
     assert_eq!(json!([Algorithm::ES256, Algorithm::EdDSA]), json!(["ES256", "EdDSA"]));
+}
+
+#[test]
+fn sources_are_written_by_their_kind_and_leave_out_a_url_that_is_not_asked() {
+    let issuer = IdentityProviderRegistration::from_issuer("a", "b", "https://id.example.com").unwrap();
+    let written = serde_json::to_value(&issuer).unwrap();
+    assert_eq!((&written["source"], written.get("jwks_url")), (&json!("discovery"), None));
+    assert_eq!(read(&written).unwrap(), issuer);
+    let sources = [
+        KeySource::Url,
+        KeySource::DiscoveryAt(Box::new("https://a.example/".parse().unwrap())),
+        KeySource::File("keys.json".into()),
+        KeySource::Inline("text".into()),
+    ];
+    let forms =
+        json!(["url", {"discovery_at": "https://a.example/"}, {"file": "keys.json"}, {"inline": "text"}]);
+    assert_eq!(json!(sources), forms);
+    let formats = [KeyFormat::Jwks, KeyFormat::X509Map, KeyFormat::Pem { kid: "k".into() }];
+    assert_eq!(json!(formats), json!(["jwks", "x509_map", {"pem": {"kid": "k"}}]));
+    let fallback: Fallback =
+        serde_json::from_value(json!({"source": {"url": "https://a.example/"}})).unwrap();
+    assert_eq!(fallback, Fallback::url("https://a.example/").unwrap());
+    assert_eq!(fallback.max_trust_age, secs(86_400));
 }
 
 #[test]

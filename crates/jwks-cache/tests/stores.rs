@@ -11,12 +11,12 @@ use jwks_cache::store::{
     SnapshotEntry, SnapshotKey, SnapshotKind, SnapshotStore, StoreError, StoreErrorKind, Storing,
 };
 use jwks_cache::{
-    Clock, Error, FileStore, IdentityProviderRegistration, KeyRing, PersistentSnapshot, RefreshMode,
-    Registry, RegistryBuilder, What,
+    Clock, Error, Fallback, FileStore, IdentityProviderRegistration, KeyFormat, KeyRing, KeySource,
+    PersistentSnapshot, RefreshMode, Registry, RegistryBuilder, What,
 };
 use jwks_cache_testkit::{ManualClock, MemoryStore};
 use serde_json::{Value, json};
-use stage::scripted::{Answer, Script, Stage, events, jwk, keys, registration};
+use stage::scripted::{Answer, Script, Stage, body, events, jwk, keys, registration};
 use stage::socket::{document, is_validation};
 use stage::{PROVIDER, TENANT, kids, millis, secs, settle, soon, took};
 
@@ -286,6 +286,149 @@ async fn another_source_never_sees_the_snapshot_of_the_old_one() {
     }
     is_validation(first.registry.restore_from_persistence().await, "persisted_at");
     assert!(first.kids().await.is_empty());
+}
+
+type Change<'a> = &'a dyn Fn(&mut IdentityProviderRegistration);
+
+/// What another process of the same settings takes from the store, and what it refuses.
+async fn restored(
+    clock: &ManualClock,
+    store: &MemoryStore,
+    of: IdentityProviderRegistration,
+) -> (Vec<String>, Vec<String>) {
+    let next = with_store(clock, store);
+    let mut told = next.registry.subscribe();
+    next.registry.register(of).await.unwrap();
+    (next.kids().await, refused(&mut told))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_of_one_kind_and_place_of_source_one_format_and_one_issuer() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let of = |change: Change<'_>| {
+        let mut of = registration(TENANT, PROVIDER, "idp.test");
+        of.issuer = Some("https://idp.test/{tenantid}".into());
+        change(&mut of);
+        of
+    };
+    let first = with_store(&clock, &store);
+    first.registry.register(of(&|_| {})).await.unwrap();
+    first.fetch(good()).await;
+    drop(first);
+    let nowhere = || "none:".parse().unwrap();
+    let others: [(&str, Change<'_>); 6] = [
+        ("place", &|it| it.jwks_url = "https://idp.test/other".parse().unwrap()),
+        ("kind", &|it| {
+            it.source = KeySource::DiscoveryAt(std::mem::replace(&mut it.jwks_url, nowhere()).into());
+        }),
+        ("format", &|it| it.format = KeyFormat::X509Map),
+        ("kid", &|it| it.format = KeyFormat::Pem { kid: "a".into() }),
+        ("issuer", &|it| it.issuer = None),
+        ("template", &|it| it.issuer_template = true),
+    ];
+    for (what, change) in others {
+        let (kids, refused) = restored(&clock, &store, of(change)).await;
+        assert!(kids.is_empty(), "another {what}: {kids:?}");
+        assert!(refused.len() == 1 && refused[0].contains("another source"), "another {what}: {refused:?}");
+    }
+    let (kids, refused) = restored(&clock, &store, of(&|it| it.min_rsa_bits = 3072)).await;
+    assert_eq!((kids, refused), (vec!["a".into(), "b".into()], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_issuers_keys_outlive_the_process_and_are_no_other_issuers() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let of = |issuer: &str| {
+        let mut of = IdentityProviderRegistration::from_issuer(TENANT, PROVIDER, issuer).unwrap();
+        of.allowed_domains = vec!["idp.test".into(), "keys.test".into()];
+        of
+    };
+    let first = with_store(&clock, &store);
+    let metadata = json!({"issuer": "https://idp.test", "jwks_uri": "https://keys.test/jwks"}).to_string();
+    first.source.set_at("idp.test", body(metadata, "max-age=3600"));
+    first.source.set_at("keys.test", good());
+    first.registry.register(of("https://idp.test")).await.unwrap();
+    assert_eq!(first.kids().await, ["a", "b"]);
+    settle().await;
+    drop(first);
+    assert_eq!(restored(&clock, &store, of("https://idp.test")).await.0, ["a", "b"]);
+    assert!(restored(&clock, &store, of("https://idp.test/")).await.0.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_stay_under_another_issuer_are_stored_under_that() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store).with_keys(good()).await;
+    let mut other = registration(TENANT, PROVIDER, "idp.test");
+    other.issuer = Some("https://idp.test".into());
+    stage.registry.register(other.clone()).await.unwrap();
+    settle().await;
+    drop(stage);
+    assert_eq!(restored(&clock, &store, other).await.0, ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_at_hand_is_neither_stored_nor_restored() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let text = json!({"keys": [jwk("mine", 5)]}).to_string();
+    let of = IdentityProviderRegistration::from_inline(TENANT, PROVIDER, text);
+    let fetched = with_store(&clock, &store).with_keys(good()).await;
+    drop(fetched);
+    // It does not even say of which source it is.
+    change(&store, |value| drop(value.as_object_mut().unwrap().remove("source")));
+    let snapshot: PersistentSnapshot = serde_json::from_value(kept(&store)).unwrap();
+    clock.advance(secs(1));
+    let stage = with_store(&clock, &store);
+    let mut told = stage.registry.subscribe();
+    stage.registry.register(of.clone()).await.unwrap();
+    assert!(refused(&mut told).iter().all(|why| why.contains("no snapshot")));
+    assert_eq!(stage.kids().await, ["mine"]);
+    store.remove(&name(SnapshotKind::Keys)).await.unwrap();
+    stage.registry.persist_all().await.unwrap();
+    settle().await;
+    assert!(store.look(&name(SnapshotKind::Keys)).is_none());
+    let cache = jwks_cache::CacheManager::new(of).unwrap();
+    is_validation(cache.restore_snapshot(snapshot).await, "source");
+    cache.resolve(None).await.unwrap();
+    assert!(cache.persistent_snapshot().await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_fallback_serves_is_not_stored() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store);
+    let text = json!({"keys": [jwk("spare", 5)]}).to_string();
+    stage.register(|it| it.fallbacks = vec![Fallback::inline(text)]).await;
+    stage.fetch(good()).await;
+    let before = kept(&store);
+    stage.source.set(Answer::Refused);
+    stage.pass(301 + 61);
+    assert_eq!(stage.kids().await, ["spare"]);
+    stage.registry.deny_key(TENANT, PROVIDER, "unheard").await.unwrap();
+    settle().await;
+    stage.registry.persist_all().await.unwrap();
+    settle().await;
+    assert_eq!(kept(&store)["jwks_json"], before["jwks_json"]);
+    // The source's own are, once it is back.
+    stage.fetch(keys(&[("c", 3)], "max-age=300")).await;
+    assert!(kept(&store)["jwks_json"].as_str().unwrap().contains(r#""c""#));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_another_tenants_exchange_brought_are_stored_too() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store);
+    stage.register(|_| {}).await;
+    let of = registration(TENANT, PROVIDER, "idp.test");
+    let other = IdentityProviderRegistration { tenant_id: "other".into(), ..of.clone() };
+    stage.registry.register(other).await.unwrap();
+    stage.source.set(good());
+    soon(stage.registry.resolve("other", PROVIDER, None)).await.unwrap();
+    assert_eq!(stage.kids().await, ["a", "b"]);
+    assert_eq!(stage.source.asked(), 1);
+    settle().await;
+    drop(stage);
+    assert_eq!(restored(&clock, &store, of).await.0, ["a", "b"]);
 }
 
 #[tokio::test(start_paused = true)]

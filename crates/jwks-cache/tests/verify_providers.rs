@@ -323,3 +323,44 @@ async fn a_thousand_tenants_are_kept_apart() {
         assert_eq!(place(verifier.in_tenant(&neighbour).verify(&mine).await), "UnknownProvider");
     }
 }
+
+#[tokio::test]
+async fn a_template_takes_the_tokens_of_each_directory_and_of_no_other() {
+    const TEMPLATE: &str = "https://login/{tenantid}/v2.0";
+    let world = World::new();
+    let (many, one) = (world.signer_at("many.test"), world.signer_at("one.test"));
+    let mut registration = registration("t", "many", "many.test");
+    (registration.issuer, registration.issuer_template) = (Some(TEMPLATE.into()), true);
+    world.registry.register(registration).await.unwrap();
+    world.register("t", "one", "one.test", Some("https://login/1/v2.0")).await;
+    world.register("u", "no", "many.test", Some("https://other/{tenantid}/")).await;
+    let verifier = world.verifier();
+    for (signer, iss, tid, want) in [
+        (&many, "https://login/7/v2.0", json!("7"), "t/many"),
+        (&many, "https://login/7/v2.0", json!("8"), "UnknownProvider"),
+        (&many, "https://login/7/v2.0", json!(null), "UnknownProvider"),
+        (&many, "https://login/7/v2.0/", json!("7"), "UnknownProvider"),
+        (&many, "https://login.us/7/v2.0", json!("7"), "UnknownProvider"),
+        (&many, "https://login//v2.0", json!(""), "UnknownProvider"),
+        (&many, TEMPLATE, json!("7"), "WrongIssuer"),
+        (&many, TEMPLATE, json!("{tenantid}"), "WrongIssuer"),
+        // One that is registered by its whole name comes first.
+        (&one, "https://login/1/v2.0", json!("1"), "t/one"),
+        (&many, "https://login/1/v2.0", json!("1"), "BadSignature"),
+        // Where nobody said so, it is a name like any other.
+        (&many, "https://other/7/", json!("7"), "WrongIssuer"),
+        (&many, "https://other/{tenantid}/", json!("7"), "u/no"),
+    ] {
+        let token = signer.token("EdDSA", &json!({"iss": iss, "tid": tid}));
+        for _ in 0..2 {
+            assert_eq!(place(verifier.verify(&token).await), want, "{iss} {tid}");
+            let within = verifier.in_tenant(want.split('/').next().unwrap()).verify(&token).await;
+            assert!(!want.contains('/') || place(within) == want, "{iss} {tid}");
+        }
+    }
+    let at = async |tid: &str| {
+        let token = many.token("EdDSA", &json!({"iss": "https://login/7/v2.0", "tid": tid}));
+        place(verifier.of_provider("t", "many").verify(&token).await)
+    };
+    assert_eq!((at("7").await, at("8").await), ("t/many".into(), "WrongIssuer".into()));
+}

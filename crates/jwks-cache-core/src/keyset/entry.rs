@@ -154,6 +154,9 @@ fn allowed(
         // Only RSA has algorithms of its family that a short key does not serve.
         return Err(Reason::RsaTooShort);
     }
+    if *declared == DeclaredAlgorithm::Absent {
+        algorithms = algorithms.and(rules.without_alg);
+    }
     let algorithms = algorithms.and(rules.algorithms);
     if algorithms.is_empty() { Err(Reason::AlgorithmNotAllowed) } else { Ok(algorithms) }
 }

@@ -181,7 +181,8 @@ pub fn key_issuer_fits(of_key: &str, issuer: &str, entra_tenant: Option<&str>) -
         None => of_key == issuer,
         Some((before, after)) => {
             let middle = issuer.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-            middle.is_some_and(|tenant| !tenant.is_empty() && entra_tenant == Some(tenant))
+            let named = |tenant: &str| !tenant.is_empty() && tenant != "{tenantid}";
+            middle.is_some_and(|tenant| named(tenant) && entra_tenant == Some(tenant))
         }
     }
 }
@@ -434,6 +435,7 @@ mod tests {
             (TEMPLATE, "https://login.example//v2.0", Some(""), false),
             (TEMPLATE, "https://login.example.us/t1/v2.0", Some("t1"), false),
             (TEMPLATE, "https://login.example/{tenantid}/v2.0", Some("t1"), false),
+            (TEMPLATE, "https://login.example/{tenantid}/v2.0", Some("{tenantid}"), false),
         ] {
             assert_eq!(key_issuer_fits(of_key, issuer, tid), fits, "{of_key} {issuer} {tid:?}");
         }

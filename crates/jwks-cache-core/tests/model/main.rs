@@ -579,6 +579,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             max_ttl: lifetimes.1,
             default_ttl: lifetimes.2,
             refresh_early: refresh.0,
+            fallbacks: Vec::new(),
             prefetch_jitter: refresh.1,
             stale_while_error: refresh.2,
             max_trust_age: trust,

@@ -26,6 +26,8 @@ pub(super) enum Origin {
     Response {
         /// The URL asked.
         url: Url,
+        /// The issuer's metadata that named it.
+        found_at: Option<Box<Url>>,
         /// How long the answer is fresh.
         freshness: Freshness,
         /// Whether it carries a validator, so that it can be revalidated by a 304.
@@ -52,6 +54,9 @@ impl Origin {
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     source: String,
+    /// Where the issuer's metadata was found, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<String>,
     /// How many keys may verify.
     pub(super) usable: usize,
     keys: Vec<KeyRow>,
@@ -102,12 +107,19 @@ impl Report {
             Origin::Response { freshness, .. } => Some(Lifetime::new(freshness)),
         };
         let warnings = about_origin(origin).into_iter().chain(about_keys(set)).collect();
-        Self { source: origin.name(), usable: set.usable().count(), keys, lifetime, warnings }
+        let metadata = match origin {
+            Origin::Response { found_at, .. } => found_at.as_ref().map(ToString::to_string),
+            Origin::Local { .. } => None,
+        };
+        Self { source: origin.name(), metadata, usable: set.usable().count(), keys, lifetime, warnings }
     }
 
     /// The report for people.
     pub(super) fn text(&self, paint: Paint) -> String {
         let mut text = format!("{}\n", paint.bold(&self.source));
+        if let Some(metadata) = &self.metadata {
+            let _ = writeln!(text, "as {metadata} says");
+        }
         let _ = writeln!(text, "{}, {} usable\n", count(self.keys.len(), "key"), self.usable);
         if !self.keys.is_empty() {
             let mut table = Table::new(["KID", "KTY", "ALG", "USE", "SIZE", "THUMBPRINT", "USABLE"]);
@@ -194,7 +206,7 @@ impl Lifetime {
 }
 
 fn about_origin(origin: &Origin) -> Vec<Warning> {
-    let Origin::Response { url, freshness, revalidates } = origin else { return Vec::new() };
+    let Origin::Response { url, freshness, revalidates, .. } = origin else { return Vec::new() };
     let mut warnings = Vec::new();
     let mut warn = |code, message: &str| warnings.push(Warning { code, message: message.to_owned() });
     if url.scheme() == "http" {

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use jwks_cache::store::StoreErrorKind;
+use chrono::{DateTime, TimeDelta, Utc};
+use jwks_cache::store::{SnapshotKey, SnapshotKind, StoreErrorKind};
 use jwks_cache::{
-    Algorithm, Clock, Fetch, FetchRequest, Fetching, IdentityProviderRegistration, JitterStrategy,
+    Algorithm, Clock, Fetch, FetchRequest, Fetching, IdentityProviderRegistration, JitterStrategy, Moment,
     NotFetched, ProviderState, RefreshMode, Registry, RetryPolicy, StatusMetric,
 };
 
@@ -20,7 +20,7 @@ use crate::MemoryStore;
 
 use super::chance::Chance;
 use super::document::{Material, material_of_thumbprint, name};
-use super::law::stray;
+use super::law::{State, stray};
 use super::origin::Origin;
 use super::read::{self, Wanted};
 use super::scene::{Scene, Shared, TICK, provider, tenant, url};
@@ -493,6 +493,11 @@ impl Stage {
             Some(format!("I2: another process trusts keys of {age:?}"))
         } else if caught_up && ready && usable != state.usable() {
             Some(format!("I6: another process has {usable:?}, this one {:?}", state.usable()))
+        } else if caught_up
+            && !ready
+            && self.must_be_served(slot, &state, (now, wall), calm.map(|since| passed.saturating_sub(since)))
+        {
+            Some(format!("I6: another process has nothing, this one {:?}", state.usable()))
         } else if caught_up && !retiring.is_subset(&state.retiring(now)) {
             Some(format!("I3: another process honours {retiring:?}, this one {:?}", state.retiring(now)))
         } else {
@@ -502,6 +507,25 @@ impl Stage {
             scene.blame(slot, blame);
         }
         scene.note(slot, "another process", if ready { "serves" } else { "has nothing" }, "");
+    }
+
+    /// Whether a process that starts now must serve what this one holds: a store that has been calm since then has it,
+    /// and by the wall it is young enough.
+    fn must_be_served(
+        &self,
+        slot: usize,
+        state: &State,
+        (now, wall): (Moment, DateTime<Utc>),
+        calm_for: Option<Duration>,
+    ) -> bool {
+        let (Some(held), Some(times)) = (&state.held, state.times()) else { return false };
+        let kind = SnapshotKind::Keys;
+        let key = SnapshotKey { tenant: tenant(slot), provider: provider(slot).to_owned(), kind };
+        let landed_since = calm_for.is_some_and(|calm| now.since(held.at) < calm);
+        let age = (wall - held.wall).max(TimeDelta::zero()).to_std().unwrap_or_default();
+        let by_the_wall =
+            wall + TimeDelta::seconds(59) > held.wall && age < times.servable_until.since(held.at);
+        (landed_since || self.store.look(&key).is_some()) && by_the_wall && !state.usable().is_empty()
     }
 
     async fn suspend(&self) {

@@ -55,7 +55,7 @@ impl CacheManager {
     fn build(registration: IdentityProviderRegistration, client: Option<reqwest::Client>) -> Self {
         let invalid = registration.validate().is_err();
         let engine = Engine::new(EngineParts { client, ..EngineParts::default() });
-        let source = Source::new(registration, Arc::default(), &Arc::default());
+        let source = Source::new(registration, Arc::default(), &Arc::default(), &engine);
         Self(Arc::new(Inner { provider: Provider::new(engine, source), invalid }))
     }
 

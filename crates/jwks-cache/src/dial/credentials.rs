@@ -4,6 +4,7 @@
 //! apart, so their content is compared; times of change lie where links are swapped, as Kubernetes does.
 
 use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -102,6 +103,12 @@ impl Dial {
     /// As [`Transport::check_proxy`].
     pub(crate) fn check_proxy(&self) -> crate::Result<()> {
         self.settings.check_proxy()
+    }
+
+    /// Feeds everything that makes what it brings different from what another brings.
+    pub(crate) fn identify(&self, hasher: &mut impl Hasher) {
+        self.settings.hash(hasher);
+        self.pins.hash(hasher);
     }
 
     fn has_pins(&self) -> bool {
@@ -353,17 +360,23 @@ fn text(of: &Material) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Reads a file that is one: a pipe would be waited for without end.
+/// Reads a file that is one: a pipe would be waited for without end. It blocks.
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    read_at_most(path, MOST_BYTES)
+}
+
+/// The same, of at most so many bytes.
+pub(crate) fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>, String> {
     let cannot = |error| format!("cannot be read: {error}");
     let about = fs::metadata(path).map_err(cannot)?;
     if !about.is_file() {
         return Err("is not a regular file".to_owned());
     }
     let mut read = Vec::new();
-    File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_end(&mut read)).map_err(cannot)?;
-    if read.len() as u64 > MOST_BYTES {
-        return Err(format!("is larger than {MOST_BYTES} bytes"));
+    let opened = File::open(path);
+    opened.and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut read)).map_err(cannot)?;
+    if read.len() as u64 > most {
+        return Err(format!("is larger than {most} bytes"));
     }
     Ok(read)
 }

@@ -100,7 +100,7 @@ impl<'de> Deserialize<'de> for Secret {
 ///
 /// Whoever writes a registration names the file, and the URL that it may be sent to: a registry whose tenants write
 /// theirs refuses files by [`RegistryBuilder::local_files`](crate::RegistryBuilder::local_files).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Material {
     /// The path of a file.
@@ -133,7 +133,7 @@ impl Material {
 /// tls.ca = Some(Material::file("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"));
 /// tls.replace_roots = true;
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct TlsSettings {
     /// CA certificates in PEM that are trusted besides the machine's. Default none.
@@ -147,7 +147,7 @@ pub struct TlsSettings {
 }
 
 /// A certificate with its key, in PEM (RFC 7468). Both may be in one file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct ClientCertificate {
     /// Our certificate, followed by its intermediates.
     pub chain: Material,
@@ -168,7 +168,7 @@ pub enum TlsVersion {
 }
 
 /// Everything that is set about dialling, by a registry or by a registration.
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Transport {
     pub(crate) tls: TlsSettings,
     pub(crate) headers: BTreeMap<String, Secret>,

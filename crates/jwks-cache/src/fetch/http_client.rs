@@ -76,7 +76,7 @@ impl HttpFetch {
         // Who has once been sent elsewhere comes back a stranger.
         let mut at_home = true;
         loop {
-            at_home &= url.origin() == request.url.origin();
+            at_home &= request.home.as_ref().is_some_and(|home| url.origin() == home.origin());
             let requested_at = self.clock.now();
             let response = send(&ready, at_home, request, &url).await?;
             let timing =

@@ -38,7 +38,7 @@ pub(super) fn next(
 }
 
 /// Whether the registration's rules allow `url` to be dialled.
-pub(super) fn check(request: &FetchRequest, url: &Url) -> Result<(), String> {
+pub(crate) fn check(request: &FetchRequest, url: &Url) -> Result<(), String> {
     if request.require_https {
         enforce_https(url).map_err(|error| error.to_string())?;
     } else if !matches!(url.scheme(), "http" | "https") {
@@ -48,7 +48,7 @@ pub(super) fn check(request: &FetchRequest, url: &Url) -> Result<(), String> {
     for list in &request.allowed_domains {
         enforce_host(host, list, "the").map_err(|error| error.to_string())?;
     }
-    if request.allowed_domains.iter().all(Vec::is_empty) && url.host_str() != request.url.host_str() {
+    if request.allowed_domains.iter().all(Vec::is_empty) && url.host_str() != request.host.as_deref() {
         return Err(format!("{host} is another host, and there are no allowed_domains that hold it"));
     }
     Ok(())
@@ -68,6 +68,8 @@ mod tests {
             allowed_domains: vec![allowed.iter().map(ToString::to_string).collect()],
             max_redirects: 3,
             max_response_bytes: 1,
+            host: Some("id.example.com".into()),
+            home: None,
             sent: Default::default(),
             dial: Default::default(),
             notes: Default::default(),

@@ -7,22 +7,28 @@ use std::time::Duration;
 
 use http::StatusCode;
 use jwks_cache_core::admission::{Request, Urgency};
-use jwks_cache_core::freshness::StoredHeaders;
+use jwks_cache_core::freshness::{StoredHeaders, Validators};
+use jwks_cache_core::keyset::{KeyRules, Refusal};
 use jwks_cache_core::lifecycle::{Asker, Change, Outcome, Plan};
 use jwks_cache_core::policy::Policy;
-use tokio::time::{Instant, timeout};
+use jwks_cache_core::published::Held;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span, field};
+use url::Url;
 
+use super::discovery::Discovered;
+use super::place::{Asking, Place};
+use super::shared::{Answered, Lead, Told, Turn, Want};
 use super::{Provider, Source};
 use crate::clock::{later, socket_now};
 use crate::dial::{Note, Notes};
 use crate::error::FetchError;
 use crate::events::What;
 use crate::fetch::{FetchRequest, Fetched, NotFetched};
+use crate::gate;
 use crate::slot::{Ended, Flight};
-use crate::store::SnapshotKind;
 use crate::sync::lock;
-use crate::telemetry::{Counters, FlightStatus};
+use crate::telemetry::FlightStatus;
 
 /// Everything that flies.
 pub(super) struct Crew {
@@ -33,6 +39,14 @@ pub(super) struct Crew {
     pub(super) plan: Plan,
     /// Whether the provider was read since the flight before.
     pub(super) was_read: bool,
+    /// Exchanges of the source that began later than this will do, and none that began before.
+    pub(super) mark: u64,
+    /// Whether only one that begins after it was asked for will do.
+    pub(super) insists: bool,
+    /// What was held when it took off.
+    pub(super) held: Option<Arc<Held>>,
+    /// What the issuer's metadata said when that came.
+    pub(super) held_from: Option<Arc<Discovered>>,
 }
 
 impl Crew {
@@ -53,16 +67,17 @@ impl Crew {
         );
         let began = socket_now();
         async move {
-            let result = aboard.crew.pass_and_attempt().await;
-            aboard.land(result, began);
+            let brought = aboard.crew.attempts().await;
+            aboard.land(brought, began);
         }
         .instrument(span)
     }
 
-    async fn pass_and_attempt(&self) -> Result<(Outcome, u32), Failed> {
+    /// Waits until it may ask a place, at most until `deadline`. It may as long as it has what this gives.
+    async fn admitted(&self, place: &Place, deadline: Option<Instant>) -> Option<gate::Place> {
         let mut place = self.provider.engine.gate.queue(Request {
             tenant: self.provider.tenant.clone(),
-            origin: self.source.origin(),
+            origin: place.origin()?,
             urgency: match self.plan.asker {
                 _ if self.plan.cold => Urgency::Waited,
                 Asker::MissingKid => Urgency::MissingKid,
@@ -70,10 +85,12 @@ impl Crew {
             },
             after_failure: self.plan.after_failure,
         });
-        // Set once: the flight has one place.
-        let _ = self.flight.ticket.set(place.ticket);
-        place.admitted().await;
-        self.attempts().await
+        *lock(&self.flight.ticket) = Some(place.ticket);
+        match deadline {
+            Some(deadline) => timeout_at(deadline, place.admitted()).await.ok()?,
+            None => place.admitted().await,
+        }
+        Some(place)
     }
 }
 
@@ -86,27 +103,103 @@ fn reason(asker: Asker) -> &'static str {
     }
 }
 
-/// Why a flight brought nothing.
+/// What a flight brought.
+struct Brought {
+    outcome: Outcome,
+    /// What the issuer's metadata says, where it was asked.
+    found: Option<Arc<Discovered>>,
+    /// The last attempt.
+    attempt: u32,
+    /// Why the source itself brought nothing, if it was asked.
+    error: Option<FetchError>,
+}
+
+/// What a place brought, by what the issuer's metadata says.
+type Got = (Outcome, Option<Arc<Discovered>>);
+
+/// Why a place brought nothing.
 struct Failed {
     error: FetchError,
     retry_after: Option<Duration>,
 }
 
 impl Crew {
-    /// Attempts until one brings a document (and which one did), no more are worth it, or the deadline is near.
-    async fn attempts(&self) -> Result<(Outcome, u32), Failed> {
+    /// Attempts until one brings a document, no more are worth it, or the deadline is near; then the fallbacks, if
+    /// they are wanted.
+    async fn attempts(&self) -> Brought {
+        let mut deadline = None;
+        // From the moment it may fetch.
+        let begin = || later(socket_now(), self.policy.retry.deadline);
+        let mut failed = None;
+        if self.plan.primary {
+            let place = self.source.primary();
+            let _admitted = self.admitted(&place, None).await;
+            let deadline = *deadline.get_or_insert_with(begin);
+            match self.attempts_at(&place, &self.plan.validators, deadline).await {
+                Ok(((outcome, found), attempt)) => return Brought { outcome, found, attempt, error: None },
+                Err(why) => failed = Some(why),
+            }
+        }
+        let mut retry_after = failed.as_ref().and_then(|failed| failed.retry_after);
+        // Keys may have ended since it took off.
+        let provider = &self.provider;
+        let wanted = match self.plan.fallbacks.is_empty() {
+            true => lock(&provider.owner).lifecycle.wanted_fallbacks(provider.engine.now()),
+            false => self.plan.fallbacks.clone(),
+        };
+        for index in &wanted {
+            let Some(place) = self.source.fallback(*index) else { continue };
+            let _admitted = self.admitted(&place, deadline).await;
+            let deadline = *deadline.get_or_insert_with(begin);
+            match self.attempts_at(&place, &Validators::default(), deadline).await {
+                Ok(((Outcome::Document { set, headers, timing }, _), attempt))
+                    if set.usable().next().is_some() =>
+                {
+                    let outcome = Outcome::FellBack { index: *index, set, headers, timing, retry_after };
+                    let attempt = failed.as_ref().map_or(attempt, |failed| failed.error.0.attempt);
+                    let found = self.source.shared.discovered().0;
+                    return Brought { outcome, found, attempt, error: failed.map(|failed| failed.error) };
+                }
+                Ok(_) => tracing::warn!(place = %place.shown, "a fallback has no usable key"),
+                Err(why) => {
+                    tracing::warn!(error = %why.error, "a fallback failed");
+                    // The source itself was not asked: then this is why there are no keys.
+                    if failed.is_none() {
+                        retry_after = None;
+                        failed = Some(Failed { retry_after, ..why });
+                    }
+                }
+            }
+        }
+        let attempt = failed.as_ref().map_or(1, |failed| failed.error.0.attempt);
+        Brought {
+            outcome: Outcome::Failed { retry_after },
+            found: None,
+            attempt,
+            error: failed.map(|failed| failed.error),
+        }
+    }
+
+    /// Attempts at one place.
+    async fn attempts_at(
+        &self,
+        place: &Place,
+        validators: &Validators,
+        deadline: Instant,
+    ) -> Result<(Got, u32), Failed> {
         let retry = &self.policy.retry;
-        let deadline = later(socket_now(), retry.deadline);
-        let request = self.source.request(&self.plan.validators, self.plan.bypasses_caches());
+        let bypasses_caches = self.plan.bypasses_caches();
+        let request = self.asking().request(place, validators, bypasses_caches);
+        let mut mark = self.mark_at(place);
         let mut waited = None;
         let mut attempt = 1;
         loop {
-            let failed = match self.attempt(&request, attempt, deadline).await {
-                Ok(outcome) => return Ok((outcome, attempt)),
+            let failed = match self.attempt(place, &request, &mut mark, deadline).await {
+                Ok(got) => return Ok((got, attempt)),
                 Err(failed) => failed,
             };
             let (retryable, retry_after) = (failed.retryable, failed.retry_after);
-            let error = self.failure(failed, attempt);
+            let error = self.source.failure(place, failed, attempt);
             tracing::debug!(attempt, %error, retryable, "attempt failed");
             *lock(&self.flight.last_attempt) = Some(error.clone());
             let wait = retry.wait(attempt - 1, waited, &mut self.provider.engine.dice());
@@ -121,41 +214,146 @@ impl Crew {
         }
     }
 
+    fn asking(&self) -> Asking<'_> {
+        let provider = &self.provider;
+        Asking {
+            engine: &provider.engine,
+            source: &self.source,
+            policy: &self.policy,
+            provider: Some(provider),
+            held_from: self.held_from.as_deref(),
+        }
+    }
+
+    fn mark_at(&self, place: &Place) -> u64 {
+        if Arc::ptr_eq(&place.shared, &self.source.shared) {
+            return self.mark;
+        }
+        // What another was brought of a fallback will do while it is not due.
+        let Provider { owner, engine, serial, .. } = &*self.provider;
+        let memory = place.shared.memory(*serial).filter(|memory| {
+            lock(owner).lifecycle.is_early_for(&memory.headers, &memory.timing, engine.now())
+        });
+        memory.map_or_else(|| place.shared.mark(false), |memory| memory.number - 1)
+    }
+
+    /// What documents are judged by, where the metadata says this.
+    fn rules(&self, found: Option<&Discovered>) -> KeyRules {
+        self.source.key_rules(&self.policy, found)
+    }
+
     async fn attempt(
         &self,
+        place: &Place,
         request: &FetchRequest,
-        attempt: u32,
+        mark: &mut u64,
         deadline: Instant,
-    ) -> Result<Outcome, NotFetched> {
-        let engine = &self.provider.engine;
-        self.source.enforceable_by(engine)?;
-        let most = self.policy.retry.attempt_timeout;
+    ) -> Result<Got, NotFetched> {
+        self.source.enforceable_by(&self.provider.engine)?;
+        let retry = &self.policy.retry;
+        // What comes after it needs time, too.
+        let falls_back = !self.plan.fallbacks.is_empty();
+        let most =
+            if falls_back { retry.attempt_timeout.min(retry.deadline / 2) } else { retry.attempt_timeout };
         let time = most.min(deadline.saturating_duration_since(socket_now()));
-        request.sent.reset();
-        let counters = &self.provider.counters;
-        let mut leaving = Leaving { counters, request, known: None };
-        let fetched = timeout(time, engine.fetch.fetch(request)).await;
-        leaving.known = match &fetched {
-            Ok(Ok(fetched)) => Some(fetched.requests),
-            Ok(Err(failed)) => Some(failed.requests),
-            Err(_) => None,
-        };
-        drop(leaving);
+        let got = self.obtain(place, request, mark, time).await;
         self.tell_notes(&request.notes);
-        let fetched = match fetched {
-            Ok(Ok(fetched)) => fetched,
-            Ok(Err(failed)) => {
-                self.answered(failed.status);
-                if failed.reason == NotFetched::ADDRESS {
-                    counters.refused_addresses.fetch_add(1, Relaxed);
+        got
+    }
+
+    /// One exchange, or what another provider of the same source was brought, within `time`.
+    async fn obtain(
+        &self,
+        place: &Place,
+        request: &FetchRequest,
+        mark: &mut u64,
+        time: Duration,
+    ) -> Result<Got, NotFetched> {
+        let engine = &self.provider.engine;
+        let until = later(socket_now(), time);
+        let late = |_| NotFetched::timed_out(time);
+        let (of, insists, bypasses_caches) = (self.provider.serial, self.insists, request.bypass_caches);
+        loop {
+            match place.shared.turn(Want { of, insists, bypasses_caches }, *mark, engine.now()) {
+                Turn::Lead(lead) => {
+                    let asked = timeout_at(until, self.asking().ask(place, request)).await;
+                    let asked = match asked {
+                        // A flight that had not the time that the settings grant says nothing of the source.
+                        Err(_) if time < self.policy.retry.attempt_timeout / 2 => {
+                            return Err(NotFetched::timed_out(time));
+                        }
+                        asked => asked.map_err(late).flatten(),
+                    };
+                    return self.lead(request, lead, asked);
                 }
-                return Err(failed);
+                Turn::Take(memory) => {
+                    let rules = self.rules(memory.found.as_deref());
+                    // What these rules refuse is asked for by itself, to be told why.
+                    *mark = u64::MAX;
+                    if let Some(set) = memory.judged(engine, &rules) {
+                        let (headers, timing) = (memory.headers.clone(), memory.timing);
+                        return Ok((Outcome::Document { set, headers, timing }, memory.found.clone()));
+                    }
+                }
+                Turn::Fail(number, failed) => {
+                    *mark = number;
+                    return Err(failed);
+                }
+                Turn::Wait(exchange) => drop(timeout_at(until, exchange.ended()).await.map_err(late)?),
+                Turn::Join(exchange) => match timeout_at(until, exchange.ended()).await.map_err(late)? {
+                    Told::Answered(answered) => {
+                        let found = answered.found.as_deref();
+                        let same = answered.status == StatusCode::OK
+                            || (self.held.is_some()
+                                && answered.sent == self.asking().conditions(found, request));
+                        if same {
+                            return self.judge(&answered);
+                        }
+                        // The answer is about a set that is not held here.
+                        *mark = u64::MAX;
+                    }
+                    Told::Failed(number, failed) => {
+                        *mark = number;
+                        return Err(failed.shared());
+                    }
+                    Told::Lost => {}
+                },
             }
-            Err(_) => return Err(NotFetched::timed_out(time)),
+        }
+    }
+
+    /// Ends an exchange, for all who wait for it.
+    fn lead(
+        &self,
+        request: &FetchRequest,
+        lead: Lead,
+        asked: Result<(Fetched, Option<Arc<Discovered>>), NotFetched>,
+    ) -> Result<Got, NotFetched> {
+        let now = self.provider.engine.now();
+        let (fetched, found) = match asked {
+            Ok(fetched) => fetched,
+            Err(failed) => return Err(lead.failed(failed, now)),
         };
-        self.answered(Some(fetched.status));
-        tracing::debug!(attempt, status = fetched.status.as_u16(), bytes = fetched.body.len(), "answered");
-        self.judge(fetched)
+        let Fetched { status, headers, body, timing, .. } = fetched;
+        tracing::debug!(status = status.as_u16(), bytes = body.len(), "answered");
+        let sent = self.asking().conditions(found.as_deref(), request);
+        let answered = Arc::new(Answered { status, headers, body, timing, sent, found });
+        let judged = self.judge(&answered);
+        let document = match judged {
+            // No rules make a document of it.
+            Err(refused) if refused.reason != Refusal::TOO_MANY_KEYS => return Err(lead.failed(refused, now)),
+            Err(_) => None,
+            Ok((Outcome::Document { ref set, ref headers, .. }, _)) => Some((set.clone(), headers.clone())),
+            Ok((Outcome::NotModified { ref headers, .. }, _)) => self.held.as_ref().map(|held| {
+                let mut merged = held.headers.clone();
+                merged.merge_not_modified(headers);
+                (held.set.clone(), merged)
+            }),
+            _ => None,
+        };
+        let rules = self.rules(answered.found.as_deref());
+        lead.answered(answered, document, rules);
+        judged
     }
 
     /// Tells what happened on the way, whatever became of the exchange.
@@ -164,12 +362,12 @@ impl Crew {
         for note in notes.take() {
             let what = match note {
                 Note::PinMismatch { enforced, path } => {
-                    counters.pin_mismatches.fetch_add(1, Relaxed);
+                    counters.rare().pin_mismatches.fetch_add(1, Relaxed);
                     tracing::warn!(enforced, ?path, "no key of the certificate path is pinned");
                     What::PinMismatch { enforced, path: path.into() }
                 }
                 Note::OldKept { setting, reason } => {
-                    counters.old_credentials_kept.fetch_add(1, Relaxed);
+                    counters.rare().old_credentials_kept.fetch_add(1, Relaxed);
                     tracing::warn!(setting, %reason, "new content cannot be used; the old stays in force");
                     What::CredentialNotRenewed { setting, reason: reason.into() }
                 }
@@ -178,41 +376,30 @@ impl Crew {
         }
     }
 
-    fn answered(&self, status: Option<StatusCode>) {
-        let Provider { tenant, id, counters, .. } = &*self.provider;
-        if let Some(status) = status {
-            counters.answered(tenant, id, status.as_u16());
-        }
-    }
-
-    fn judge(&self, fetched: Fetched) -> Result<Outcome, NotFetched> {
-        let Fetched { status, headers, body, timing, .. } = fetched;
-        if status == StatusCode::NOT_MODIFIED {
-            return Ok(Outcome::NotModified { headers, timing });
-        }
-        let set = self.provider.engine.judge(&body, &self.policy.key_rules()).map_err(|refusal| {
-            NotFetched { status: Some(status), ..NotFetched::new(refusal.reason(), refusal.to_string()) }
+    fn judge(&self, answered: &Answered) -> Result<Got, NotFetched> {
+        let Answered { status, headers, body, timing, found, .. } = answered;
+        let (timing, rules) = (*timing, self.rules(found.as_deref()));
+        let (document, headers) = if *status != StatusCode::NOT_MODIFIED {
+            (body.as_slice(), StoredHeaders::from_response(headers))
+        } else if let Some(held) = &self.held
+            && rules != self.rules(self.held_from.as_deref())
+        {
+            // The keys are the same, and what the metadata says of them is not.
+            let mut merged = held.headers.clone();
+            merged.merge_not_modified(headers);
+            (held.set.text().as_bytes(), merged)
+        } else {
+            return Ok((Outcome::NotModified { headers: headers.clone(), timing }, found.clone()));
+        };
+        let set = self.provider.engine.judge(document, &rules).map_err(|refusal| NotFetched {
+            status: Some(*status),
+            ..NotFetched::new(refusal.reason(), refusal.to_string())
         })?;
-        Ok(Outcome::Document { set, headers: StoredHeaders::from_response(&headers), timing })
+        Ok((Outcome::Document { set, headers, timing }, found.clone()))
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
-        self.source.failure(failed, attempt)
-    }
-}
-
-/// Counts the requests of an attempt, however it ends: its flight may be dropped at any time.
-struct Leaving<'a> {
-    counters: &'a Counters,
-    request: &'a FetchRequest,
-    /// What the fetcher says.
-    known: Option<u32>,
-}
-
-impl Drop for Leaving<'_> {
-    fn drop(&mut self) {
-        let requests = self.known.unwrap_or_else(|| self.request.sent.get());
-        self.counters.requests_sent.fetch_add(u64::from(requests), Relaxed);
+        self.source.failure(&self.source.primary(), failed, attempt)
     }
 }
 
@@ -223,18 +410,15 @@ struct Aboard {
 }
 
 impl Aboard {
-    fn land(&mut self, result: Result<(Outcome, u32), Failed>, began: Instant) {
+    fn land(&mut self, brought: Brought, began: Instant) {
         let Crew { provider, flight, plan, .. } = &self.crew;
-        let (outcome, attempt, mut error) = match result {
-            Ok((outcome, attempt)) => (outcome, attempt, None),
-            Err(Failed { error, retry_after }) => {
-                (Outcome::Failed { retry_after }, error.0.attempt, Some(error))
-            }
-        };
+        let Brought { outcome, found, attempt, mut error } = brought;
         let status = match &outcome {
             Outcome::Document { .. } => Some(StatusCode::OK),
             Outcome::NotModified { .. } => Some(StatusCode::NOT_MODIFIED),
-            Outcome::Failed { .. } => error.as_ref().and_then(|error| error.0.status),
+            Outcome::FellBack { .. } | Outcome::Failed { .. } => {
+                error.as_ref().and_then(|error| error.0.status)
+            }
         };
         let mut guard = lock(&provider.owner);
         let owner = &mut *guard;
@@ -247,8 +431,10 @@ impl Aboard {
                 self.landed = true;
                 return;
             }
-            Change::Adopted { diff, .. } if !diff.is_empty() => owner.missing.clear(),
-            Change::Adopted { .. } | Change::Renewed { .. } | Change::Superseded { .. } => {}
+            Change::Adopted { .. }
+            | Change::Renewed { .. }
+            | Change::FellBack { .. }
+            | Change::Superseded { .. } => {}
             Change::Refused(refusal) => {
                 let refused = NotFetched::new(refusal.reason(), refusal.to_string());
                 error = Some(self.crew.failure(NotFetched { status, ..refused }, attempt));
@@ -260,10 +446,13 @@ impl Aboard {
             Change::Failed => {}
         }
         owner.running = None;
-        owner.last_error.clone_from(&error);
-        if error.is_none() {
-            provider.slot.became_fresh(&mut owner.publisher);
-        } else if self.crew.was_read {
+        let fell_back = matches!(change, Change::FellBack { .. });
+        // A fallback alone says nothing new of the source itself.
+        if error.is_some() || !fell_back {
+            owner.last_error.clone_from(&error);
+        }
+        let moved = provider.took(owner, &change, found);
+        if error.is_some() && self.crew.was_read {
             // It still waits for its refresh: the timer must not take it for unused.
             provider.slot.note_read();
         }
@@ -271,32 +460,32 @@ impl Aboard {
         let view = provider.publish(owner);
         // Those who wait come before everything else.
         flight.end(match &error {
-            None => Ended::Landed(view),
-            Some(error) => Ended::Failed(error.clone()),
+            Some(error) if !fell_back => Ended::Failed(error.clone()),
+            _ => Ended::Landed(view),
         });
         // From here on a panic leaves nobody waiting.
         self.landed = true;
         provider.rearm(owner);
-        if matches!(change, Change::Adopted { .. } | Change::Renewed { .. }) {
-            // After those who wait were told: no store stands between them and their keys. Before the lock is let go:
-            // a shutdown that one of them starts finds it marked.
-            provider.keep(SnapshotKind::Keys);
-            if !owner.denied.is_empty() {
-                // More may stand under a denied kid than did; and what the store lost comes back.
-                provider.keep(SnapshotKind::Denials);
-            }
-        }
+        // After those who wait were told: no store stands between them and their keys. Before the lock is let go: a
+        // shutdown that one of them starts finds it marked.
+        provider.keep_what_changed(owner, &change);
         drop(guard);
         let span = Span::current();
         span.record("attempt", attempt);
         span.record("status", status.map(|status| status.as_u16()));
-        self.tell(&change, error.as_ref(), failures, began);
+        self.tell(&change, moved, error.as_ref(), failures, began);
     }
 
-    fn tell(&self, change: &Change, error: Option<&FetchError>, failures: u32, began: Instant) {
+    fn tell(
+        &self,
+        change: &Change,
+        moved: Option<(Url, Url)>,
+        error: Option<&FetchError>,
+        failures: u32,
+        began: Instant,
+    ) {
         let provider = &self.crew.provider;
         let took = socket_now().saturating_duration_since(began);
-        let send = |what| provider.engine.events.send(&provider.tenant, &provider.id, what);
         let status = match change {
             _ if error.is_some() => FlightStatus::Error,
             Change::Renewed { .. } => FlightStatus::NotModified,
@@ -307,33 +496,10 @@ impl Aboard {
         provider.flush();
         if let Some(error) = error {
             tracing::warn!(%error, failures, "keys could not be refreshed");
-            send(What::RefreshFailed { reason: error.reason(), failures });
+            let what = What::RefreshFailed { reason: error.reason(), failures };
+            provider.engine.events.send(&provider.tenant, &provider.id, what);
         }
-        let recovered = match change {
-            Change::Adopted { diff, suspicious, recovered } => {
-                if !diff.is_empty() {
-                    let diff = Arc::new(diff.clone());
-                    tracing::info!(
-                        added = diff.added.len(),
-                        removed = diff.removed.len(),
-                        changed = diff.changed.len(),
-                        "another key set was adopted"
-                    );
-                    if *suspicious {
-                        tracing::warn!("the key set changed suspiciously");
-                        send(What::SuspiciousChange { diff: diff.clone() });
-                    }
-                    send(What::SetChanged { diff });
-                }
-                *recovered
-            }
-            Change::Renewed { recovered } | Change::Superseded { recovered } => *recovered,
-            _ => false,
-        };
-        if recovered {
-            tracing::info!("the provider recovered");
-            send(What::Recovered);
-        }
+        provider.announce(change, moved);
     }
 }
 
@@ -354,7 +520,7 @@ impl Drop for Aboard {
         if self.crew.was_read {
             provider.slot.note_read();
         }
-        provider.counters.lost_flights.fetch_add(1, Relaxed);
+        provider.counters.rare().lost_flights.fetch_add(1, Relaxed);
         let panicked = std::thread::panicking().then(|| {
             // Counts as a failure, so that a document that panics us is not fetched in a loop.
             let failed = Outcome::Failed { retry_after: None };

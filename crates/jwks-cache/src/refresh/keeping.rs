@@ -10,12 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use jwks_cache_core::freshness::StoredHeaders;
-use jwks_cache_core::keyset::Refusal;
-use jwks_cache_core::lifecycle::{Stored, StoredKey};
-use jwks_cache_core::policy::Policy;
-use jwks_cache_core::published::Held;
+use jwks_cache_core::keyset::{KeyRules, Refusal};
+use jwks_cache_core::lifecycle::{Change, Stored, StoredKey};
+use jwks_cache_core::published::{Held, Serving};
 use jwks_cache_core::snapshot::{Belongs, DenialLog, Envelope, FORMAT, KeyRing, StoredRetiring, Word};
+use serde_json::json;
 
+use super::place::Kind;
 use super::{Closed, Owner, Provider, Source};
 use crate::error::{Error, Result};
 use crate::events::What;
@@ -27,10 +28,18 @@ use crate::sync::{MutexGuard, lock};
 const AROUND: u64 = 64 * 1024;
 
 impl Source {
-    /// Kind and place of the source, as snapshots name it: by a digest, for a place may hold secrets.
-    pub(super) fn name(&self) -> String {
-        let place = format!("jwks_url {}", self.registration.jwks_url);
-        URL_SAFE_NO_PAD.encode(digest(&SHA256, place.as_bytes()))
+    /// Kind and place of the source, how its keys are written and whose tokens they verify, as snapshots name it: by a
+    /// digest, for a place may hold secrets. `None` where keys are at hand: they need no snapshot.
+    pub(super) fn name(&self) -> Option<String> {
+        let of = &self.registration;
+        let (kind, place) = match Kind::of(of) {
+            Kind::Url(url) => ("jwks_url", url),
+            Kind::Discovery { at, .. } => ("discovery", at),
+            Kind::File(_) | Kind::Inline(_) => return None,
+        };
+        // JSON, so that no part of one can be taken for a part of another.
+        let name = json!([kind, place, of.format, of.issuer, of.issuer_template]);
+        Some(URL_SAFE_NO_PAD.encode(digest(&SHA256, name.to_string().as_bytes())))
     }
 
     /// Who is believed there, and where it may be: what [`IdentityProviderRegistration::is_tightened_by`] and
@@ -41,7 +50,7 @@ impl Source {
         let of = &self.registration;
         let sorted = |domains: &[String]| domains.iter().cloned().collect::<BTreeSet<String>>();
         let domains = (sorted(&of.allowed_domains), sorted(&self.registry_domains));
-        let trust = serde_json::json!((of.require_https, domains, self.dial.trust()));
+        let trust = json!((of.require_https, domains, self.dial.trust()));
         URL_SAFE_NO_PAD.encode(digest(&SHA256, trust.to_string().as_bytes()))
     }
 }
@@ -61,19 +70,31 @@ impl Provider {
         self.engine.stores.mark(self, kind);
     }
 
+    /// Has the stores keep what another document changed.
+    pub(super) fn keep_what_changed(self: &Arc<Self>, owner: &Owner, change: &Change) {
+        let of_source = matches!(change, Change::Adopted { .. } | Change::Renewed { .. });
+        if of_source {
+            self.keep(SnapshotKind::Keys);
+        }
+        if (of_source || matches!(change, Change::FellBack { .. })) && owner.has_denied() {
+            // More may stand under a denied kid than did; and what the store lost comes back.
+            self.keep(SnapshotKind::Denials);
+        }
+    }
+
     /// How long a change has waited to be stored; none without a store.
     pub(crate) fn store_lag(&self) -> Option<Duration> {
         let stores = &self.engine.stores;
         (!stores.is_empty()).then(|| stores.lag(self))
     }
 
-    /// What is held, to be stored. `None` when nothing is.
+    /// What is held of the source, to be stored. `None` when nothing is, or the source is at hand.
     ///
     /// # Errors
     /// [`Error::Cache`] when a time is beyond the calendar.
     pub(crate) fn persistent_snapshot(&self) -> Result<Option<PersistentSnapshot>> {
-        let view = self.slot.load_full();
-        view.published.held.as_ref().map(|held| self.snapshot_of(held)).transpose()
+        let held = lock(&self.owner).to_be_kept();
+        held.map(|held| self.snapshot_of(&held)).transpose()
     }
 
     fn snapshot_of(&self, held: &Held) -> Result<PersistentSnapshot> {
@@ -106,13 +127,13 @@ impl Provider {
     fn keys_entry(&self, namespace: &str) -> Option<SnapshotEntry> {
         let (held, source, denials, most) = {
             let owner = self.registered()?;
-            let held = owner.lifecycle.held()?.clone();
+            let held = owner.to_be_kept()?;
             (held, owner.source.clone(), owner.denials(), owner.lifecycle.policy().max_response_bytes)
         };
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         // At least 1 s: a store may know no less.
         let keep_for = held.servable_until.since(now).max(Duration::from_secs(1));
-        let (order, name) = (order_of_held(&held), source.name());
+        let (order, name) = (order_of_held(&held), source.name()?);
         let mut room = most;
         let mut retiring = StoredRetiring::of(&held);
         retiring.retain(|old| {
@@ -165,7 +186,7 @@ impl Provider {
     fn take_keys(self: &Arc<Self>, namespace: &str, bytes: &[u8]) -> Result<()> {
         let mut stored: StoredKeys = serde_json::from_slice(bytes)?;
         let source = lock(&self.owner).source.clone();
-        let name = source.name();
+        let name = source.name().ok_or_else(needs_none)?;
         if stored.envelope.source.as_ref().is_some_and(|other| *other != name) {
             return Err(Error::validation("source", "the snapshot is of another source"));
         }
@@ -200,7 +221,10 @@ impl Provider {
         let newest = newest_order(self.engine.clock.wall());
         let mut guard = lock(&self.owner);
         let owner = &mut *guard;
-        let taken = owner.denied.merge(theirs, newest);
+        if theirs.is_empty() {
+            return;
+        }
+        let taken = owner.seldom().denied.merge(theirs, newest);
         if taken.is_empty() {
             return;
         }
@@ -254,11 +278,13 @@ impl Provider {
         if owner.closed.is_some() {
             return Err(self.not_registered());
         }
+        owner.source.name().ok_or_else(needs_none)?;
         snapshot.validate(&owner.source.registration)?;
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         let age = snapshot.age(wall)?;
-        let policy = owner.lifecycle.policy().clone();
-        if owner.trusts_from.is_some_and(|from| snapshot.persisted_at <= from) {
+        let rules = owner.source.key_rules(owner.lifecycle.policy(), owner.discovered.as_deref());
+        let trusts_from = owner.seldom.as_ref().and_then(|seldom| seldom.trusts_from);
+        if trusts_from.is_some_and(|from| snapshot.persisted_at <= from) {
             return Err(Error::validation(
                 "persisted_at",
                 "was fetched before the registration's trust changed",
@@ -266,7 +292,7 @@ impl Provider {
         }
         let set = self
             .engine
-            .judge(snapshot.jwks_json.as_bytes(), &policy.key_rules())
+            .judge(snapshot.jwks_json.as_bytes(), &rules)
             .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
         // A wall clock that was set moves all that came since; what began later by either clock stays.
         let order = envelope.order.unwrap_or_else(|| order_of(snapshot.persisted_at));
@@ -287,7 +313,7 @@ impl Provider {
             // Not negative: that was validated.
             lifetime: (snapshot.expires_at - snapshot.persisted_at).to_std().unwrap_or_default(),
             received_wall: snapshot.persisted_at,
-            retiring: retiring(envelope, snapshot.persisted_at, &policy),
+            retiring: retiring(envelope, snapshot.persisted_at, &rules),
             trusted: authentic,
         };
         if !owner.lifecycle.restore(stored, now, &mut self.engine.dice()) {
@@ -313,8 +339,8 @@ impl Kept for Provider {
 
     fn keeps(&self, kind: SnapshotKind) -> bool {
         self.registered().is_some_and(|owner| match kind {
-            SnapshotKind::Keys => owner.lifecycle.held().is_some(),
-            SnapshotKind::Denials => !owner.denied.is_empty(),
+            SnapshotKind::Keys => owner.to_be_kept().is_some(),
+            SnapshotKind::Denials => owner.has_denied(),
         })
     }
 
@@ -366,7 +392,7 @@ impl Kept for Provider {
     }
 
     fn count(&self, deed: Deed) {
-        let counters = &self.counters.stored;
+        let counters = &self.counters.rare().stored;
         let of = match deed {
             Deed::Saved => &counters.saved,
             Deed::Superseded => &counters.superseded,
@@ -382,10 +408,23 @@ impl Kept for Provider {
 }
 
 impl Owner {
+    /// What is held of the source itself, where that is not at hand anyway. A fallback's keys are none of these: a
+    /// snapshot would pass them off as the source's.
+    fn to_be_kept(&self) -> Option<Arc<Held>> {
+        let held = self.lifecycle.held().filter(|held| held.serving == Serving::Primary)?;
+        self.source.name().map(|_| held.clone())
+    }
+
+    /// Whether anything was ever denied.
+    fn has_denied(&self) -> bool {
+        self.seldom.as_ref().is_some_and(|seldom| !seldom.denied.is_empty())
+    }
+
     /// What is denied and was, with the materials seen.
     fn denials(&self) -> DenialLog {
         let denials = self.lifecycle.published().denials;
-        self.denied.with_materials(|id| denials.materials(id))
+        let log = self.seldom.as_ref().map(|seldom| seldom.denied.with_materials(|id| denials.materials(id)));
+        log.unwrap_or_default()
     }
 }
 
@@ -407,15 +446,18 @@ fn micros(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
 
-fn retiring(envelope: &Envelope, persisted_at: DateTime<Utc>, policy: &Policy) -> Vec<StoredKey> {
-    let rules = policy.key_rules();
+fn needs_none() -> Error {
+    Error::validation("source", "is a file or a text: its keys are read from there, and from no snapshot")
+}
+
+fn retiring(envelope: &Envelope, persisted_at: DateTime<Utc>, rules: &KeyRules) -> Vec<StoredKey> {
     // What claims to be later than the last answer counts as then.
     let before = |at: DateTime<Utc>| (persisted_at - at).to_std().unwrap_or_default();
     let most = usize::try_from(rules.max_keys).unwrap_or(usize::MAX);
     let stored = envelope.retiring.iter().take(most);
     let judged = stored.filter_map(|old| {
         let (left_before, held_before) = (before(old.left_at), before(old.last_held_at));
-        Some(StoredKey { key: old.judge(&rules)?, left_before, held_before })
+        Some(StoredKey { key: old.judge(rules)?, left_before, held_before })
     });
     judged.collect()
 }

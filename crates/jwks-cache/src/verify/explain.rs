@@ -83,12 +83,12 @@ fn fill(it: &mut Explanation, scoped: &Scoped<'_>, token: &str) -> Result<(), Ve
 
     let (mut payload, mut signature) = (Room::new(), Room::new());
     let opened = whole.map(|parts| Opened::new(parts, &mut payload, &mut signature)).transpose()?;
-    let issuer = match opened {
-        _ if !scoped.scope.asks_for_issuer() => "".into(),
+    let (issuer, of_entra) = match opened {
+        _ if !scoped.scope.asks_for_issuer() => ("".into(), None),
         Some(mut opened) => opened.claimed_issuer(rules)?,
         None => return Err(VerifyError::UnknownProvider),
     };
-    let provider = scoped.with_provider(&issuer, Arc::clone)?;
+    let provider = scoped.with_provider(&issuer, of_entra.as_deref(), Arc::clone)?;
     (it.tenant_id, it.provider_id) = (Some(provider.tenant.to_string()), Some(provider.id.to_string()));
     let keys = provider.key_statuses();
     let named = |key: &KeyStatus| it.kid.is_some() && key.kid == it.kid;

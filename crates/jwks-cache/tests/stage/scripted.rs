@@ -311,9 +311,9 @@ impl Stage {
     }
 }
 
-/// A registration with the library's defaults, but for jitter.
+/// A registration with the library's defaults, but for jitter. Its URL is its own: equal ones share their exchanges.
 pub(crate) fn registration(tenant: &str, provider: &str, host: &str) -> IdentityProviderRegistration {
-    let url = format!("https://{host}/jwks.json");
+    let url = format!("https://{host}/{tenant}/{provider}/jwks.json");
     let mut registration = IdentityProviderRegistration::new(tenant, provider, url).unwrap();
     registration.prefetch_jitter = Duration::ZERO;
     registration
