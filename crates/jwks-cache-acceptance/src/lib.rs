@@ -3,7 +3,7 @@
 //! A part that cannot start panics with the command that installs it. This room does not know the
 //! library under test: its HTTP client only asks the parts themselves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -144,6 +144,19 @@ pub fn client() -> reqwest::Client {
         .no_proxy()
         .build()
         .expect("a client without options builds")
+}
+
+/// A program of ours that was built beside this test: no test of another crate knows where it is otherwise.
+///
+/// # Panics
+///
+/// When it is not there; `cargo xtask test` of that group builds it first.
+#[must_use]
+pub fn built(program: &str, group: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    let path = test.ancestors().nth(2).expect("a test stands in target/debug/deps").join(program);
+    assert!(path.exists(), "{program} is not built: `cargo xtask test {group}` does it");
+    path
 }
 
 /// Runs a part on a port, 0 for a free one, until it listens; and says where.

@@ -6,9 +6,9 @@
 mod greeter;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use jwks_cache_acceptance::built;
 use serde::Deserialize;
 use tonic::transport::Endpoint;
 use tonic::{Code, Request, Response};
@@ -25,11 +25,8 @@ impl Drop for Process {
 
 /// Starts what was built beside this test.
 fn start(program: &str, args: &[&str]) -> (Process, BufReader<std::process::ChildStdout>) {
-    let test = std::env::current_exe().unwrap();
-    let folder: PathBuf = test.ancestors().nth(2).unwrap().into();
-    let path = folder.join(program);
-    assert!(path.exists(), "{program} is not built: `cargo xtask test services` does it");
-    let mut child = Command::new(path).args(args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        Command::new(built(program, "services")).args(args).stdout(Stdio::piped()).spawn().unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap());
     (Process(child), stdout)
 }
