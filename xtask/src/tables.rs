@@ -219,6 +219,18 @@ pub(crate) const PARTS: &[Part] = &[
         commands: |_| Ok(vec![kills("ten_thousand_kills_tear_and_lose_nothing")]),
     },
     Part {
+        name: "nginx",
+        shows: "the JWKS route beside nginx with the same bytes: requests a second, of which only the ratio counts",
+        needs: &[NGINX],
+        commands: |_| {
+            let line = format!(
+                "cargo build --release -p jwks-cache-server --bin jwks-cache && \
+                 cargo test -p {ACCEPTANCE} --test {BESIDE_NGINX} -- --ignored --nocapture"
+            );
+            Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line]])
+        },
+    },
+    Part {
         name: "fuzz",
         shows: "FUZZ_TARGET for an hour, or for FUZZ_SECONDS; goes on from the inputs that the last run found",
         needs: &[NIGHTLY, CARGO_FUZZ],
@@ -456,6 +468,14 @@ const CANAILLE: Need = Need {
     ]),
 };
 
+const NGINX: Need = Need {
+    what: "nginx and wrk",
+    is_there: |root| {
+        run::succeeds(root, &["nginx", "-v"]) && run::succeeds(root, &["sh", "-c", "command -v wrk"])
+    },
+    install: Some(&["apt-get", "install", "--yes", "nginx-light", "wrk"]),
+};
+
 const CACHE_TESTS: Need = Need {
     what: "the test suite for HTTP caches",
     is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/cache-tests")),
@@ -503,6 +523,7 @@ const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
 const SOURCES: &str = "sources";
 const STORES: &str = "stores";
+const BESIDE_NGINX: &str = "beside_nginx";
 const CLIENTS: &str = "clients";
 const DEPLOY: &str = "deploy";
 const OPENAPI: &str = "openapi";
@@ -512,7 +533,7 @@ const SERVICES: [&str; 2] = ["services", "service_load"];
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
     let apart = |name: &str| {
-        const APART: [&str; 7] = [CACHE_SUITE, CLIENTS, DEPLOY, OPENAPI, SERVER, SOURCES, STORES];
+        const APART: [&str; 8] = [BESIDE_NGINX, CACHE_SUITE, CLIENTS, DEPLOY, OPENAPI, SERVER, SOURCES, STORES];
         APART.contains(&name) || SERVICES.contains(&name)
     };
     for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
