@@ -30,7 +30,7 @@ pub(crate) enum Command {
 /// compares what was promised with what was seen. Requests are counted at the providers. Takes about half a
 /// minute.
 ///
-/// Exit code: 0 if every promise held, 1 if not.
+/// Exit code: 0 if every promise held, 1 if not, 2 if --serve cannot have its port.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Show a restart instead: keys are stored in this folder, and when you run it again the provider is down from the
@@ -71,6 +71,13 @@ pub(crate) struct FetchArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
+    #[command(flatten)]
+    pub(crate) manner: MannerArgs,
+}
+
+/// How to fetch: whom to believe, and who to be.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct MannerArgs {
     /// Allow plain http, loopback included: whoever is on the way can then swap the keys
     #[arg(long)]
     pub(crate) insecure_http: bool,
@@ -79,13 +86,6 @@ pub(crate) struct FetchArgs {
     #[arg(long)]
     pub(crate) deny_private: bool,
 
-    #[command(flatten)]
-    pub(crate) identity: IdentityArgs,
-}
-
-/// Whom to believe, and who to be.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct IdentityArgs {
     /// A pin that must stand on the certificate path (see `pin`); can be given again, one of them is enough
     #[arg(long, value_name = "BASE64")]
     pub(crate) pin: Vec<String>,
@@ -194,16 +194,8 @@ pub(crate) struct KeysArgs {
     #[arg(long, value_name = "URL | FILE")]
     pub(crate) jwks: Option<String>,
 
-    /// Allow plain http, loopback included: whoever is on the way can then swap the keys
-    #[arg(long)]
-    pub(crate) insecure_http: bool,
-
-    /// Refuse private addresses at every hop, as a server of many tenants should
-    #[arg(long)]
-    pub(crate) deny_private: bool,
-
     #[command(flatten)]
-    pub(crate) identity: IdentityArgs,
+    pub(crate) manner: MannerArgs,
 }
 
 /// Print a script that completes this command's words in a shell

@@ -10,7 +10,7 @@ use jwks_cache::{
     SpkiFingerprint, fetch_once,
 };
 
-use crate::cli::IdentityArgs;
+use crate::cli::MannerArgs;
 use crate::terminal;
 
 /// Why there is no document, or none that is worth anything, and what to do.
@@ -25,19 +25,12 @@ impl NotHad {
     }
 }
 
-/// What a command line says of how to fetch.
-pub(crate) struct Manner<'a> {
-    pub(crate) insecure_http: bool,
-    pub(crate) deny_private: bool,
-    pub(crate) identity: &'a IdentityArgs,
-}
-
 /// Whether that is a URL, and no file.
 pub(crate) fn is_url(source: &str) -> bool {
     source.contains("://")
 }
 
-impl Manner<'_> {
+impl MannerArgs {
     /// How to fetch from that URL. The defaults of a registration are those of production; the names are not seen by
     /// the provider.
     pub(crate) fn settings(&self, url: &str) -> Result<IdentityProviderRegistration, NotHad> {
@@ -47,7 +40,7 @@ impl Manner<'_> {
         if self.deny_private {
             settings.private_networks = PrivateNetworks::Deny;
         }
-        be(&mut settings, self.identity)?;
+        be(&mut settings, self)?;
         Ok(settings)
     }
 }
@@ -74,7 +67,7 @@ pub(crate) fn read(source: &str, most: u64) -> Result<(String, Vec<u8>), NotHad>
 }
 
 /// Takes over whom to believe and who to be.
-fn be(settings: &mut IdentityProviderRegistration, args: &IdentityArgs) -> Result<(), NotHad> {
+fn be(settings: &mut IdentityProviderRegistration, args: &MannerArgs) -> Result<(), NotHad> {
     for pin in &args.pin {
         let pin = SpkiFingerprint::from_b64(pin.strip_prefix("sha256//").unwrap_or(pin))
             .map_err(|error| NotHad::new(error, "`jwks-cache pin HOST` prints pins as they are written"))?;

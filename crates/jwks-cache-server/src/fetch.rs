@@ -10,7 +10,7 @@ use jwks_cache_core::freshness::{FreshnessRules, StoredHeaders, assess};
 use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 
 use crate::cli::FetchArgs;
-use crate::document::{self, Manner, NotHad, is_url};
+use crate::document::{self, NotHad, is_url};
 use crate::terminal::{self, Paint};
 use report::{Origin, Report};
 
@@ -37,9 +37,7 @@ pub(crate) async fn run(args: &FetchArgs) -> ExitCode {
 
 async fn look(args: &FetchArgs) -> Result<Report, NotHad> {
     let source = args.source.as_str();
-    let (insecure_http, deny_private) = (args.insecure_http, args.deny_private);
-    let manner = Manner { insecure_http, deny_private, identity: &args.identity };
-    let settings = manner.settings(if is_url(source) { source } else { "https://localhost/" })?;
+    let settings = args.manner.settings(if is_url(source) { source } else { "https://localhost/" })?;
     let (body, origin) = if is_url(source) {
         let fetched = document::fetch(&settings).await?;
         let headers = StoredHeaders::from_response(&fetched.headers);

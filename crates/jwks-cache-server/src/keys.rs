@@ -12,8 +12,8 @@ use jwks_cache_core::keyset::{KeyRules, KeySet};
 use serde::Deserialize;
 use url::Url;
 
-use crate::cli::{IdentityArgs, KeysArgs};
-use crate::document::{self, Manner, NotHad, is_url};
+use crate::cli::{KeysArgs, MannerArgs};
+use crate::document::{self, NotHad, is_url};
 
 /// A provider whose keys are at hand.
 pub(crate) struct Keys {
@@ -28,20 +28,17 @@ pub(crate) struct Keys {
 
 /// The keys that `args` name; none where they name none.
 pub(crate) async fn get(args: &KeysArgs) -> Result<Option<Keys>, NotHad> {
-    let (insecure_http, deny_private) = (args.insecure_http, args.deny_private);
-    let manner = Manner { insecure_http, deny_private, identity: &args.identity };
-    // Header and certificate are for the issuer's own origin.
-    let stranger = IdentityArgs { cert: None, key: None, header: Vec::new(), ..args.identity.clone() };
-    let (source, identity) = match (&args.jwks, &args.issuer) {
-        (Some(source), _) => (source.clone(), &args.identity),
+    // Headers and certificate are for the issuer's own origin.
+    let stranger = MannerArgs { cert: None, key: None, header: Vec::new(), ..args.manner.clone() };
+    let (source, manner) = match (&args.jwks, &args.issuer) {
+        (Some(source), _) => (source.clone(), &args.manner),
         (None, Some(issuer)) => {
-            let (asked, url) = discover(issuer, &manner).await?;
+            let (asked, url) = discover(issuer, &args.manner).await?;
             let at_home = asked.origin() == url.origin();
-            (url.to_string(), if at_home { &args.identity } else { &stranger })
+            (url.to_string(), if at_home { &args.manner } else { &stranger })
         }
         (None, None) => return Ok(None),
     };
-    let manner = Manner { identity, ..manner };
     let (body, source) = if is_url(&source) {
         let settings = manner.settings(&source)?;
         (document::fetch(&settings).await?.body, without_query(&settings.jwks_url))
@@ -72,7 +69,7 @@ struct Discovered {
 }
 
 /// Which URL was asked, and where the issuer's keys are by its word: it must call itself as it was called (§4.3).
-async fn discover(issuer: &str, manner: &Manner<'_>) -> Result<(Url, Url), NotHad> {
+async fn discover(issuer: &str, manner: &MannerArgs) -> Result<(Url, Url), NotHad> {
     const PATH: &str = "/.well-known/openid-configuration";
     let settings = manner.settings(&format!("{}{PATH}", issuer.trim_end_matches('/')))?;
     let fetched = document::fetch(&settings).await?;

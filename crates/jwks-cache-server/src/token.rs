@@ -14,7 +14,7 @@ pub(crate) fn get(argument: Option<&str>) -> io::Result<String> {
             let told =
                 "warning: a token on the command line stands in the shell's history; use - or the prompt\n";
             let _ = io::stderr().lock().write_all(told.as_bytes());
-            Ok(token.to_owned())
+            Ok(without_scheme(token))
         }
     }
 }
@@ -31,7 +31,6 @@ fn piped() -> io::Result<String> {
 fn typed() -> io::Result<String> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
-    ask();
     let stdin = rustix::stdio::stdin();
     let before = tcgetattr(stdin)?;
     let mut silent = before.clone();
@@ -39,6 +38,8 @@ fn typed() -> io::Result<String> {
     // that the terminal is left as it was.
     silent.local_modes &= !(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
     tcsetattr(stdin, OptionalActions::Flush, &silent)?;
+    // Asked when nothing that is typed is shown or lost.
+    ask();
     let typed = read_line(io::stdin().lock());
     tcsetattr(stdin, OptionalActions::Now, &before)?;
     let _ = io::stderr().lock().write_all(b"\n");

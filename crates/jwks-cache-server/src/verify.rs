@@ -72,7 +72,11 @@ async fn look(args: &VerifyArgs) -> Result<Report, NotHad> {
     let issuer = args.keys.issuer.as_deref();
     let asked = Asked { issuer, types: &args.typ, rules: &rules, now: SystemClock.wall().timestamp_millis() };
     let (verdict, reason, thumbprint) = match &keys {
-        None => (Verdict::NotVerified, Some("no keys were named".to_owned()), None),
+        None => (
+            Verdict::NotVerified,
+            Some("no keys were named: --issuer or --jwks says whose may verify it".to_owned()),
+            None,
+        ),
         Some(keys) => judge(args, keys, &token).await?,
     };
     let (header, claims) = checks::contents(&token);
@@ -153,10 +157,7 @@ impl Report {
         let verdict = match self.verdict {
             Verdict::Good => paint.good("The token is good."),
             Verdict::Refused => format!("{}: {reason}", paint.bad("The token is refused")),
-            Verdict::NotVerified => {
-                let help = "--issuer or --jwks says whose keys may verify it.";
-                format!("{}: {reason}. {help}", paint.warning("The token is not verified"))
-            }
+            Verdict::NotVerified => format!("{}: {reason}", paint.warning("The token is not verified")),
         };
         let _ = writeln!(text, "\n{verdict}");
         text

@@ -1,45 +1,20 @@
 //! `jwks-cache fetch` as people and scripts run it: exit codes, table, JSON, standard input and files.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+mod binary;
 
+use binary::{Said, run_with};
 use jwks_cache_testkit::{Algorithm, IdentityProvider, Origin, Reply};
 use serde_json::{Value, json};
 
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
+fn warnings(said: &Said) -> Vec<String> {
+    let of = said.json();
+    let warnings = of["warnings"].as_array().unwrap();
+    warnings.iter().map(|warning| warning["code"].as_str().unwrap().to_owned()).collect()
 }
 
-impl Said {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap()
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        let of = self.json();
-        let warnings = of["warnings"].as_array().unwrap();
-        warnings.iter().map(|warning| warning["code"].as_str().unwrap().to_owned()).collect()
-    }
-}
-
-/// Runs the command, with this on its standard input.
 fn fetch_with(input: &[u8], args: &[&str]) -> Said {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_jwks-cache"))
-        .arg("fetch")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // One that fails early does not read it.
-    let _ = child.stdin.take().unwrap().write_all(input);
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    run_with(input, &[&["fetch"], args].concat())
 }
 
 fn fetch(args: &[&str]) -> Said {
@@ -55,7 +30,7 @@ fn jwk(kid: &str, algorithm: Algorithm) -> Value {
 
 /// What a provider publishes.
 fn fetch_body(idp: &IdentityProvider) -> Value {
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(idp.origin().addr()).unwrap();
     let path = idp.jwks_url().path().to_owned();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
@@ -106,7 +81,7 @@ fn json_tells_each_key_the_lifetime_and_warnings_and_nothing_else_is_printed() {
     assert_eq!(report["usable"], 1);
     assert_eq!(report["lifetime"]["seconds"], 300);
     assert_eq!(report["lifetime"]["stated"], "no lifetime stated");
-    assert_eq!(said.warnings(), ["insecure_http", "no_lifetime"]);
+    assert_eq!(warnings(&said), ["insecure_http", "no_lifetime"]);
     assert!(!said.out.contains("secret"));
 }
 
@@ -177,7 +152,7 @@ fn a_set_without_a_usable_key_is_exit_code_1_and_says_why() {
         let report = said.json();
         let got: Vec<_> = report["keys"].as_array().unwrap().iter().map(|key| &key["reason"]).collect();
         assert_eq!(got, reasons, "{document}");
-        assert!(said.warnings().contains(&"no_usable_key".to_owned()));
+        assert!(warnings(&said).contains(&"no_usable_key".to_owned()));
         assert!(!said.out.contains("c2VjcmV0"), "private members never leave");
     }
     let said = fetch_with(json!({"keys": [secret]}).to_string().as_bytes(), &["-"]);
@@ -202,7 +177,7 @@ fn what_is_odd_about_keys_is_warned_of() {
         (vec![&key, &key], vec!["duplicate_kid"]),
     ] {
         let said = fetch_with(json!({"keys": keys}).to_string().as_bytes(), &["-", "--json"]);
-        assert_eq!((said.code, said.warnings()), (0, codes.iter().map(ToString::to_string).collect()));
+        assert_eq!((said.code, warnings(&said)), (0, codes.iter().map(ToString::to_string).collect()));
     }
 }
 

@@ -1,24 +1,14 @@
 //! Whom the commands believe and who they are: `jwks-cache pin`, and what `fetch` takes of it.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::path::PathBuf;
-use std::process::Command;
+mod binary;
 
+use std::path::PathBuf;
+
+use binary::run;
 use jwks_cache_testkit::Reply;
 use jwks_cache_testkit::tls::{Authority, Certificate, TlsOrigin, TlsServer};
 use serde_json::Value;
-
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn run(args: &[&str]) -> Said {
-    let output = Command::new(env!("CARGO_BIN_EXE_jwks-cache")).args(args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
-}
 
 /// A server under a root and an intermediate, and the files that a command line names.
 struct Stage {

@@ -1,46 +1,20 @@
 //! `jwks-cache verify`, `explain`, `demo --serve`, `completions` and `man` as people and scripts run them.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Command, Stdio};
+mod binary;
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+
+use binary::{Said, command, run_with};
 use jwks_cache_testkit::{Algorithm, IdentityProvider, Origin, Reply, Token};
 use serde_json::{Value, json};
 
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("{}{}", self.out, self.err))
-    }
-
-    /// The names of the checks with that outcome.
-    fn checks(&self, state: &str) -> Vec<String> {
-        let report = self.json();
-        let of = report["checks"].as_array().unwrap().iter().filter(|check| check["state"] == state);
-        of.map(|check| check["name"].as_str().unwrap().to_owned()).collect()
-    }
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_jwks-cache"));
-    command.args(args);
-    command
-}
-
-/// Runs the command, with this on its standard input.
-fn run_with(input: &str, args: &[&str]) -> Said {
-    let mut child =
-        command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // One that fails early does not read it.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+/// The names of the checks with that outcome.
+fn checks(said: &Said, state: &str) -> Vec<String> {
+    let report = said.json();
+    let of = report["checks"].as_array().unwrap().iter().filter(|check| check["state"] == state);
+    of.map(|check| check["name"].as_str().unwrap().to_owned()).collect()
 }
 
 fn token() -> Token {
@@ -52,7 +26,7 @@ fn a_good_token_is_told_with_its_claims_its_key_and_each_check() {
     let idp = IdentityProvider::start();
     let (issuer, minted) = (idp.issuer(), idp.mint(&token()));
     let args = ["verify", "--issuer", &issuer, "--audience", "orders", "--insecure-http"];
-    let said = run_with(&format!("Bearer {minted}\n"), &args);
+    let said = run_with(format!("Bearer {minted}\n"), &args);
     assert_eq!((said.code, said.err.as_str()), (0, ""), "{}", said.out);
     for part in
         ["\"sub\": \"ada\"", "\"alg\": \"ES256\"", "k1 (thumbprint ", "signature", "The token is good."]
@@ -61,8 +35,8 @@ fn a_good_token_is_told_with_its_claims_its_key_and_each_check() {
     }
     let said = run_with(&minted, &[&args[..], &["-", "--json"]].concat());
     assert_eq!((said.code, &said.json()["verdict"]), (0, &json!("good")));
-    assert_eq!(said.checks("passed"), ["form", "key", "signature", "issuer", "audience", "exp"]);
-    assert_eq!(said.checks("not_asked"), ["type", "nbf"]);
+    assert_eq!(checks(&said, "passed"), ["form", "key", "signature", "issuer", "audience", "exp"]);
+    assert_eq!(checks(&said, "not_asked"), ["type", "nbf"]);
     assert_eq!(said.json()["claims"]["sub"], "ada");
     assert_eq!(said.json()["keys_from"], idp.jwks_url().as_str());
 }
@@ -113,17 +87,17 @@ fn each_check_fails_by_itself_and_the_verdict_is_the_librarys() {
             "-",
         ];
         let said = run_with(&token, &args);
-        assert_eq!(said.checks("failed"), failed, "{what}: {}", said.out);
+        assert_eq!(checks(&said, "failed"), failed, "{what}: {}", said.out);
         assert_eq!(said.code, i32::from(!failed.is_empty()), "{what}: {}", said.out);
         assert_eq!(said.json()["verdict"] == "good", failed.is_empty(), "{what}");
-        let passed_or_failed = [said.checks("passed"), said.checks("failed")].concat();
+        let passed_or_failed = [checks(&said, "passed"), checks(&said, "failed")].concat();
         assert_eq!(passed_or_failed.iter().any(|name| name == "signature"), reached_signature, "{what}");
     }
     let said = run_with(&good, &["verify", "--json", "--jwks", &url, "--insecure-http", "--typ", "at+jwt"]);
-    assert_eq!((said.code, said.checks("failed")), (1, vec!["type".to_owned()]));
+    assert_eq!((said.code, checks(&said, "failed")), (1, vec!["type".to_owned()]));
     let said = run_with(&good, &["verify", "--json", "--jwks", &url, "--insecure-http"]);
     assert_eq!(
-        (said.code, said.checks("not_asked")),
+        (said.code, checks(&said, "not_asked")),
         (0, ["type", "issuer", "audience", "nbf"].map(str::to_owned).into())
     );
 }

@@ -86,11 +86,6 @@ impl Sent {
         self.0.fetch_add(1, Relaxed);
     }
 
-    /// The one that was about to leave did not.
-    fn one_less(&self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-
     /// Starts a new attempt.
     pub(crate) fn reset(&self) {
         self.0.store(0, Relaxed);

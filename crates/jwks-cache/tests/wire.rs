@@ -5,12 +5,14 @@
 mod stage;
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jwks_cache::{Algorithm, CacheManager, CacheState, Error, ErrorKind, Material, SpkiFingerprint, reqwest};
 use jwks_cache_testkit::{BlackHole, Origin, Reply};
+use stage::names::{Lookup, Names, found};
 use stage::served::{HELD, JWKS, Stage, reason, registration, set, whole_text};
 use stage::{PROVIDER, TENANT, settle, soon};
 
@@ -488,6 +490,44 @@ async fn requests_of_an_attempt_that_was_given_up_are_counted() {
     assert_eq!(reason(&stage.resolve().await.unwrap_err()), "timeout");
     assert_eq!((stage.origin.hits(JWKS), stage.origin.hits("/slow")), (1, 1));
     assert_eq!(stage.metric("upstream_requests_total").await, 2.0);
+}
+
+/// It waits for an address that never comes when the other's connection becomes free, and goes by that one.
+#[tokio::test]
+async fn a_request_that_took_over_an_idle_connection_while_connecting_is_counted() {
+    const NAME: &str = "keys.example";
+    let names = Arc::new(Names::default());
+    names.set(NAME, [found(&["127.0.0.1"]), Lookup::Silence, Lookup::Silence]);
+    let resolver = names.clone();
+    let stage = Stage::with(|builder| builder.with_resolver(resolver));
+    stage.build_client().await;
+    for (provider, path) in [("other", "/other"), (PROVIDER, JWKS)] {
+        let mut registration = stage.registration();
+        registration.provider_id = provider.into();
+        registration.jwks_url.set_host(Some(NAME)).unwrap();
+        registration.jwks_url.set_path(path);
+        registration.retry_policy.max_retries = 0;
+        registration.retry_policy.attempt_timeout = Duration::from_secs(1);
+        stage.register(registration).await;
+    }
+    stage.origin.set("/other", Reply::json(set(&HELD)));
+    stage.origin.set(JWKS, Reply::hang());
+    let gate = stage.origin.hold("/other");
+    let lookup = |provider: &'static str| {
+        let registry = stage.registry.clone();
+        tokio::spawn(async move { registry.resolve(TENANT, provider, None).await })
+    };
+    let other = lookup("other");
+    stage.origin.wait_for_hits("/other", 1).await;
+    let waiting = lookup(PROVIDER);
+    while names.left(NAME) > 1 {
+        tokio::task::yield_now().await;
+    }
+    gate.release();
+    soon(other).await.unwrap().unwrap();
+    assert_eq!(reason(&soon(waiting).await.unwrap().unwrap_err()), "timeout");
+    assert!(stage.origin.requests(JWKS)[0].reused);
+    assert_eq!(stage.metric("upstream_requests_total").await, 1.0);
 }
 
 #[tokio::test]

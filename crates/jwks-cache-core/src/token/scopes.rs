@@ -20,74 +20,92 @@ const PAYLOAD: usize = 768;
 /// writes as words and Okta as a list. Nothing is allocated for texts without escapes and claims up to some 700 bytes.
 #[must_use]
 pub fn grants<S: AsRef<str>>(token: &str, wanted: &[S]) -> bool {
-    let granted = |wanted: &S, claims| !wanted.as_ref().is_empty() && says(claims, wanted.as_ref());
-    let said = |claims| wanted.iter().all(|wanted| granted(wanted, claims));
+    if wanted.is_empty() {
+        return true;
+    }
     let mut room = Room::<PAYLOAD>::new();
     let parts = Compact::split(token, usize::MAX);
     let claims = parts.and_then(|parts| room.decode(parts.payload(), Part::Claims));
-    wanted.is_empty() || claims.and_then(|claims| text(claims, Part::Claims)).is_ok_and(said)
+    let Ok(claims) = claims.and_then(|claims| text(claims, Part::Claims)) else { return false };
+    // One look at the claims for as many as have a bit.
+    wanted.chunks(64).all(|wanted| {
+        let mut json = serde_json::Deserializer::from_str(claims);
+        let missing = u64::MAX >> (64 - wanted.len());
+        json.deserialize_map(Members(Missing { wanted, missing })).is_ok_and(|missing| missing == 0)
+    })
 }
 
-fn says(claims: &str, wanted: &str) -> bool {
-    let mut json = serde_json::Deserializer::from_str(claims);
-    json.deserialize_map(Members(wanted)).unwrap_or(false)
+/// At most 64 scopes that are wanted, and a bit for each that was not seen yet.
+struct Missing<'w, S> {
+    wanted: &'w [S],
+    missing: u64,
 }
 
-/// Whether one of the claims holds the scope.
-struct Members<'w>(&'w str);
+impl<S: AsRef<str>> Missing<'_, S> {
+    fn see(&mut self, said: &str) {
+        // An empty word is what stands between two spaces.
+        for (bit, _) in
+            self.wanted.iter().enumerate().filter(|(_, one)| !said.is_empty() && one.as_ref() == said)
+        {
+            self.missing &= !(1 << bit);
+        }
+    }
+}
 
-impl<'de> Visitor<'de> for Members<'_> {
-    type Value = bool;
+/// The claims that hold scopes; gives what is still missing after them.
+struct Members<'w, S>(Missing<'w, S>);
+
+impl<'de, S: AsRef<str>> Visitor<'de> for Members<'_, S> {
+    type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut members: M) -> Result<bool, M::Error> {
-        let mut found = false;
+    fn visit_map<M: MapAccess<'de>>(mut self, mut members: M) -> Result<u64, M::Error> {
         while let Some(Text(name)) = members.next_key()? {
             if matches!(&*name, "scope" | "scp") {
-                found |= members.next_value_seed(Scopes(self.0))?;
+                members.next_value_seed(Scopes(&mut self.0))?;
             } else {
                 members.next_value::<IgnoredAny>()?;
             }
         }
-        Ok(found)
+        Ok(self.0.missing)
     }
 }
 
-/// Whether one claim holds the scope. One of another type fails, and then nothing is granted.
-struct Scopes<'w>(&'w str);
+/// One claim. One of another type fails, and then nothing is granted.
+struct Scopes<'m, 'w, S>(&'m mut Missing<'w, S>);
 
-impl<'de> DeserializeSeed<'de> for Scopes<'_> {
-    type Value = bool;
+impl<'de, S: AsRef<str>> DeserializeSeed<'de> for Scopes<'_, '_, S> {
+    type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Scopes<'_> {
-    type Value = bool;
+impl<'de, S: AsRef<str>> Visitor<'de> for Scopes<'_, '_, S> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("words or a list of strings")
     }
 
-    fn visit_unit<E>(self) -> Result<bool, E> {
-        Ok(false)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_str<E>(self, words: &str) -> Result<bool, E> {
-        Ok(words.split(' ').any(|word| word == self.0))
+    fn visit_str<E>(self, words: &str) -> Result<(), E> {
+        words.split(' ').for_each(|word| self.0.see(word));
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<bool, A::Error> {
-        let mut found = false;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(Said(one)) = list.next_element()? {
-            found |= one == self.0;
+            self.0.see(&one);
         }
-        Ok(found)
+        Ok(())
     }
 }
 
@@ -147,6 +165,17 @@ mod tests {
         check(r#"{"scope":"read"}"#, &[], true);
         assert!(!grants("no token", &["read"]));
         assert!(!grants("a.!.b", &["read"]));
+    }
+
+    #[test]
+    fn as_many_as_are_wanted_are_looked_for() {
+        for count in [63, 64, 65, 130] {
+            let wanted: Vec<String> = (0..count).map(|n| format!("s{n}")).collect();
+            let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+            check(&format!(r#"{{"scope":"{}"}}"#, wanted.join(" ")), &wanted, true);
+            check(&format!(r#"{{"scope":"{}"}}"#, wanted[..count - 1].join(" ")), &wanted, false);
+            check(&format!(r#"{{"scope":"{}"}}"#, wanted[1..].join(" ")), &wanted, false);
+        }
     }
 
     #[test]

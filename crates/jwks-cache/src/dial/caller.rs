@@ -36,14 +36,13 @@ tokio::task_local! {
 #[derive(Clone)]
 pub(crate) struct Exchange {
     opens: Arc<AtomicBool>,
-    connecting: Arc<AtomicBool>,
     notes: Notes,
 }
 
 impl Exchange {
     /// What its handshakes note goes to `notes`.
     pub(crate) fn new(notes: &Notes) -> Self {
-        Self { opens: Arc::default(), connecting: Arc::default(), notes: notes.clone() }
+        Self { opens: Arc::default(), notes: notes.clone() }
     }
 
     /// Runs `sending`, watching how it connects.
@@ -54,11 +53,6 @@ impl Exchange {
     /// Whether it began to open a connection.
     pub(crate) fn opened_a_connection(&self) -> bool {
         self.opens.load(Relaxed)
-    }
-
-    /// Whether a connection that it began to open is not there: nothing was sent yet.
-    pub(crate) fn is_connecting(&self) -> bool {
-        self.connecting.load(Relaxed)
     }
 }
 
@@ -293,13 +287,7 @@ where
         match EXCHANGE.try_with(Exchange::clone) {
             Ok(exchange) => {
                 exchange.opens.store(true, Relaxed);
-                exchange.connecting.store(true, Relaxed);
-                let there = exchange.connecting.clone();
-                Box::pin(EXCHANGE.scope(exchange, async move {
-                    let connected = connecting.await;
-                    there.store(connected.is_err(), Relaxed);
-                    connected
-                }))
+                Box::pin(EXCHANGE.scope(exchange, connecting))
             }
             Err(_) => Box::pin(connecting),
         }

@@ -1,13 +1,18 @@
 //! Exchanges over HTTP: requests, redirects, answers. Which client makes them, and what of ours they carry, is
 //! `dial`'s to say.
 
+use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
+use hyper::body::{Frame, SizeHint};
 use jwks_cache_core::freshness::{Timing, retry_after};
 use reqwest::{Client, Response};
 use url::Url;
@@ -93,9 +98,9 @@ impl HttpFetch {
                 StatusCode::OK => {
                     // HTTP/1.1 closes a connection whose body is not read to its end.
                     let over_h2 = response.version() == http::Version::HTTP_2;
-                    let mut waiting = Waiting(ready.caller(at_home).filter(|_| over_h2));
+                    let mut reading = Reading(ready.caller(at_home).filter(|_| over_h2));
                     let body = read(response, &headers, request.max_response_bytes).await?;
-                    waiting.is_over();
+                    reading.0 = None;
                     body
                 }
                 StatusCode::NOT_MODIFIED if request.is_conditional() => Vec::new(),
@@ -180,48 +185,76 @@ async fn send(
     answer.map_err(transport)
 }
 
-/// Sends `asking`, and counts it if it left. Says also whether an idle connection was used.
+/// Sends `asking`, and counts it when it leaves. Says also whether an idle connection was used.
 async fn leave(
     request: &FetchRequest,
     caller: Option<&Arc<Caller>>,
     asking: reqwest::RequestBuilder,
 ) -> (reqwest::Result<Response>, bool) {
+    /// A request on its way: unless it is answered, its connection is not used again.
     struct Leaving<'a> {
-        sent: &'a Sent,
-        exchange: Exchange,
-        left: Option<bool>,
-        waiting: Waiting<'a>,
+        nothing: Nothing,
+        answered: bool,
+        caller: Option<&'a Arc<Caller>>,
     }
     impl Drop for Leaving<'_> {
         fn drop(&mut self) {
-            // Given up while it connects, as at the attempt's deadline, it has not left.
-            let connecting = self.exchange.is_connecting();
-            if !self.left.unwrap_or(!connecting) {
-                self.sent.one_less();
-            }
-            if connecting || self.left.is_some() {
-                self.waiting.is_over();
+            if let (false, true, Some(caller)) = (self.answered, self.nothing.has_left(), self.caller) {
+                caller.leave_connections();
             }
         }
     }
-    request.sent.one_more();
     let exchange = Exchange::new(&request.notes);
-    let mut leaving = Leaving { sent: &request.sent, exchange, left: None, waiting: Waiting(caller) };
-    let answer = leaving.exchange.watch(asking.send()).await;
-    leaving.left = Some(!answer.as_ref().is_err_and(reqwest::Error::is_connect));
-    (answer, !leaving.exchange.opened_a_connection())
+    let nothing = Nothing { sent: request.sent.clone(), left: Arc::default() };
+    let asking = asking.body(reqwest::Body::wrap(nothing.clone()));
+    let mut leaving = Leaving { nothing, answered: false, caller };
+    let answer = exchange.watch(asking.send()).await;
+    leaving.answered = true;
+    (answer, !exchange.opened_a_connection())
 }
 
-/// Waits at a connection. If nobody does any more and nothing came, it is not used again.
-struct Waiting<'a>(Option<&'a Arc<Caller>>);
+/// No body at all, which tells that its request leaves: that there is nothing to send is asked by the connection that
+/// writes the request, when it does, and by nobody before. Which one that is, and when it was opened, is the pool's
+/// affair: an idle one may take over while another connects.
+#[derive(Clone)]
+struct Nothing {
+    sent: Sent,
+    left: Arc<AtomicBool>,
+}
 
-impl Waiting<'_> {
-    fn is_over(&mut self) {
-        self.0 = None;
+impl Nothing {
+    fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl hyper::body::Body for Nothing {
+    type Data = &'static [u8];
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Infallible>>> {
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        if !self.left.swap(true, Relaxed) {
+            self.sent.one_more();
+        }
+        true
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(0)
+    }
+}
+
+/// Reads a body over HTTP/2. Unless it comes to its end, the connection is not used again.
+struct Reading<'a>(Option<&'a Arc<Caller>>);
+
+impl Drop for Reading<'_> {
     fn drop(&mut self) {
         if let Some(caller) = self.0 {
             caller.leave_connections();

@@ -16,7 +16,7 @@
 //! | a named header twice | [`Refusal::InvalidRequest`] |
 //! | a named header that is empty, as proxies leave it | no token |
 //! | a cookie of that name, compared byte for byte, maybe in quotes, in one `Cookie` header or one of several | the token |
-//! | two cookies of that name, equal or not: one may have been planted from a neighbouring host | [`Refusal::InvalidRequest`] |
+//! | two cookies of that name, equal or not, empty or not: one may have been planted from a neighbouring host | [`Refusal::InvalidRequest`] |
 //! | a cookie of that name that is empty, as it is left on logging out | no token |
 //! | a token in each of two sources (RFC 6750 §2) | [`Refusal::InvalidRequest`] |
 //!
@@ -49,7 +49,7 @@ use http::{Response, StatusCode};
 use jwks_cache_core::token::grants;
 use serde::de::DeserializeOwned;
 
-use super::{Verified, Verifier, VerifyError, VerifyErrorKind, Waiting};
+use super::{Scoped, Verified, Verifier, VerifyError, VerifyErrorKind, Waiting};
 use crate::error::{Error, Result as LibraryResult};
 
 /// Lets nobody in without a good token: finds the token of a request, has it verified, and says what to answer if
@@ -74,6 +74,7 @@ use crate::error::{Error, Result as LibraryResult};
 #[derive(Clone, Debug)]
 pub struct Guard {
     verifier: Verifier,
+    tenant: Option<Arc<str>>,
     manner: Arc<Manner>,
 }
 
@@ -234,7 +235,7 @@ impl Guard {
             content_type: HeaderValue::from_static("application/json"),
             body: None,
         };
-        Self { verifier, manner: Arc::new(manner) }
+        Self { verifier, tenant: None, manner: Arc::new(manner) }
     }
 
     /// Where tokens are looked for, instead of `Authorization: Bearer` alone. With none, every request lacks one.
@@ -242,6 +243,18 @@ impl Guard {
     pub fn sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
         Arc::make_mut(&mut self.manner).sources = sources.into_iter().collect();
         self
+    }
+
+    /// Takes tokens of that tenant's providers alone, as [`Verifier::in_tenant`] does. Default: of any provider; where
+    /// tenants write registrations, name the tenant always.
+    #[must_use]
+    pub fn in_tenant(mut self, tenant_id: impl Into<Arc<str>>) -> Self {
+        self.tenant = Some(tenant_id.into());
+        self
+    }
+
+    fn scoped(&self) -> Scoped<'_> {
+        self.tenant.as_deref().map_or_else(|| self.verifier.own(), |tenant| self.verifier.in_tenant(tenant))
     }
 
     /// What the token is for, as clients may show it (RFC 9110 §11.5). Default none. What a quoted text in a header
@@ -280,7 +293,7 @@ impl Guard {
     }
 
     /// The token of a request with these headers; for who verifies it otherwise, such as
-    /// [`in_tenant`](Verifier::in_tenant).
+    /// [`of_provider`](Verifier::of_provider).
     ///
     /// # Errors
     /// [`Refusal::NoToken`], [`Refusal::InvalidRequest`].
@@ -314,42 +327,43 @@ impl Guard {
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
-        let token = self.find(headers)?;
-        granting(token, scopes, self.verifier.verify_now(token))
+        self.now(headers, scopes)
     }
 
     /// The answer to a refusal. What it may not tell is logged.
     #[must_use]
     pub fn response<B: From<String>>(&self, refusal: &Refusal) -> Response<B> {
-        let head = self.head(refusal);
-        let mut response = Response::new(head.body.into());
-        *response.status_mut() = head.status;
-        response.headers_mut().extend(head.headers.into_iter().flatten());
+        let body = self.manner.body.as_ref().map_or_else(|| plain(refusal), |body| body(refusal));
+        let mut response = Response::new(body.into());
+        *response.status_mut() = refusal.status();
+        response.headers_mut().insert(CONTENT_TYPE, self.manner.content_type.clone());
+        response.headers_mut().extend(self.challenge(refusal));
         response
     }
 
     pub(super) fn find<'h, F: Fields>(&self, fields: &'h F) -> Result<&'h str, Refusal> {
-        /// Which of a source's fields hold something.
         const TWICE: &str = "the request brings more than one token";
         let (mut found, mut wrong) = (None, None);
         for source in &self.manner.sources {
-            let mut lines = 0_u32;
+            // A request is cut into several `Cookie` fields at will (RFC 9113 §8.2.3), so there its cookies count.
+            let mut times = 0_u32;
             fields.each(source.field(), &mut |value| {
-                let mut see = |read| match read {
-                    Read::None => {}
-                    Read::Token(token) if found.is_none() => found = Some(token),
-                    Read::Token(_) => wrong = Some(TWICE),
-                    Read::Wrong => wrong = Some("what the request brings as a bearer token is none"),
+                let mut see = |read| {
+                    times += 1;
+                    match read {
+                        Read::None => {}
+                        Read::Token(token) if found.is_none() => found = Some(token),
+                        Read::Token(_) => wrong = Some(TWICE),
+                        Read::Wrong => wrong = Some("what the request brings as a bearer token is none"),
+                    }
                 };
                 match source {
                     TokenSource::Authorization => see(credentials(value)),
                     TokenSource::Header(_) => see(bare(value)),
                     TokenSource::Cookie(name) => cookies(value, name).for_each(see),
                 }
-                lines += 1;
             });
-            // A request is cut into several `Cookie` fields at will (RFC 9113 §8.2.3); no other may come twice.
-            if lines > 1 && !matches!(source, TokenSource::Cookie(_)) {
+            if times > 1 {
                 wrong = Some(TWICE);
             }
         }
@@ -357,6 +371,16 @@ impl Guard {
             Some(why) => Err(Refusal::InvalidRequest(why)),
             None => found.ok_or(Refusal::NoToken),
         }
+    }
+
+    /// The outcome from keys at hand.
+    pub(super) fn now<C, F>(&self, fields: &F, scopes: &[impl AsRef<str>]) -> Result<Verified<C>, Refusal>
+    where
+        C: DeserializeOwned + Send + Sync + 'static,
+        F: Fields,
+    {
+        let token = self.find(fields)?;
+        granting(token, scopes, self.scoped().verify_now(token))
     }
 
     /// The outcome if it is at hand; else what to wait for.
@@ -373,7 +397,7 @@ impl Guard {
             Ok(token) => token,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        self.verifier.own().begin(token).map(|verified| granting(token, scopes, verified))
+        self.scoped().begin(token).map(|verified| granting(token, scopes, verified))
     }
 
     /// The outcome for the same fields, after the wait.
@@ -388,28 +412,22 @@ impl Guard {
         F: Fields,
     {
         let token = self.find(fields)?;
-        granting(token, scopes, self.verifier.own().wait(token, waiting).await)
+        granting(token, scopes, self.scoped().wait(token, waiting).await)
     }
 
-    pub(super) fn head(&self, refusal: &Refusal) -> Head {
+    /// What a refusal brings along, whatever its body says. It is logged here, with what it may not tell.
+    pub(super) fn challenge(
+        &self,
+        refusal: &Refusal,
+    ) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
         tracing::debug!(code = refusal.code(), detail = %refusal.detail(), "a request is refused");
-        let manner = &*self.manner;
         let retry = match refusal {
-            Refusal::KeysUnavailable(_) => Some((RETRY_AFTER, HeaderValue::from(manner.retry_after))),
+            Refusal::KeysUnavailable(_) => Some((RETRY_AFTER, HeaderValue::from(self.manner.retry_after))),
             _ => None,
         };
-        let challenge = manner.challenge(refusal).map(|value| (WWW_AUTHENTICATE, value));
-        let content_type = (CONTENT_TYPE, manner.content_type.clone());
-        let body = manner.body.as_ref().map_or_else(|| plain(refusal), |body| body(refusal));
-        Head { status: refusal.status(), headers: [Some(content_type), challenge, retry], body }
+        let challenge = self.manner.challenge(refusal).map(|value| (WWW_AUTHENTICATE, value));
+        challenge.into_iter().chain(retry)
     }
-}
-
-/// What is answered to a refusal.
-pub(super) struct Head {
-    pub(super) status: StatusCode,
-    pub(super) headers: [Option<(HeaderName, HeaderValue)>; 3],
-    pub(super) body: String,
 }
 
 fn plain(refusal: &Refusal) -> String {

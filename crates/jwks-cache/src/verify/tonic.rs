@@ -26,7 +26,6 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use serde::de::DeserializeOwned;
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
@@ -53,9 +52,7 @@ impl Guard {
             Refusal::KeysUnavailable(_) => Code::Unavailable,
             _ => Code::Unauthenticated,
         };
-        // A body there is none, nor a type of one.
-        let mut headers: HeaderMap = self.head(refusal).headers.into_iter().flatten().collect();
-        headers.remove(CONTENT_TYPE);
+        let headers: HeaderMap = self.challenge(refusal).collect();
         Status::with_metadata(code, refusal.to_string(), MetadataMap::from_headers(headers))
     }
 }
@@ -75,14 +72,14 @@ impl<B: Default> Answer<B> for Grpc {
 #[must_use]
 pub struct GuardInterceptor<C> {
     guard: Guard,
-    scopes: Vec<&'static str>,
+    scopes: Vec<String>,
     claims: PhantomData<fn() -> C>,
 }
 
 impl<C> GuardInterceptor<C> {
     /// Adds a scope that every token must grant.
-    pub fn scope(mut self, scope: &'static str) -> Self {
-        self.scopes.push(scope);
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scopes.push(scope.into());
         self
     }
 }
@@ -93,7 +90,7 @@ where
 {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.extensions_mut().remove::<Verified<C>>();
-        let verified = self.guard.verify_now::<C>(request.metadata().as_ref(), &self.scopes);
+        let verified = self.guard.now::<C, HeaderMap>(request.metadata().as_ref(), &self.scopes);
         request.extensions_mut().insert(verified.map_err(|refusal| self.guard.status(&refusal))?);
         Ok(request)
     }

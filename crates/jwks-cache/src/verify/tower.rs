@@ -1,7 +1,8 @@
 //! A [`tower`](tower_layer) layer: requests without a good token do not reach the service behind it.
 //!
 //! The claims stand in the request's extensions, as [`Verified<C>`]. Where a token is looked for and what is answered
-//! is the [`Guard`]'s to say. A hit costs no allocation beyond the claims and their place among the extensions; only a
+//! is the [`Guard`]'s to say. Put it behind layers that answer by themselves (CORS preflights, compression, time limits)
+//! and before the service: a layer between the two that rewrites paths would make `skip` speak of other ones. A hit costs no allocation beyond the claims and their place among the extensions; only a
 //! request that must wait for keys is put in a box.
 //!
 //! ```
@@ -103,7 +104,8 @@ pub struct GuardService<S, C, A = Plain> {
     layer: GuardLayer<C, A>,
 }
 
-/// How a refusal becomes a response with a body of type `B`.
+/// How a refusal becomes a response with a body of type `B`. Sealed: nobody else can name it; what a body says is set by
+/// [`Guard::body`].
 pub trait Answer<B>: 'static {
     /// Makes it.
     fn answer(guard: &Guard, refusal: &Refusal) -> Response<B>;
