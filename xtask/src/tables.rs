@@ -533,7 +533,8 @@ const SERVICES: [&str; 2] = ["services", "service_load"];
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
     let apart = |name: &str| {
-        const APART: [&str; 8] = [BESIDE_NGINX, CACHE_SUITE, CLIENTS, DEPLOY, OPENAPI, SERVER, SOURCES, STORES];
+        const APART: [&str; 8] =
+            [BESIDE_NGINX, CACHE_SUITE, CLIENTS, DEPLOY, OPENAPI, SERVER, SOURCES, STORES];
         APART.contains(&name) || SERVICES.contains(&name)
     };
     for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {

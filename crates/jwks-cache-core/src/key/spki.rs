@@ -96,7 +96,6 @@ fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
-    use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P256K1_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
         ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RsaKeyPair,
@@ -124,8 +123,7 @@ mod tests {
             ("P-521", &ECDSA_P521_SHA512_FIXED_SIGNING),
             ("secp256k1", &ECDSA_P256K1_SHA256_FIXED_SIGNING),
         ] {
-            let pkcs8 = EcdsaKeyPair::generate_pkcs8(signing, &SystemRandom::new()).unwrap();
-            let pair = EcdsaKeyPair::from_pkcs8(signing, pkcs8.as_ref()).unwrap();
+            let pair = EcdsaKeyPair::generate(signing).unwrap();
             let (x, y) = pair.public_key().as_ref()[1..].split_at((pair.public_key().as_ref().len() - 1) / 2);
             let jwk = format!(r#"{{"kty":"EC","crv":"{curve}","x":"{}","y":"{}"}}"#, text(x), text(y));
             let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
