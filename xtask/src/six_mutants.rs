@@ -91,7 +91,9 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let Some(name) = entry.file_name() else { continue };
         if entry.is_file() {
             fs::copy(&entry, to.join(name))?;
-        } else if entry.is_dir() && !matches!(name.to_str(), Some(".git" | "target" | "node_modules")) {
+        } else if entry.is_dir()
+            && !matches!(name.to_str(), Some(".git" | "target" | "node_modules" | "venv" | ".venv"))
+        {
             copy(&entry, &to.join(name))?;
         }
     }

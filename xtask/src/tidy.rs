@@ -95,7 +95,17 @@ const MACHINE_PATHS_IN: &[&str] = &["md", "toml", "json", "mjs"];
 const TEXT: &[&str] = &["rs", "md", "toml", "mjs", "json", "lock", "yml", "yaml"];
 
 /// Folders that are not ours to judge.
-const FOREIGN: &[&str] = &[".git", "target", "node_modules", ".venv", "corpus", "artifacts"];
+const FOREIGN: &[&str] = &[
+    ".git",
+    "target",
+    "node_modules",
+    ".venv",
+    "venv",
+    ".hypothesis",
+    ".schemathesis",
+    "corpus",
+    "artifacts",
+];
 
 const DECISIONS: &str = "docs/decisions/";
 
