@@ -213,6 +213,30 @@ pub(crate) const PARTS: &[Part] = &[
         commands: |_| Ok(vec![kills("ten_thousand_kills_tear_and_lose_nothing")]),
     },
     Part {
+        name: "nginx",
+        shows: "the JWKS route beside nginx with the same bytes: requests a second, of which only the ratio counts",
+        needs: &[NGINX],
+        commands: |_| {
+            let line = format!(
+                "cargo build --release -p jwks-cache-server --bin jwks-cache && \
+                 cargo test -p {ACCEPTANCE} --test {BESIDE_NGINX} -- --ignored --nocapture"
+            );
+            Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line]])
+        },
+    },
+    Part {
+        name: "footprint",
+        shows: "memory of the server idle and with 10,000 providers, and how soon it is ready, cold and from snapshots",
+        needs: &[],
+        commands: |_| {
+            let line = format!(
+                "cargo build --release -p jwks-cache-server --bin jwks-cache && \
+                 cargo test -p {ACCEPTANCE} --test {FOOTPRINT} -- --ignored --nocapture"
+            );
+            Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line]])
+        },
+    },
+    Part {
         name: "fuzz",
         shows: "FUZZ_TARGET for an hour, or for FUZZ_SECONDS; goes on from the inputs that the last run found",
         needs: &[NIGHTLY, CARGO_FUZZ],
@@ -419,6 +443,14 @@ const GO_OIDC: Need = Need {
     install: Some(&["apt-get", "install", "--yes", "golang-go", "golang-github-coreos-go-oidc-dev"]),
 };
 
+const NGINX: Need = Need {
+    what: "nginx and wrk",
+    is_there: |root| {
+        run::succeeds(root, &["nginx", "-v"]) && run::succeeds(root, &["sh", "-c", "command -v wrk"])
+    },
+    install: Some(&["apt-get", "install", "--yes", "nginx-light", "wrk"]),
+};
+
 const CACHE_TESTS: Need = Need {
     what: "the test suite for HTTP caches",
     is_there: |root| npm_has_installed(&root.join("crates/jwks-cache-acceptance/cache-tests")),
@@ -465,17 +497,19 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
 const ACCEPTANCE: &str = "jwks-cache-acceptance";
 const CACHE_SUITE: &str = "cache_suite";
 const STORES: &str = "stores";
+const BESIDE_NGINX: &str = "beside_nginx";
 const CLIENTS: &str = "clients";
 const DEPLOY: &str = "deploy";
 const OPENAPI: &str = "openapi";
 const SERVER: &str = "server";
+const FOOTPRINT: &str = "footprint";
+const OF_THEIR_OWN: &[&str] =
+    &[BESIDE_NGINX, CACHE_SUITE, CLIENTS, DEPLOY, FOOTPRINT, OPENAPI, SERVER, STORES];
 const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    let apart = |name: &str| {
-        [CACHE_SUITE, CLIENTS, DEPLOY, OPENAPI, SERVER, STORES].contains(&name) || SERVICES.contains(&name)
-    };
+    let apart = |name: &str| OF_THEIR_OWN.contains(&name) || SERVICES.contains(&name);
     for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
         command.extend(["--test".to_owned(), name]);
     }

@@ -170,7 +170,6 @@ mod tests {
             servable_until: at(900),
             validators_trusted: true,
             restored: false,
-            strict_window: None,
             retiring: retiring.collect(),
             set,
         };
