@@ -231,6 +231,18 @@ pub(crate) const PARTS: &[Part] = &[
         },
     },
     Part {
+        name: "footprint",
+        shows: "memory of the server idle and with 10,000 providers, and how soon it is ready, cold and from snapshots",
+        needs: &[],
+        commands: |_| {
+            let line = format!(
+                "cargo build --release -p jwks-cache-server --bin jwks-cache && \
+                 cargo test -p {ACCEPTANCE} --test {FOOTPRINT} -- --ignored --nocapture"
+            );
+            Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line]])
+        },
+    },
+    Part {
         name: "fuzz",
         shows: "FUZZ_TARGET for an hour, or for FUZZ_SECONDS; goes on from the inputs that the last run found",
         needs: &[NIGHTLY, CARGO_FUZZ],
@@ -528,15 +540,14 @@ const CLIENTS: &str = "clients";
 const DEPLOY: &str = "deploy";
 const OPENAPI: &str = "openapi";
 const SERVER: &str = "server";
+const FOOTPRINT: &str = "footprint";
+const OF_THEIR_OWN: &[&str] =
+    &[BESIDE_NGINX, CACHE_SUITE, CLIENTS, DEPLOY, FOOTPRINT, OPENAPI, SERVER, STORES];
 const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
     let mut command = words(&format!("cargo test --no-fail-fast -p {ACCEPTANCE} --lib"));
-    let apart = |name: &str| {
-        const APART: [&str; 8] =
-            [BESIDE_NGINX, CACHE_SUITE, CLIENTS, DEPLOY, OPENAPI, SERVER, SOURCES, STORES];
-        APART.contains(&name) || SERVICES.contains(&name)
-    };
+    let apart = |name: &str| OF_THEIR_OWN.contains(&name) || SERVICES.contains(&name);
     for (_, name) in tests(root).into_iter().filter(|(owner, name)| owner == ACCEPTANCE && !apart(name)) {
         command.extend(["--test".to_owned(), name]);
     }

@@ -1,10 +1,11 @@
 //! A provider of the file: the library's own registration, told as a schema, and what the server adds to it.
 
 use jwks_cache::security::host_is_allowed;
-use jwks_cache::{Error, IdentityProviderRegistration, RefreshMode};
+use jwks_cache::{Error, IdentityProviderRegistration, KeySource, RefreshMode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::Defaults;
 use super::types::{Rule, rule};
@@ -25,6 +26,13 @@ impl Provider {
     pub fn new(mut registration: IdentityProviderRegistration) -> Self {
         if registration.required {
             registration.refresh_mode = RefreshMode::Always;
+        }
+        // An issuer alone says where its keys are.
+        if registration.jwks_url.cannot_be_a_base()
+            && registration.source == KeySource::Url
+            && registration.issuer.is_some()
+        {
+            registration.source = KeySource::Discovery;
         }
         registration.normalize_allowed_domains();
         Self(registration)
@@ -61,10 +69,17 @@ pub(super) fn rule_of(
         let remedy = "set require_https = false in [defaults] too, if plain http is meant";
         return broken("require_https", "is false, and defaults.require_https is true".into(), remedy);
     }
-    let host = registration.jwks_url.host_str().unwrap_or_default();
+    let issuer = registration.issuer.as_deref().and_then(|issuer| Url::parse(issuer).ok());
+    let (setting, home) = match &registration.source {
+        KeySource::Url => ("jwks_url", Some(&registration.jwks_url)),
+        KeySource::Discovery => ("issuer", issuer.as_ref()),
+        KeySource::DiscoveryAt(url) => ("source", Some(&**url)),
+        _ => return None,
+    };
+    let host = home.and_then(Url::host_str).unwrap_or_default();
     if !host_is_allowed(host, &defaults.allowed_domains) {
         let remedy = "add the host there, or correct the URL";
-        return broken("jwks_url", format!("host {host} is not in defaults.allowed_domains"), remedy);
+        return broken(setting, format!("host {host} is not in defaults.allowed_domains"), remedy);
     }
     None
 }
@@ -94,7 +109,7 @@ impl JsonSchema for Provider {
         json_schema!({
             "type": "object",
             "properties": properties(),
-            "required": ["jwks_url"],
+            "anyOf": [{"required": ["jwks_url"]}, {"required": ["issuer"]}, {"required": ["source"]}],
             "additionalProperties": false,
         })
     }
@@ -122,9 +137,72 @@ fn properties() -> Value {
             text,
         )
     };
+    let place = |kind: &str| {
+        json!({
+            "type": "object",
+            "properties": { kind: {"type": "string"} },
+            "required": [kind],
+            "additionalProperties": false,
+        })
+    };
+    let format = json!({"oneOf": [
+        {"type": "string", "enum": ["jwks", "x509_map"]},
+        {
+            "type": "object",
+            "properties": {"pem": {
+                "type": "object",
+                "properties": {"kid": {"type": "string"}},
+                "required": ["kid"],
+                "additionalProperties": false,
+            }},
+            "required": ["pem"],
+            "additionalProperties": false,
+        },
+    ]});
     let all = [
         ("jwks_url", text("Where the keys are published, as in https://id.example.com/jwks.json.")),
-        ("issuer", text("The `iss` of this provider's tokens, byte for byte. Default none.")),
+        (
+            "issuer",
+            text(
+                "The `iss` of this provider's tokens, byte for byte. Without jwks_url and source, its metadata says where the keys are. Default none.",
+            ),
+        ),
+        (
+            "issuer_template",
+            yes_no("Whether {tenantid} in issuer stands for each token's `tid`. Default false."),
+        ),
+        (
+            "source",
+            with(
+                json!({"oneOf": [
+                    {"type": "string", "enum": ["url", "discovery"]},
+                    place("discovery_at"),
+                    place("file"),
+                    place("inline"),
+                ]}),
+                "Where keys come from: jwks_url, the issuer's metadata, metadata elsewhere, a file or this text. Default url.",
+            ),
+        ),
+        ("format", with(format.clone(), "How keys are written. Default jwks.")),
+        (
+            "fallbacks",
+            with(
+                json!({"type": "array", "maxItems": 8, "items": {
+                    "type": "object",
+                    "properties": {
+                        "source": with(
+                            json!({"oneOf": [place("url"), place("file"), place("inline")]}),
+                            "Where it is.",
+                        ),
+                        "format": with(format, "How its keys are written. Default jwks."),
+                        "max_trust_age": span("The longest it serves in one outage. Default 24h."),
+                    },
+                    "required": ["source"],
+                    "additionalProperties": false,
+                }}),
+                "Other sources, for while the first fails and none of its keys may be served. Default none.",
+            ),
+        ),
         ("require_https", yes_no("Whether only https will do. Default true.")),
         (
             "allowed_domains",

@@ -5,8 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use jwks_cache::{
-    Algorithm, ClientCertificate, Error, IdentityProviderRegistration, JitterStrategy, Material, PinMode,
-    PrivateNetworks, RefreshMode, Secret, SpkiFingerprint, TlsSettings, TlsVersion,
+    Algorithm, ClientCertificate, Fallback, FallbackSource, IdentityProviderRegistration, JitterStrategy,
+    KeyFormat, KeySource, Material, PinMode, PrivateNetworks, RefreshMode, Secret, SpkiFingerprint,
+    TlsSettings, TlsVersion,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
@@ -57,17 +58,23 @@ impl<'de> Deserialize<'de> for Iso8601 {
 }))]
 pub(crate) struct ProviderSettings {
     /// Where the key set is published. Given back without its query, which may hold a secret.
-    #[schema(
-        required = true,
-        value_type = String,
-        format = "uri",
-        max_length = 2048,
-        pattern = r"^https?://[^@#]+$"
-    )]
+    #[schema(format = "uri", max_length = 2048, pattern = r"^https?://[^@#]+$")]
     jwks_url: Option<String>,
-    /// The issuer of its tokens, as their `iss` says it.
+    /// The issuer of its tokens, as their `iss` says it. Without `jwksUrl`, its metadata says where the key set is.
     #[schema(min_length = 1, max_length = 2048)]
     issuer: Option<String>,
+    /// Whether `{tenantid}` in `issuer` stands for each token's `tid`. Default false.
+    issuer_template: Option<bool>,
+    /// Where else the issuer's metadata is published. Given back without its query.
+    #[schema(format = "uri", max_length = 2048, pattern = r"^https?://[^@#]+$")]
+    discovery_url: Option<String>,
+    /// How keys are written. Default `jwks`.
+    #[serde(deserialize_with = "some")]
+    format: Option<Format>,
+    /// Other sources in their order, for while this one fails and none of its keys may be served.
+    #[serde(deserialize_with = "some")]
+    #[schema(max_items = 8)]
+    fallbacks: Option<Vec<Other>>,
     /// Whether only https will do. Default true.
     require_https: Option<bool>,
     /// Hosts that may be asked, with their subdomains. Default any; redirects then stay on the host.
@@ -146,6 +153,39 @@ pub(crate) struct ProviderSettings {
     /// Retries within one refresh.
     #[serde(deserialize_with = "some")]
     retry_policy: Option<Retries>,
+}
+
+/// How keys are written.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+enum Format {
+    /// A JWK Set.
+    #[default]
+    Jwks,
+    /// A JSON object of kids and certificates in PEM.
+    X509Map,
+    /// One public key in PEM, which gets this kid.
+    Pem { kid: String },
+}
+
+/// Another source: a URL or a text.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Other {
+    /// Where it is published. Given back without its query.
+    #[serde(default)]
+    #[schema(format = "uri", max_length = 2048, pattern = r"^https?://[^@#]+$")]
+    url: Option<String>,
+    /// The keys themselves. Never given back.
+    #[serde(default, skip_serializing, deserialize_with = "some")]
+    #[schema(write_only, value_type = Option<String>, min_length = 1, max_length = 1048576)]
+    inline: Option<Secret>,
+    /// How its keys are written. Default `jwks`.
+    #[serde(default)]
+    format: Format,
+    /// The longest it serves in one outage. Default PT24H.
+    #[serde(default)]
+    max_trust_age: Option<Iso8601>,
 }
 
 /// Whether private addresses may be asked.
@@ -280,7 +320,7 @@ macro_rules! settings {
 }
 
 settings! {
-    same: require_https allowed_domains http_strict max_response_bytes max_keys min_rsa_bits algorithms refresh_mode
+    same: issuer_template require_https allowed_domains http_strict max_response_bytes max_keys min_rsa_bits algorithms refresh_mode
         required max_redirects pinned_spki pin_mode;
     times: refresh_early stale_while_error min_ttl max_ttl default_ttl negative_cache_ttl kid_miss_interval kid_miss_wait
         removal_grace stale_wait prefetch_jitter
@@ -299,20 +339,36 @@ impl ProviderSettings {
         provider: &str,
         for_all: bool,
     ) -> Result<IdentityProviderRegistration, Problem> {
-        let url = self.jwks_url.as_deref().ok_or_else(|| {
-            let remedy = "name the key set; finding it by `issuer` alone is not there yet";
-            Problem::new(Code::InvalidInput, "jwksUrl: is missing").at("/jwksUrl").remedy(remedy)
-        })?;
-        let mut of =
-            IdentityProviderRegistration::new(tenant, provider, url).map_err(|error| match error {
-                Error::Url(why) => {
-                    let what = format!(
-                        "jwksUrl: is no URL ({why}); write it as in https://id.example.com/jwks.json"
-                    );
-                    Problem::new(Code::InvalidInput, what).at("/jwksUrl")
-                }
-                other => other.into(),
-            })?;
+        let mut of = match (&self.jwks_url, &self.discovery_url, &self.issuer) {
+            (Some(url), None, _) => {
+                IdentityProviderRegistration::new(tenant, provider, parsed(url, "jwksUrl", "/jwksUrl")?)?
+            }
+            (None, None, Some(issuer)) => {
+                parsed(issuer, "issuer", "/issuer")?;
+                IdentityProviderRegistration::from_issuer(tenant, provider, issuer.clone())?
+            }
+            (None, Some(url), Some(issuer)) => {
+                let mut of = IdentityProviderRegistration::from_issuer(tenant, provider, issuer.clone())?;
+                of.source = KeySource::DiscoveryAt(Box::new(parsed(url, "discoveryUrl", "/discoveryUrl")?));
+                of
+            }
+            (Some(_), Some(_), _) => {
+                let what = "discoveryUrl: is not asked beside jwksUrl";
+                return Err(Problem::new(Code::InvalidInput, what)
+                    .at("/discoveryUrl")
+                    .remedy("leave one out"));
+            }
+            (None, Some(_), None) => {
+                let what = "issuer: is missing, and its metadata has to name it";
+                return Err(Problem::new(Code::InvalidInput, what).at("/issuer"));
+            }
+            (None, None, None) => {
+                let remedy = "name the key set, or leave it out and name the issuer";
+                return Err(Problem::new(Code::InvalidInput, "jwksUrl: is missing")
+                    .at("/jwksUrl")
+                    .remedy(remedy));
+            }
+        };
         of.required = false;
         self.set(&mut of);
         if of.required {
@@ -327,6 +383,10 @@ impl ProviderSettings {
             of.refresh_mode = RefreshMode::Always;
         }
         of.issuer = self.issuer;
+        of.format = self.format.unwrap_or_default().into();
+        for (index, other) in self.fallbacks.unwrap_or_default().into_iter().enumerate() {
+            of.fallbacks.push(other.fallback(index)?);
+        }
         of.max_trust_age = self.max_trust_age.map(|of| of.0);
         of.connect_timeout = self.connect_timeout.map(|of| of.0);
         of.user_agent = self.user_agent;
@@ -356,7 +416,13 @@ impl ProviderSettings {
         let retries = &of.retry_policy;
         let time = |of| Some(Iso8601(of));
         Self {
-            jwks_url: Some(bare(&of.jwks_url)),
+            jwks_url: (of.source == KeySource::Url).then(|| bare(&of.jwks_url)),
+            discovery_url: match &of.source {
+                KeySource::DiscoveryAt(url) => Some(bare(url)),
+                _ => None,
+            },
+            format: Some((&of.format).into()),
+            fallbacks: Some(of.fallbacks.iter().map(Other::of).collect()),
             issuer: of.issuer.clone(),
             max_trust_age: of.max_trust_age.map(Iso8601),
             connect_timeout: of.connect_timeout.map(Iso8601),
@@ -392,11 +458,18 @@ pub(super) fn secrets_set(of: &IdentityProviderRegistration) -> Vec<String> {
     let names = [
         ("bearerToken", of.bearer_token.is_some()),
         ("jwksUrl.query", of.jwks_url.query().is_some()),
+        ("discoveryUrl.query", matches!(&of.source, KeySource::DiscoveryAt(url) if url.query().is_some())),
+        ("source.inline", matches!(of.source, KeySource::Inline(_))),
         ("proxy.password", of.proxy.as_ref().is_some_and(|of| of.password().is_some())),
         ("tls.clientCertificate.key", of.tls.client_certificate.is_some()),
     ];
     let set = names.into_iter().filter(|(_, set)| *set).map(|(name, _)| name.to_owned());
-    set.chain(of.headers.keys().map(|name| format!("headers.{name}"))).collect()
+    let hidden = of.fallbacks.iter().enumerate().filter_map(|(index, fallback)| match &fallback.source {
+        FallbackSource::Inline(_) => Some(format!("fallbacks.{index}.inline")),
+        FallbackSource::Url(url) => url.query().map(|_| format!("fallbacks.{index}.url.query")),
+        _ => None,
+    });
+    set.chain(of.headers.keys().map(|name| format!("headers.{name}"))).chain(hidden).collect()
 }
 
 /// Which settings the configuration reads from files.
@@ -409,7 +482,66 @@ pub(super) fn files(of: &IdentityProviderRegistration) -> Vec<String> {
         ("tls.clientCertificate.key", certificate.map(|of| &of.key)),
     ];
     let files = materials.into_iter().filter(|(_, of)| matches!(of, Some(Material::File(_))));
-    files.map(|(name, _)| name.to_owned()).collect()
+    let source = matches!(of.source, KeySource::File(_)).then(|| "source".to_owned());
+    let others = of.fallbacks.iter().enumerate().filter_map(|(index, fallback)| {
+        matches!(fallback.source, FallbackSource::File(_)).then(|| format!("fallbacks.{index}"))
+    });
+    files.map(|(name, _)| name.to_owned()).chain(source).chain(others).collect()
+}
+
+/// The URL that a member holds.
+fn parsed(text: &str, name: &str, pointer: &str) -> Result<Url, Problem> {
+    Url::parse(text).map_err(|why| {
+        let what = format!("{name}: is no URL ({why}); write it as in https://id.example.com/jwks.json");
+        Problem::new(Code::InvalidInput, what).at(pointer)
+    })
+}
+
+impl From<Format> for KeyFormat {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Jwks => Self::Jwks,
+            Format::X509Map => Self::X509Map,
+            Format::Pem { kid } => Self::Pem { kid },
+        }
+    }
+}
+
+impl From<&KeyFormat> for Format {
+    fn from(format: &KeyFormat) -> Self {
+        match format {
+            KeyFormat::X509Map => Self::X509Map,
+            KeyFormat::Pem { kid } => Self::Pem { kid: kid.clone() },
+            _ => Self::Jwks,
+        }
+    }
+}
+
+impl Other {
+    fn fallback(self, index: usize) -> Result<Fallback, Problem> {
+        let pointer = format!("/fallbacks/{index}");
+        let mut fallback = match (&self.url, self.inline) {
+            (Some(url), None) => Fallback::url(parsed(url, "fallbacks: url", &format!("{pointer}/url"))?)?,
+            (None, Some(text)) => Fallback::inline(text),
+            _ => {
+                let what = "fallbacks: has to name one of url and inline";
+                return Err(Problem::new(Code::InvalidInput, what).at(&pointer));
+            }
+        };
+        fallback.format = self.format.into();
+        fallback.max_trust_age = self.max_trust_age.map_or(fallback.max_trust_age, |of| of.0);
+        Ok(fallback)
+    }
+
+    /// What may be shown.
+    fn of(fallback: &Fallback) -> Self {
+        let url = match &fallback.source {
+            FallbackSource::Url(url) => Some(bare(url)),
+            _ => None,
+        };
+        let (format, max_trust_age) = ((&fallback.format).into(), Some(Iso8601(fallback.max_trust_age)));
+        Self { url, inline: None, format, max_trust_age }
+    }
 }
 
 /// A URL without credentials, query and fragment.
@@ -469,6 +601,8 @@ mod tests {
     fn all_set() -> Value {
         json!({
             "jwksUrl": "https://id.example.com/keys", "issuer": "https://id.example.com", "requireHttps": true,
+            "issuerTemplate": true, "format": {"pem": {"kid": "k1"}},
+            "fallbacks": [{"url": "https://mirror.example/", "format": "x509Map", "maxTrustAge": "PT2H"}],
             "allowedDomains": ["example.com"], "refreshEarly": "PT31S", "staleWhileError": "PT32S", "minTtl": "PT33S",
             "maxTtl": "PT34M", "defaultTtl": "PT35S", "maxTrustAge": "PT36H", "httpStrict": true,
             "maxResponseBytes": 37, "maxKeys": 38, "minRsaBits": 3900, "algorithms": ["ES256"],
@@ -493,7 +627,7 @@ mod tests {
         for (name, value) in set.as_object().unwrap() {
             // Only what has one value for those who may not speak for all, or is the file's alone, may be the same.
             let alike = *value == default[name];
-            let may = ["require_https", "proxy"].contains(&name.as_str());
+            let may = ["require_https", "proxy", "source"].contains(&name.as_str());
             assert_eq!(alike, may, "{name} is not taken over");
         }
         let shown = serde_json::to_value(ProviderSettings::of(&of)).unwrap();
@@ -505,6 +639,36 @@ mod tests {
             }
         }
         assert_eq!(secrets_set(&of), ["bearerToken", "headers.X-Api-Key"]);
+    }
+
+    #[test]
+    fn an_issuer_alone_or_with_its_metadata_elsewhere_is_a_source() {
+        let take = |sent: Value| {
+            let settings: ProviderSettings = serde_json::from_value(sent).unwrap();
+            settings.registration("acme", "main", false).map(|of| {
+                let shown = serde_json::to_value(ProviderSettings::of(&of)).unwrap();
+                (of.source, shown["jwksUrl"].clone(), shown["discoveryUrl"].clone())
+            })
+        };
+        let (issuer, at) = ("https://id.example.com", "https://meta.example/x");
+        assert_eq!(
+            take(json!({ "issuer": issuer })).unwrap(),
+            (KeySource::Discovery, json!(null), json!(null))
+        );
+        let elsewhere = KeySource::DiscoveryAt(Box::new(at.parse().unwrap()));
+        let both = json!({"issuer": issuer, "discoveryUrl": at});
+        assert_eq!(take(both).unwrap(), (elsewhere, json!(null), json!(at)));
+        for wrong in [
+            json!({}),
+            json!({"discoveryUrl": at}),
+            json!({"jwksUrl": at, "discoveryUrl": at}),
+            json!({"issuer": "no url"}),
+            json!({"jwksUrl": at, "fallbacks": [{}]}),
+            json!({"jwksUrl": at, "fallbacks": [{"url": "none"}]}),
+            json!({"jwksUrl": at, "fallbacks": [{"url": at, "inline": "{}"}]}),
+        ] {
+            assert!(take(wrong.clone()).is_err(), "{wrong}");
+        }
     }
 
     #[test]
