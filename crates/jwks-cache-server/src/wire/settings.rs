@@ -525,7 +525,7 @@ impl Other {
             (None, Some(text)) => Fallback::inline(text),
             _ => {
                 let what = "fallbacks: has to name one of url and inline";
-                return Err(Problem::new(Code::InvalidInput, what).at(&pointer));
+                return Err(Problem::new(Code::InvalidInput, what).at(pointer));
             }
         };
         fallback.format = self.format.into();
