@@ -62,13 +62,13 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let ProviderPath { tenant, provider } = path;
     let registration = settings.registration(&tenant, &provider, grant.tenants == Reach::All)?;
+    state.registry().check(&registration)?;
     whole(async move {
         let name = (tenant, provider);
         let pen = state.book().pen().await;
         state.not_in_file(&name)?;
         let old = state.book().get(&name);
         hold(&headers, old.registered.as_ref().map(|of| etag(of.revision)).as_deref())?;
-        state.registry().check(&registration)?;
         let now = SystemClock.wall().timestamp_micros();
         let revision = old.registered.as_ref().map_or(now, |old| now.max(old.revision.saturating_add(1)));
         let mut record = (*old).clone();

@@ -15,11 +15,10 @@ use utoipa::ToSchema;
 use super::object::{object, some};
 use crate::problem::{Code, Problem};
 
-/// A duration in ISO 8601. `30s` and `5m` are read as well.
+/// A duration in ISO 8601, of hours and less. `30s` and `5m` are read as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[schema(
     value_type = String,
-    format = "duration",
     example = "PT30S",
     pattern = r"^PT([0-9]{1,6}H([0-9]{1,6}M)?([0-9]{1,6}(\.[0-9]{1,9})?S)?|[0-9]{1,6}M([0-9]{1,6}(\.[0-9]{1,9})?S)?|[0-9]{1,6}(\.[0-9]{1,9})?S)$"
 )]
@@ -91,7 +90,7 @@ pub(crate) struct ProviderSettings {
     #[schema(minimum = 1)]
     max_response_bytes: Option<u64>,
     /// The most keys. Default 512.
-    #[schema(minimum = 1)]
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 4294967295_u32)]
     max_keys: Option<u32>,
     /// RSA keys below this are not used. Default 2048.
     #[schema(minimum = 1024, maximum = 4096)]
@@ -201,6 +200,7 @@ struct Given {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Retries {
     /// Attempts after the first. Default 2.
+    #[schema(value_type = Option<i64>, minimum = 0, maximum = 4294967295_u32)]
     max_retries: Option<u32>,
     /// The deadline of one attempt. Default PT3S.
     attempt_timeout: Option<Iso8601>,
