@@ -25,10 +25,10 @@ use crate::wire::{Origin, ProviderSettings, Registration, Status};
 #[expect(dead_code, reason = "for the document; they are read from the headers")]
 pub(super) struct Preconditions {
     /// The `ETag` that it must still have; `*` for any, so that nothing new is made.
-    #[param(rename = "If-Match", example = "\"18c2f0\"")]
+    #[param(rename = "If-Match")]
     if_match: Option<String>,
     /// `*`: it must not be there yet.
-    #[param(rename = "If-None-Match", example = "*")]
+    #[param(rename = "If-None-Match")]
     if_none_match: Option<String>,
 }
 
