@@ -15,11 +15,18 @@ use utoipa::ToSchema;
 use super::object::{object, some};
 use crate::problem::{Code, Problem};
 
-/// A duration in ISO 8601. `30s` and `5m` are read as well.
+/// What a registration at run time may ask of this machine, which serves others too: 64 MiB of a body, some thousand keys.
+const MOST_RESPONSE_BYTES: u64 = 64 << 20;
+const MOST_KEYS: u32 = 16_384;
+const MOST_RETRIES: u32 = 100;
+const LONGEST_URL: usize = 2048;
+const MOST_NAMES: usize = 64;
+const LONGEST_TEXT: usize = 65_536;
+
+/// A duration in ISO 8601, of hours and less. `30s` and `5m` are read as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[schema(
     value_type = String,
-    format = "duration",
     example = "PT30S",
     pattern = r"^PT([0-9]{1,6}H([0-9]{1,6}M)?([0-9]{1,6}(\.[0-9]{1,9})?S)?|[0-9]{1,6}M([0-9]{1,6}(\.[0-9]{1,9})?S)?|[0-9]{1,6}(\.[0-9]{1,9})?S)$"
 )]
@@ -88,10 +95,10 @@ pub(crate) struct ProviderSettings {
     /// Obeys HTTP caching to the letter. Default false.
     http_strict: Option<bool>,
     /// The most bytes of a body. Default 1 MiB.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 67108864)]
     max_response_bytes: Option<u64>,
     /// The most keys. Default 512.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 16384)]
     max_keys: Option<u32>,
     /// RSA keys below this are not used. Default 2048.
     #[schema(minimum = 1024, maximum = 4096)]
@@ -201,6 +208,7 @@ struct Given {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Retries {
     /// Attempts after the first. Default 2.
+    #[schema(value_type = Option<i32>, minimum = 0, maximum = 100)]
     max_retries: Option<u32>,
     /// The deadline of one attempt. Default PT3S.
     attempt_timeout: Option<Iso8601>,
@@ -303,6 +311,10 @@ impl ProviderSettings {
             let remedy = "name the key set; finding it by `issuer` alone is not there yet";
             Problem::new(Code::InvalidInput, "jwksUrl: is missing").at("/jwksUrl").remedy(remedy)
         })?;
+        if url.chars().count() > LONGEST_URL {
+            let what = format!("jwksUrl: must be {LONGEST_URL} characters at most");
+            return Err(Problem::new(Code::InvalidInput, what).at("/jwksUrl"));
+        }
         let mut of =
             IdentityProviderRegistration::new(tenant, provider, url).map_err(|error| match error {
                 Error::Url(why) => {
@@ -347,6 +359,17 @@ impl ProviderSettings {
             set(&mut policy.initial_backoff, retries.initial_backoff);
             set(&mut policy.max_backoff, retries.max_backoff);
             set(&mut policy.deadline, retries.deadline);
+        }
+        let bounds = [
+            ("allowedDomains", of.allowed_domains.len() as u64, MOST_NAMES as u64),
+            ("pinnedSpki", of.pinned_spki.len() as u64, MOST_NAMES as u64),
+            ("maxResponseBytes", of.max_response_bytes, MOST_RESPONSE_BYTES),
+            ("maxKeys", of.max_keys.into(), MOST_KEYS.into()),
+            ("retryPolicy.maxRetries", of.retry_policy.max_retries.into(), MOST_RETRIES.into()),
+        ];
+        if let Some((field, _, most)) = bounds.into_iter().find(|(_, value, most)| value > most) {
+            let what = format!("{field}: must be at most {most}");
+            return Err(Problem::new(Code::InvalidInput, what).at(format!("/{}", field.replace('.', "/"))));
         }
         Ok(of)
     }
@@ -425,8 +448,8 @@ pub(super) fn bare(url: &Url) -> String {
 
 fn some_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
     let text = Secret::deserialize(deserializer)?;
-    if text.expose().is_empty() {
-        return Err(de::Error::custom("must be a text that is not empty"));
+    if !(1..=LONGEST_TEXT).contains(&text.expose().chars().count()) {
+        return Err(de::Error::custom("must be a text of 1 to 65536 characters"));
     }
     Ok(text)
 }
