@@ -71,7 +71,7 @@ impl Process {
     async fn start(folder: &Folder, providers: &str) -> (Self, Duration) {
         let ops = port();
         let text = format!(
-            "state_dir = {:?}\ndata.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:{ops}\"\nlog.level = \"warn\"\n\
+            "state_dir = {:?}\ndata.listen = \"127.0.0.1:0\"\nops.listen = \"127.0.0.1:{ops}\"\nlog.level = \"error\"\n\
              [defaults]\nrequire_https = false\nprivate_networks = {{ deny_except = [\"127.0.0.1\"] }}\n{providers}",
             folder.0.join("state")
         );

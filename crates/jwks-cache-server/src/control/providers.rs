@@ -25,10 +25,10 @@ use crate::wire::{Origin, ProviderSettings, Registration, Status};
 #[expect(dead_code, reason = "for the document; they are read from the headers")]
 pub(super) struct Preconditions {
     /// The `ETag` that it must still have; `*` for any, so that nothing new is made.
-    #[param(rename = "If-Match", example = "\"18c2f0\"")]
+    #[param(rename = "If-Match")]
     if_match: Option<String>,
     /// `*`: it must not be there yet.
-    #[param(rename = "If-None-Match", example = "*")]
+    #[param(rename = "If-None-Match")]
     if_none_match: Option<String>,
 }
 
@@ -63,13 +63,13 @@ pub(super) async fn put(
     let settings = settings.or_stale_while_error(state.0.stale_while_error);
     let ProviderPath { tenant, provider } = path;
     let registration = settings.registration(&tenant, &provider, grant.tenants == Reach::All)?;
+    state.registry().check(&registration)?;
     whole(async move {
         let name = (tenant, provider);
         let pen = state.book().pen().await;
         state.not_in_file(&name)?;
         let old = state.book().get(&name);
         hold(&headers, old.registered.as_ref().map(|of| etag(of.revision)).as_deref())?;
-        state.registry().check(&registration)?;
         let now = SystemClock.wall().timestamp_micros();
         let revision = old.registered.as_ref().map_or(now, |old| now.max(old.revision.saturating_add(1)));
         let mut record = (*old).clone();

@@ -16,11 +16,18 @@ use utoipa::ToSchema;
 use super::object::{object, some};
 use crate::problem::{Code, Problem};
 
-/// A duration in ISO 8601. `30s` and `5m` are read as well.
+/// What a registration at run time may ask of this machine, which serves others too: 64 MiB of a body, some thousand keys.
+const MOST_RESPONSE_BYTES: u64 = 64 << 20;
+const MOST_KEYS: u32 = 16_384;
+const MOST_RETRIES: u32 = 100;
+const LONGEST_URL: usize = 2048;
+const MOST_NAMES: usize = 64;
+const LONGEST_TEXT: usize = 65_536;
+
+/// A duration in ISO 8601, of hours and less. `30s` and `5m` are read as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
 #[schema(
     value_type = String,
-    format = "duration",
     example = "PT30S",
     pattern = r"^PT([0-9]{1,6}H([0-9]{1,6}M)?([0-9]{1,6}(\.[0-9]{1,9})?S)?|[0-9]{1,6}M([0-9]{1,6}(\.[0-9]{1,9})?S)?|[0-9]{1,6}(\.[0-9]{1,9})?S)$"
 )]
@@ -95,10 +102,10 @@ pub(crate) struct ProviderSettings {
     /// Obeys HTTP caching to the letter. Default false.
     http_strict: Option<bool>,
     /// The most bytes of a body. Default 1 MiB.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 67108864)]
     max_response_bytes: Option<u64>,
     /// The most keys. Default 512.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 16384)]
     max_keys: Option<u32>,
     /// RSA keys below this are not used. Default 2048.
     #[schema(minimum = 1024, maximum = 4096)]
@@ -241,6 +248,7 @@ struct Given {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Retries {
     /// Attempts after the first. Default 2.
+    #[schema(value_type = Option<i32>, minimum = 0, maximum = 100)]
     max_retries: Option<u32>,
     /// The deadline of one attempt. Default PT3S.
     attempt_timeout: Option<Iso8601>,
@@ -408,6 +416,17 @@ impl ProviderSettings {
             set(&mut policy.max_backoff, retries.max_backoff);
             set(&mut policy.deadline, retries.deadline);
         }
+        let bounds = [
+            ("allowedDomains", of.allowed_domains.len() as u64, MOST_NAMES as u64),
+            ("pinnedSpki", of.pinned_spki.len() as u64, MOST_NAMES as u64),
+            ("maxResponseBytes", of.max_response_bytes, MOST_RESPONSE_BYTES),
+            ("maxKeys", of.max_keys.into(), MOST_KEYS.into()),
+            ("retryPolicy.maxRetries", of.retry_policy.max_retries.into(), MOST_RETRIES.into()),
+        ];
+        if let Some((field, _, most)) = bounds.into_iter().find(|(_, value, most)| value > most) {
+            let what = format!("{field}: must be at most {most}");
+            return Err(Problem::new(Code::InvalidInput, what).at(format!("/{}", field.replace('.', "/"))));
+        }
         Ok(of)
     }
 
@@ -491,6 +510,10 @@ pub(super) fn files(of: &IdentityProviderRegistration) -> Vec<String> {
 
 /// The URL that a member holds.
 fn parsed(text: &str, name: &str, pointer: &str) -> Result<Url, Problem> {
+    if text.chars().count() > LONGEST_URL {
+        let what = format!("{name}: must be {LONGEST_URL} characters at most");
+        return Err(Problem::new(Code::InvalidInput, what).at(pointer));
+    }
     Url::parse(text).map_err(|why| {
         let what = format!("{name}: is no URL ({why}); write it as in https://id.example.com/jwks.json");
         Problem::new(Code::InvalidInput, what).at(pointer)
@@ -557,8 +580,8 @@ pub(super) fn bare(url: &Url) -> String {
 
 fn some_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
     let text = Secret::deserialize(deserializer)?;
-    if text.expose().is_empty() {
-        return Err(de::Error::custom("must be a text that is not empty"));
+    if !(1..=LONGEST_TEXT).contains(&text.expose().chars().count()) {
+        return Err(de::Error::custom("must be a text of 1 to 65536 characters"));
     }
     Ok(text)
 }

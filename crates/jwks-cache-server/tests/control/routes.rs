@@ -300,6 +300,22 @@ async fn what_is_wrong_is_named_with_what_to_do() {
         (of(json!({"pinnedSpki": ["short"]})), 400, "/pinnedSpki/0", "32 bytes"),
         (of(json!({"allowedDomains": ["other.example"]})), 400, "/jwksUrl", "allowed_domains"),
         (of(json!({"staleWileError": "PT1H"})), 400, "/staleWileError", "is no setting"),
+        (of(json!({"maxResponseBytes": 67_108_865})), 400, "/maxResponseBytes", "at most 67108864"),
+        (of(json!({"allowedDomains": vec!["127.0.0.1"; 65]})), 400, "/allowedDomains", "at most 64"),
+        (
+            json!({"jwksUrl": format!("https://127.0.0.1/{}", "x".repeat(2048))}),
+            400,
+            "/jwksUrl",
+            "2048 characters",
+        ),
+        (
+            of(json!({"bearerToken": {"inline": "x".repeat(65_537)}})),
+            400,
+            "/bearerToken/inline",
+            "1 to 65536",
+        ),
+        (of(json!({"maxKeys": 16_385})), 400, "/maxKeys", "at most 16384"),
+        (of(json!({"retryPolicy": {"maxRetries": 101}})), 400, "/retryPolicy/maxRetries", "at most 100"),
         (of(json!({"required": true, "refreshMode": "on_demand"})), 400, "/refreshMode", "always"),
     ] {
         let refused = stage.all.put(MAIN, &body).await;
