@@ -12,8 +12,8 @@ use jwks_cache::{
 use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{ManualClock, Origin, Reply};
 use serde_json::json;
-use stage::scripted::{Answer, Script, body, keys};
-use stage::socket::{document, registry};
+use stage::scripted::{Answer, Script, body, document, jwk, keys};
+use stage::socket::{self, registry};
 use stage::{PROVIDER, kids, secs, settle, soon};
 
 const TENANTS: usize = 1_000;
@@ -97,7 +97,10 @@ async fn a_thousand_tenants_that_come_at_once_make_one_request_at_the_origin() {
     let gate = origin.hold("/jwks");
     origin.set(
         "/jwks",
-        Reply::json(document(&["k"])).header("Cache-Control", "max-age=300").etag("\"1\"").conditional(),
+        Reply::json(socket::document(&["k"]))
+            .header("Cache-Control", "max-age=300")
+            .etag("\"1\"")
+            .conditional(),
     );
     let registry = registry(&clock);
     for n in 0..TENANTS {
@@ -388,6 +391,70 @@ async fn neither_a_refused_document_nor_a_hanging_source_is_met_by_each() {
             many.resolve(n).await.unwrap();
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_of_use_to_nobody_is_not_fetched_by_each() {
+    let empty = document(Vec::new(), "max-age=300");
+    for useless in [empty, document(vec![jwk("c", 3); 3], "max-age=300"), Answer::Refused] {
+        let many = Many::with(100, |_, it| (it.max_keys, it.stale_while_error) = (2, secs(3_600))).await;
+        for n in 0..100 {
+            many.resolve(n).await.unwrap();
+        }
+        many.source.set(useless.clone());
+        for second in 0..600 {
+            many.clock.advance(secs(1));
+            tokio::time::sleep(secs(1)).await;
+            for n in (second % 10..100).step_by(10) {
+                many.resolve(n).await.unwrap();
+            }
+        }
+        let asked = many.source.asked();
+        assert!(asked <= 40, "{asked} requests of {useless:?}");
+        // Another is found when the longest wait is over, and by the others after theirs.
+        many.source.set(keys(&[("c", 3)], "max-age=300"));
+        for second in 0..610 {
+            many.clock.advance(secs(1));
+            tokio::time::sleep(secs(1)).await;
+            for n in (second % 10..100).step_by(10) {
+                many.resolve(n).await.unwrap();
+            }
+        }
+        for n in 0..100 {
+            assert_eq!(kids(&many.resolve(n).await.unwrap()), ["c"]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_outage_of_others_keeps_nobody_without_keys_waiting_for_long() {
+    let many = Many::with(2, |_, it| it.stale_while_error = secs(3_600)).await;
+    many.resolve(0).await.unwrap();
+    many.source.set(Answer::Refused);
+    for _ in 0..1_000 {
+        many.clock.advance(secs(1));
+        tokio::time::sleep(secs(1)).await;
+        many.resolve(0).await.unwrap();
+    }
+    many.registry.refresh_and_wait(&tenant(0), PROVIDER).await.unwrap_err();
+    many.register(2, |_| ()).await;
+    many.resolve(2).await.unwrap_err();
+    many.source.set(keys(AB, "max-age=300"));
+    many.registry.unregister(&tenant(0), PROVIDER).await.unwrap();
+    let mut waited = 0;
+    while many.resolve(2).await.is_err() {
+        many.clock.advance(secs(1));
+        tokio::time::sleep(secs(1)).await;
+        waited += 1;
+        assert!(waited <= 20, "{waited} s after the outage");
+    }
+    // Who insists is not kept waiting at all.
+    many.source.set(Answer::Refused);
+    many.clock.advance(secs(2));
+    many.registry.refresh_and_wait(&tenant(2), PROVIDER).await.unwrap_err();
+    many.source.set(keys(&[("c", 3)], "max-age=300"));
+    many.registry.refresh_and_wait(&tenant(1), PROVIDER).await.unwrap();
+    assert_eq!(kids(&many.resolve(1).await.unwrap()), ["c"]);
 }
 
 #[tokio::test(start_paused = true)]

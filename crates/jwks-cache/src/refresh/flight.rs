@@ -274,7 +274,8 @@ impl Crew {
         let late = |_| NotFetched::timed_out(time);
         let (of, insists, bypasses_caches) = (self.provider.serial, self.insists, request.bypass_caches);
         loop {
-            match place.shared.turn(Want { of, insists, bypasses_caches }, *mark, engine.now()) {
+            let (cold, rules) = (self.plan.cold, self.rules(None));
+            match place.shared.turn(Want { of, insists, bypasses_caches, cold, rules }, *mark, engine.now()) {
                 Turn::Lead(lead) => {
                     let asked = timeout_at(until, self.asking().ask(place, request)).await;
                     let asked = match asked {
@@ -288,12 +289,9 @@ impl Crew {
                 }
                 Turn::Take(memory) => {
                     let rules = self.rules(memory.found.as_deref());
-                    // What these rules refuse is asked for by itself, to be told why.
-                    *mark = u64::MAX;
-                    if let Some(set) = memory.judged(engine, &rules) {
-                        let (headers, timing) = (memory.headers.clone(), memory.timing);
-                        return Ok((Outcome::Document { set, headers, timing }, memory.found.clone()));
-                    }
+                    let set = memory.judged(engine, &rules).map_err(refused)?;
+                    let (headers, timing) = (memory.headers.clone(), memory.timing);
+                    return Ok((Outcome::Document { set, headers, timing }, memory.found.clone()));
                 }
                 Turn::Fail(number, failed) => {
                     *mark = number;
@@ -338,10 +336,12 @@ impl Crew {
         tracing::debug!(status = status.as_u16(), bytes = body.len(), "answered");
         let sent = self.asking().conditions(found.as_deref(), request);
         let answered = Arc::new(Answered { status, headers, body, timing, sent, found });
-        let judged = self.judge(&answered);
-        let document = match judged {
+        let judged = match self.judge(&answered) {
             // No rules make a document of it.
             Err(refused) if refused.reason != Refusal::TOO_MANY_KEYS => return Err(lead.failed(refused, now)),
+            judged => judged.map_err(Arc::new),
+        };
+        let document = match judged {
             Err(_) => None,
             Ok((Outcome::Document { ref set, ref headers, .. }, _)) => Some((set.clone(), headers.clone())),
             Ok((Outcome::NotModified { ref headers, .. }, _)) => self.held.as_ref().map(|held| {
@@ -352,8 +352,8 @@ impl Crew {
             _ => None,
         };
         let rules = self.rules(answered.found.as_deref());
-        lead.answered(answered, document, rules);
-        judged
+        lead.answered(answered, document, rules, judged.as_ref().err(), now);
+        judged.map_err(|refused| refused.shared())
     }
 
     /// Tells what happened on the way, whatever became of the exchange.
@@ -391,16 +391,18 @@ impl Crew {
         } else {
             return Ok((Outcome::NotModified { headers: headers.clone(), timing }, found.clone()));
         };
-        let set = self.provider.engine.judge(document, &rules).map_err(|refusal| NotFetched {
-            status: Some(*status),
-            ..NotFetched::new(refusal.reason(), refusal.to_string())
-        })?;
+        let set = self.provider.engine.judge(document, &rules);
+        let set = set.map_err(|refusal| NotFetched { status: Some(*status), ..refused(refusal) })?;
         Ok((Outcome::Document { set, headers, timing }, found.clone()))
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
         self.source.failure(&self.source.primary(), failed, attempt)
     }
+}
+
+fn refused(refusal: Refusal) -> NotFetched {
+    NotFetched { status: Some(StatusCode::OK), ..NotFetched::new(refusal.reason(), refusal.to_string()) }
 }
 
 /// A flight in the air. If its task goes away before it lands, everyone who waits is told.
