@@ -407,3 +407,20 @@ async fn an_issuer_that_no_metadata_could_name_is_refused_when_it_is_registered(
     let plain = IdentityProviderRegistration::from_issuer(TENANT, PROVIDER, "http://id.example").unwrap();
     assert!(matches!(registry.register(plain).await, Err(Error::Security(_))));
 }
+
+#[tokio::test]
+async fn where_else_an_issuer_publishes_is_asked_as_it_is_written() {
+    for (at, asked) in [
+        ("/v2?appid=7", "/v2/.well-known/openid-configuration?appid=7"),
+        ("/v2/.well-known/openid-configuration?p=x", "/v2/.well-known/openid-configuration?p=x"),
+    ] {
+        let issuer = Issuer::new();
+        let path = asked.split('?').next().unwrap();
+        issuer.origin.set(path, Reply::json(issuer.metadata()));
+        let at = issuer.origin.url(at);
+        issuer.register(|it| it.source = KeySource::DiscoveryAt(Box::new(at))).await.unwrap();
+        assert_eq!(issuer.resolve().await.unwrap(), ["k"]);
+        let requests = issuer.origin.requests(path);
+        assert_eq!(requests[0].query.as_deref(), asked.split('?').nth(1));
+    }
+}
