@@ -46,7 +46,7 @@ use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::Counters;
 
 pub use once::{Looked, LookedUp, fetch_once, look_once};
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Exchange, Shared};
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
 ///
@@ -169,6 +169,8 @@ pub(crate) enum KidAsked {
     LookAgain,
     /// Wait for this flight.
     Flight(Arc<Flight>),
+    /// Wait for this exchange of another provider of the source, which looks for a kid, and ask again.
+    Exchange(Arc<Exchange>),
     /// The provider is gone.
     Unregistered,
 }
@@ -269,10 +271,12 @@ impl Provider {
         if owner.missing.knows(kid, now) {
             return KidAsked::KnownMissing;
         }
+        let shared = owner.source.shared.clone();
         match self.ask_owner(owner, Asker::MissingKid) {
             Asked::Flight(flight) => KidAsked::Flight(flight),
             Asked::Unregistered => KidAsked::Unregistered,
             Asked::LookAgain => KidAsked::LookAgain,
+            Asked::NotBefore(..) => shared.looks_for_kid().map_or(KidAsked::NotNow, KidAsked::Exchange),
             _ => KidAsked::NotNow,
         }
     }

@@ -539,3 +539,68 @@ async fn a_fallback_is_asked_once_for_all_too() {
     }
     assert_eq!(many.source.asked_at(MIRROR), 2);
 }
+
+#[tokio::test]
+async fn tenants_that_come_one_after_the_other_make_one_request_a_refresh_period() {
+    let many = Many::new(0).await;
+    for n in 0..TENANTS {
+        many.register(n, |_| ()).await;
+        many.resolve(n).await.unwrap();
+        many.clock.advance(secs(1));
+        settle().await;
+        for old in (n % 50..n).step_by(50) {
+            many.resolve(old).await.unwrap();
+        }
+    }
+    // The first draws its first timer early, so that sources part.
+    assert!((4..=6).contains(&many.source.asked()), "{} requests in 1,000 s", many.source.asked());
+}
+
+#[tokio::test]
+async fn a_kid_that_was_published_before_the_lookup_is_found_though_an_older_exchange_was_joined() {
+    let many = Many::new(2).await;
+    many.source.hold();
+    let resolving = tokio::spawn({
+        let registry = many.registry.clone();
+        async move { registry.resolve(&tenant(0), PROVIDER, None).await }
+    });
+    many.source.wait_for(1).await;
+    many.source.set(keys(&[("new", 3)], "max-age=300"));
+    many.clock.advance(secs(1));
+    let registry = many.registry.clone();
+    let looking = tokio::spawn(async move {
+        registry.key(&tenant(1), PROVIDER, Some("new"), Algorithm::EdDSA).await.map(drop)
+    });
+    settle().await;
+    assert_eq!(many.source.asked(), 1, "it joins");
+    many.source.release();
+    soon(resolving).await.unwrap().unwrap();
+    soon(looking).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_new_kid_waits_for_the_exchange_that_looks_for_it() {
+    let many = Many::new(3).await;
+    for n in 0..3 {
+        many.resolve(n).await.unwrap();
+    }
+    many.clock.advance(secs(1));
+    many.source.set(keys(&[("new", 3)], "max-age=300"));
+    many.source.hold();
+    let look = |n, kid: &'static str| {
+        let registry = many.registry.clone();
+        tokio::spawn(async move {
+            registry.key(&tenant(n), PROVIDER, Some(kid), Algorithm::EdDSA).await.map(drop)
+        })
+    };
+    let first = look(0, "new");
+    many.source.wait_for(2).await;
+    let others = [look(1, "new"), look(2, "bogus")];
+    settle().await;
+    many.source.release();
+    soon(first).await.unwrap().unwrap();
+    let [same, bogus] = others;
+    soon(same).await.unwrap().unwrap();
+    soon(bogus).await.unwrap().unwrap_err();
+    assert_eq!(many.source.asked(), 2, "one budget");
+}

@@ -125,7 +125,7 @@ struct Remembered {
 
 /// An exchange that runs.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     number: u64,
     bypasses_caches: bool,
     told: OnceLock<Told>,
@@ -134,7 +134,7 @@ pub(super) struct Exchange {
 
 /// How an exchange ended for those who joined it.
 #[derive(Clone, Debug)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// It was answered.
     Answered(Arc<Answered>),
     /// It failed; so numbered.
@@ -144,7 +144,7 @@ pub(super) enum Told {
 }
 
 /// An answer as it came.
-pub(super) struct Answered {
+pub(crate) struct Answered {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     /// A document, as a key set is written.
@@ -276,6 +276,11 @@ impl Shared {
         answer
     }
 
+    /// The exchange that runs, if it looks for a missing kid: no cache on the way answers it.
+    pub(super) fn looks_for_kid(&self) -> Option<Arc<Exchange>> {
+        lock(&self.0).running.clone().filter(|running| running.bypasses_caches)
+    }
+
     /// What the issuer's metadata said, and how many exchanges have failed in a row since it was looked up.
     pub(super) fn discovered(&self) -> (Option<Arc<Discovered>>, u32) {
         let state = lock(&self.0);
@@ -325,7 +330,7 @@ impl Memory {
 
 impl Exchange {
     /// Waits for its end. Cancel safe.
-    pub(super) async fn ended(&self) -> Told {
+    pub(crate) async fn ended(&self) -> Told {
         loop {
             let bell = self.bell.notified();
             tokio::pin!(bell);
