@@ -6,15 +6,16 @@ mod stage;
 use std::sync::Arc;
 
 use jwks_cache::{
-    Algorithm, Error, Fallback, IdentityProviderRegistration, JwkSet, KeyError, KeyFormat, RefreshMode,
-    Registry, Result,
+    Algorithm, Error, Fallback, IdentityProviderRegistration, JwkSet, KeyError, KeyFormat, Material, PinMode,
+    PrivateNetworks, RefreshMode, Registry, Result, SpkiFingerprint, TlsVersion,
 };
 use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{ManualClock, Origin, Reply};
 use serde_json::json;
+use stage::proxy::Proxy;
 use stage::scripted::{Answer, Script, body, document, jwk, keys};
 use stage::socket::{self, registry};
-use stage::{PROVIDER, kids, secs, settle, soon};
+use stage::{PROVIDER, kids, secs, secured, settle, soon};
 
 const TENANTS: usize = 1_000;
 const AB: &[(&str, u8)] = &[("a", 1), ("b", 2)];
@@ -603,4 +604,86 @@ async fn a_new_kid_waits_for_the_exchange_that_looks_for_it() {
     soon(same).await.unwrap().unwrap();
     soon(bogus).await.unwrap().unwrap_err();
     assert_eq!(many.source.asked(), 2, "one budget");
+}
+
+/// Two tenants of one URL, of which the second is changed: what each asks is its own.
+async fn parted(stage: &secured::Stage, name: &str, change: impl Fn(&mut IdentityProviderRegistration)) {
+    let registry = registry(&stage.clock);
+    let before = stage.origin.total();
+    for tenant in ["one", "two"] {
+        let mut it = stage.registration();
+        (it.tenant_id, it.refresh_mode) = (tenant.into(), RefreshMode::OnDemand);
+        if tenant == "two" {
+            change(&mut it);
+        }
+        registry.register(it).await.unwrap();
+        soon(registry.resolve(tenant, PROVIDER, None)).await.unwrap();
+    }
+    assert_eq!(stage.origin.total() - before, 2, "{name}");
+}
+
+#[tokio::test]
+async fn who_is_another_or_trusts_others_shares_nothing() {
+    let stage = secured::Stage::new();
+    let parted = async |name: &str, change: &dyn Fn(&mut IdentityProviderRegistration)| {
+        parted(&stage, name, change).await;
+    };
+    let proxy = Proxy::start();
+    let ours = secured::client_certificate(&stage.root.client("us"));
+    let both = stage.root.pem() + &Authority::new("another").pem();
+    parted("headers", &|it| drop(it.headers.insert("X-Api-Key".into(), "2".into()))).await;
+    parted("bearer_token", &|it| it.bearer_token = Some(Material::inline("abc.def"))).await;
+    parted("user_agent", &|it| it.user_agent = Some("another/1".into())).await;
+    parted("pinned_spki", &|it| it.pinned_spki = vec![stage.leaf.pin()]).await;
+    parted("pin_mode", &|it| {
+        (it.pin_mode, it.pinned_spki) = (PinMode::ReportOnly, vec![SpkiFingerprint::of(b"")]);
+    })
+    .await;
+    parted("ca", &|it| it.tls.ca = Some(Material::inline(both.clone()))).await;
+    parted("replace_roots", &|it| it.tls.replace_roots = true).await;
+    parted("min_version", &|it| it.tls.min_version = Some(TlsVersion::Tls13)).await;
+    parted("client_certificate", &|it| it.tls.client_certificate = Some(ours.clone())).await;
+    parted("private_networks", &|it| {
+        it.private_networks = PrivateNetworks::DenyExcept(vec!["127.0.0.1".into()]);
+    })
+    .await;
+    parted("proxy", &|it| it.proxy = Some(proxy.url("user:pass"))).await;
+    parted("connect_timeout", &|it| it.connect_timeout = Some(secs(1))).await;
+    parted("allowed_domains", &|it| it.allowed_domains = vec![secured::HOST.into()]).await;
+}
+
+#[tokio::test]
+async fn what_came_unpinned_does_not_serve_who_pins() {
+    let stage = secured::Stage::new();
+    for (tenant, pins) in [("open", vec![]), ("pinned", vec![SpkiFingerprint::of(b"")]), ("open2", vec![])] {
+        let mut it = stage.registration();
+        let pinned = !pins.is_empty();
+        (it.tenant_id, it.pinned_spki) = (tenant.into(), pins);
+        stage.registry.register(it).await.unwrap();
+        let got = soon(stage.registry.resolve(tenant, PROVIDER, None)).await;
+        match got {
+            Err(why) => assert!(pinned && matches!(why, Error::Security(_)), "{tenant}: {why}"),
+            Ok(set) => assert!(!pinned && kids(&set) == ["k"], "{tenant}"),
+        }
+    }
+    assert_eq!(stage.origin.total(), 1, "the third shares with the first");
+}
+
+#[tokio::test]
+async fn a_fallback_of_who_has_another_home_is_asked_by_each() {
+    // Credentials go to the registered origin alone: to one it is that origin, to the other a stranger.
+    let clock = ManualClock::new();
+    let (mirror, other) = (Origin::start(), Origin::start());
+    mirror.set("/jwks", Reply::json(socket::document(&["k"])).header("Cache-Control", "max-age=300"));
+    let registry = registry(&clock);
+    for (tenant, url) in [("at-home", mirror.url("/gone")), ("abroad", other.url("/gone"))] {
+        let mut it = socket::registration(url);
+        it.tenant_id = tenant.into();
+        it.headers.insert("X-Api-Key".into(), "secret".into());
+        it.fallbacks = vec![Fallback::url(mirror.url("/jwks")).unwrap()];
+        registry.register(it).await.unwrap();
+        assert_eq!(kids(&soon(registry.resolve(tenant, PROVIDER, None)).await.unwrap()), ["k"]);
+    }
+    let keys: Vec<_> = mirror.requests("/jwks").iter().map(|it| it.header("x-api-key").is_some()).collect();
+    assert_eq!(keys, [true, false]);
 }
