@@ -17,7 +17,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use chrono::{DateTime, Utc};
-use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Urgency;
 use jwks_cache_core::keyset::{KeyRules, KeySet};
 use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Plan};
@@ -25,6 +24,7 @@ use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
 use jwks_cache_core::published::Serving;
 use jwks_cache_core::snapshot::DenialLog;
+use jwks_cache_core::{AlgorithmSet, Moment};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use url::Url;
@@ -94,11 +94,23 @@ struct Seldom {
     denied: DenialLog,
     /// Snapshots from before were fetched under another trust, or from another source.
     trusts_from: Option<DateTime<Utc>>,
+    /// What the metadata of a snapshot said that keys without `alg` may verify.
+    without_alg: Option<AlgorithmSet>,
 }
 
 impl Owner {
     fn seldom(&mut self) -> &mut Seldom {
         self.seldom.get_or_insert_default()
+    }
+
+    /// What is held of `source` is judged by; by what came with a snapshot, where the issuer was not asked since.
+    fn key_rules(&self, source: &Source, policy: &Policy) -> KeyRules {
+        let rules = source.key_rules(policy, self.discovered.as_deref());
+        let unasked = self.discovered.is_none() && source.shared.discovered().0.is_none();
+        match self.seldom.as_ref().and_then(|seldom| seldom.without_alg).filter(|_| unasked) {
+            Some(without_alg) => KeyRules { without_alg, ..rules },
+            None => rules,
+        }
     }
 }
 
@@ -505,7 +517,7 @@ impl Provider {
             && !owner.source.dial.is_tightened_by(&source.dial)
             && (owner.source.registry_domains == source.registry_domains);
         if keeps_keys {
-            let rules = source.key_rules(&policy, owner.discovered.as_deref());
+            let rules = owner.key_rules(&source, &policy);
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
             // Its times may be others now, and so is what it is trusted by.
@@ -515,6 +527,7 @@ impl Provider {
             owner.last_error = None;
             owner.discovered = None;
             owner.seldom().trusts_from = Some(self.engine.clock.wall());
+            owner.seldom().without_alg = None;
             // Denials outlive that.
             self.engine.stores.forget(&**self, SnapshotKind::Keys);
         }
