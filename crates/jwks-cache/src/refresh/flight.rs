@@ -128,6 +128,8 @@ impl Crew {
     /// they are wanted.
     async fn attempts(&self) -> Brought {
         let mut deadline = None;
+        let is_remote = |index: &&u16| self.source.fallback(**index).is_some_and(|it| it.kind.is_remote());
+        let remote = |of: &[u16]| u32::try_from(of.iter().filter(is_remote).count()).unwrap_or(u32::MAX);
         // From the moment it may fetch.
         let begin = || later(socket_now(), self.policy.retry.deadline);
         let mut failed = None;
@@ -135,7 +137,10 @@ impl Crew {
             let place = self.source.primary();
             let _admitted = self.admitted(&place, None).await;
             let deadline = *deadline.get_or_insert_with(begin);
-            match self.attempts_at(&place, &self.plan.validators, deadline).await {
+            match self
+                .attempts_at(&place, &self.plan.validators, deadline, 1 + remote(&self.plan.fallbacks))
+                .await
+            {
                 Ok(((outcome, found), attempt)) => return Brought { outcome, found, attempt, error: None },
                 Err(why) => failed = Some(why),
             }
@@ -147,11 +152,12 @@ impl Crew {
             true => lock(&provider.owner).lifecycle.wanted_fallbacks(provider.engine.now()),
             false => self.plan.fallbacks.clone(),
         };
-        for index in &wanted {
+        for (n, index) in wanted.iter().enumerate() {
+            let later = wanted.get(n..).unwrap_or_default();
             let Some(place) = self.source.fallback(*index) else { continue };
             let _admitted = self.admitted(&place, deadline).await;
             let deadline = *deadline.get_or_insert_with(begin);
-            match self.attempts_at(&place, &Validators::default(), deadline).await {
+            match self.attempts_at(&place, &Validators::default(), deadline, remote(later)).await {
                 Ok(((Outcome::Document { set, headers, timing }, _), attempt))
                     if set.usable().next().is_some() =>
                 {
@@ -180,12 +186,13 @@ impl Crew {
         }
     }
 
-    /// Attempts at one place.
+    /// Attempts at one place, the first of so many that are still to be tried.
     async fn attempts_at(
         &self,
         place: &Place,
         validators: &Validators,
         deadline: Instant,
+        places: u32,
     ) -> Result<(Got, u32), Failed> {
         let retry = &self.policy.retry;
         let bypasses_caches = self.plan.bypasses_caches();
@@ -194,7 +201,7 @@ impl Crew {
         let mut waited = None;
         let mut attempt = 1;
         loop {
-            let failed = match self.attempt(place, &request, &mut mark, deadline).await {
+            let failed = match self.attempt(place, &request, &mut mark, deadline, places).await {
                 Ok(got) => return Ok((got, attempt)),
                 Err(failed) => failed,
             };
@@ -248,14 +255,16 @@ impl Crew {
         request: &FetchRequest,
         mark: &mut u64,
         deadline: Instant,
+        places: u32,
     ) -> Result<Got, NotFetched> {
         self.source.enforceable_by(&self.provider.engine)?;
         let retry = &self.policy.retry;
-        // What comes after it needs time, too.
-        let falls_back = !self.plan.fallbacks.is_empty();
-        let most =
-            if falls_back { retry.attempt_timeout.min(retry.deadline / 2) } else { retry.attempt_timeout };
-        let time = most.min(deadline.saturating_duration_since(socket_now()));
+        // What comes after it needs time, too; and what is at hand is not worse for what others have used up.
+        let left = deadline.saturating_duration_since(socket_now());
+        let time = match place.kind.is_remote() {
+            true => retry.attempt_timeout.min(left / places.max(1)),
+            false => retry.attempt_timeout,
+        };
         let got = self.obtain(place, request, mark, time).await;
         self.tell_notes(&request.notes);
         got
