@@ -27,17 +27,20 @@ pub struct Metadata {
 /// Where the metadata of an issuer may be, in the order to look: OpenID Connect Discovery 1.0 §4.1, which appends to
 /// the path; then RFC 8414 §3.1, which inserts before it, under its own name and (§5) under OpenID Connect's.
 ///
-/// `at` is the issuer as a URL, or where an issuer is known to publish instead.
+/// `at` is the issuer as a URL, or where an issuer is known to publish instead: its query stays, and where it names
+/// a well-known place itself (RFC 8615 §3) that is the only one.
 #[must_use]
 pub fn locations(at: &Url) -> Vec<Url> {
     let path = at.path().trim_end_matches('/');
     let place = |path: String| {
         let mut url = at.clone();
         url.set_path(&path);
-        url.set_query(None);
         url.set_fragment(None);
         url
     };
+    if path.contains("/.well-known/") {
+        return vec![place(at.path().to_owned())];
+    }
     let mut all = vec![
         place(format!("{path}/.well-known/openid-configuration")),
         place(format!("/.well-known/oauth-authorization-server{path}")),

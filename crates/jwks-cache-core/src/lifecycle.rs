@@ -490,7 +490,8 @@ impl Lifecycle {
         if self.flight.is_some() || self.loses_all(&set, now) {
             return Change::Ignored;
         }
-        self.take(set, headers, timing, now, dice)
+        // Its source is asked at times that whoever fetched it has drawn: there is nothing to part from.
+        self.take(set, headers, timing, false, dice)
     }
 
     /// Whether `set` has no usable key although such are servable.
@@ -512,7 +513,7 @@ impl Lifecycle {
         set: Arc<KeySet>,
         headers: StoredHeaders,
         timing: Timing,
-        now: Moment,
+        first: bool,
         dice: &mut dyn Dice,
     ) -> Change {
         let last = self.held.as_ref().map(|held| (held.set.clone(), held.serving));
@@ -520,7 +521,6 @@ impl Lifecycle {
         let diff = last.as_ref().map_or_else(|| SetDiff::all_of(&set), |(last, _)| diff(last, &set));
         // Sources may well differ.
         let suspicious = last.is_some() && !switched && (diff.disjoint || !diff.changed.is_empty());
-        let first = !self.held.as_ref().is_some_and(|held| held.is_servable(now));
         let retiring = if switched { Vec::new() } else { self.retire(&set, timing.received_at) };
         self.learn_denied(&set);
         self.hold(Document::fetched(set, Serving::Primary, headers, timing, retiring, first), dice);
@@ -568,7 +568,10 @@ impl Lifecycle {
                 self.wake_at = self.held.as_ref().map(|held| held.refresh_at).filter(|_| self.timer());
                 Change::Superseded { recovered: self.succeed() }
             }
-            Outcome::Document { set, headers, timing } => self.take(set, headers, timing, now, dice),
+            Outcome::Document { set, headers, timing } => {
+                let first = !self.held.as_ref().is_some_and(|held| held.is_servable(now));
+                self.take(set, headers, timing, first, dice)
+            }
             Outcome::FellBack { index, set, headers, timing, retry_after } => {
                 let change = self.fall_back(index, set, headers, timing, now, dice);
                 if flight.primary {

@@ -54,6 +54,9 @@ pub struct Envelope {
     /// How it may be used stale: the headers that say so are not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_use: Option<StaleUse>,
+    /// What its issuer's metadata said that keys without `alg` may verify; none where nothing restricts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_alg: Option<Vec<String>>,
     /// The keys that left the document and are still honoured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retiring: Vec<StoredRetiring>,

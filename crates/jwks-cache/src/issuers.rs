@@ -11,9 +11,12 @@ use crate::sync::{Mutex, MutexGuard, lock, seen_by_others};
 /// An index that readers look into without a lock, however many tenants there are.
 #[derive(Debug, Default)]
 pub(crate) struct Issuers {
-    sole: HashMap<Issued, Arc<Provider>, foldhash::fast::RandomState>,
+    sole: Sole,
     all: Mutex<All>,
 }
+
+/// The only provider of an issuer; none of an issuer that several have.
+type Sole = HashMap<Issued, Option<Arc<Provider>>, foldhash::fast::RandomState>;
 
 /// Providers by issuer, then tenant, then serial.
 type All = BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeMap<u64, Arc<Provider>>>>;
@@ -32,15 +35,15 @@ impl Equivalent<Issued> for IssuedRef<'_> {
 }
 
 impl Issuers {
-    /// The only provider registered under `issuer` byte for byte: in `tenant`, or in all. Of several, none: which
-    /// was meant cannot be told. It is borrowed for as long as `then` runs.
+    /// The only provider registered under `issuer` byte for byte: in `tenant`, or in all. `Some(None)` where several
+    /// are: which was meant cannot be told. It is borrowed for as long as `then` runs.
     pub(crate) fn find<R>(
         &self,
         tenant: Option<&str>,
         issuer: &str,
         then: impl FnOnce(&Arc<Provider>) -> R,
-    ) -> Option<R> {
-        self.sole.pin().get(&IssuedRef(tenant, issuer)).map(then)
+    ) -> Option<Option<R>> {
+        self.sole.pin().get(&IssuedRef(tenant, issuer)).map(|sole| sole.as_ref().map(then))
     }
 
     /// For a change; other changes wait for its end, readers do not.
@@ -51,7 +54,7 @@ impl Issuers {
 
 /// A change of the index.
 pub(crate) struct Change<'i> {
-    sole: &'i HashMap<Issued, Arc<Provider>, foldhash::fast::RandomState>,
+    sole: &'i Sole,
     all: MutexGuard<'i, All>,
 }
 
@@ -90,13 +93,12 @@ impl Change<'_> {
     /// Tells readers what holds now, of the issuer in a tenant and in all.
     fn publish(&self, issuer: &Arc<str>, tenant: &Arc<str>) {
         let tenants = self.all.get(issuer);
-        let in_tenant = tenants.and_then(|tenants| sole(tenants.get(tenant)?));
-        let in_all =
-            tenants.filter(|tenants| tenants.len() == 1).and_then(|tenants| sole(tenants.values().next()?));
+        let in_tenant = tenants.and_then(|tenants| sole([tenants.get(tenant)?]));
+        let in_all = tenants.and_then(|tenants| sole(tenants.values()));
         for (tenant, found) in [(Some(tenant), in_tenant), (None, in_all)] {
             match found {
-                Some(provider) => {
-                    self.sole.pin().insert(Issued(tenant.cloned(), issuer.clone()), provider.clone());
+                Some(sole) => {
+                    self.sole.pin().insert(Issued(tenant.cloned(), issuer.clone()), sole.cloned());
                 }
                 None => {
                     self.sole.pin().remove(&IssuedRef(tenant.map(|tenant| &**tenant), issuer));
@@ -107,6 +109,11 @@ impl Change<'_> {
     }
 }
 
-fn sole(providers: &BTreeMap<u64, Arc<Provider>>) -> Option<&Arc<Provider>> {
-    providers.values().next().filter(|_| providers.len() == 1)
+/// The only one of these; `Some(None)` of several.
+fn sole<'p>(
+    of_tenants: impl IntoIterator<Item = &'p BTreeMap<u64, Arc<Provider>>>,
+) -> Option<Option<&'p Arc<Provider>>> {
+    let mut all = of_tenants.into_iter().flat_map(BTreeMap::values);
+    let first = all.next()?;
+    Some(Some(first).filter(|_| all.next().is_none()))
 }

@@ -202,7 +202,7 @@ pub fn github_actions(tenant: &str, provider: &str) -> Result<IdentityProviderRe
 /// - Its keys are asked for at `/openid/v1/jwks` itself: the metadata names the API server's address, which is another
 ///   origin and so would not be shown the pod's token.
 /// - `tls.ca` and `replace_roots`: the cluster's own CA speaks for its API server, and nobody else does.
-/// - `bearer_token`: without one it answers 401. The file is read again when it is renewed.
+/// - `bearer_token`: without one it answers 403, or 401 where nobody may ask without a name. The file is read again when it is renewed.
 /// - `private_networks` stays `Allow`: the API server's address is a private one.
 /// - `refresh_mode` `Always`: a pod has one such provider, and the first token should not wait.
 /// - `issuer` is `https://kubernetes.default.svc.cluster.local`, as most clusters have it; `kubectl get --raw

@@ -17,7 +17,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use chrono::{DateTime, Utc};
-use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Urgency;
 use jwks_cache_core::keyset::{KeyRules, KeySet};
 use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Plan};
@@ -25,6 +24,7 @@ use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
 use jwks_cache_core::published::Serving;
 use jwks_cache_core::snapshot::DenialLog;
+use jwks_cache_core::{AlgorithmSet, Moment};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use url::Url;
@@ -46,7 +46,7 @@ use crate::sync::{Mutex, MutexGuard, lock};
 use crate::telemetry::Counters;
 
 pub use once::{Looked, LookedUp, fetch_once, look_once};
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Exchange, Shared};
 
 /// One registered provider. Readers use `slot`; everything else goes through the owner.
 ///
@@ -94,11 +94,23 @@ struct Seldom {
     denied: DenialLog,
     /// Snapshots from before were fetched under another trust, or from another source.
     trusts_from: Option<DateTime<Utc>>,
+    /// What the metadata of a snapshot said that keys without `alg` may verify.
+    without_alg: Option<AlgorithmSet>,
 }
 
 impl Owner {
     fn seldom(&mut self) -> &mut Seldom {
         self.seldom.get_or_insert_default()
+    }
+
+    /// What is held of `source` is judged by; by what came with a snapshot, where the issuer was not asked since.
+    fn key_rules(&self, source: &Source, policy: &Policy) -> KeyRules {
+        let rules = source.key_rules(policy, self.discovered.as_deref());
+        let unasked = self.discovered.is_none() && source.shared.discovered().0.is_none();
+        match self.seldom.as_ref().and_then(|seldom| seldom.without_alg).filter(|_| unasked) {
+            Some(without_alg) => KeyRules { without_alg, ..rules },
+            None => rules,
+        }
     }
 }
 
@@ -169,6 +181,8 @@ pub(crate) enum KidAsked {
     LookAgain,
     /// Wait for this flight.
     Flight(Arc<Flight>),
+    /// Wait for this exchange of another provider of the source, which looks for a kid, and ask again.
+    Exchange(Arc<Exchange>),
     /// The provider is gone.
     Unregistered,
 }
@@ -269,10 +283,12 @@ impl Provider {
         if owner.missing.knows(kid, now) {
             return KidAsked::KnownMissing;
         }
+        let shared = owner.source.shared.clone();
         match self.ask_owner(owner, Asker::MissingKid) {
             Asked::Flight(flight) => KidAsked::Flight(flight),
             Asked::Unregistered => KidAsked::Unregistered,
             Asked::LookAgain => KidAsked::LookAgain,
+            Asked::NotBefore(..) => shared.looks_for_kid().map_or(KidAsked::NotNow, KidAsked::Exchange),
             _ => KidAsked::NotNow,
         }
     }
@@ -501,7 +517,7 @@ impl Provider {
             && !owner.source.dial.is_tightened_by(&source.dial)
             && (owner.source.registry_domains == source.registry_domains);
         if keeps_keys {
-            let rules = source.key_rules(&policy, owner.discovered.as_deref());
+            let rules = owner.key_rules(&source, &policy);
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
             // Its times may be others now, and so is what it is trusted by.
@@ -511,6 +527,7 @@ impl Provider {
             owner.last_error = None;
             owner.discovered = None;
             owner.seldom().trusts_from = Some(self.engine.clock.wall());
+            owner.seldom().without_alg = None;
             // Denials outlive that.
             self.engine.stores.forget(&**self, SnapshotKind::Keys);
         }

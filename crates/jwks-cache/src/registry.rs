@@ -462,13 +462,13 @@ impl Registry {
         self.0.engine.stores.close();
     }
 
-    /// Lends the only provider registered under `issuer`, in one tenant or in all.
+    /// Lends the only provider registered under `issuer`, in one tenant or in all; `Some(None)` where several are.
     pub(crate) fn with_issuer<R>(
         &self,
         tenant: Option<&str>,
         issuer: &str,
         then: impl FnOnce(&Arc<Provider>) -> R,
-    ) -> Option<R> {
+    ) -> Option<Option<R>> {
         self.0.issuers.find(tenant, issuer, then)
     }
 

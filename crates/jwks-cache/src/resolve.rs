@@ -278,7 +278,9 @@ pub(crate) fn not_waited(provider: &Arc<Provider>, want: &OneKey<'_>) -> Error {
     if let Some(kid) = want.kid.filter(|_| missing) {
         match provider.ask_for_kid(kid) {
             // What has just come is for the next lookup.
-            KidAsked::Flight(_) | KidAsked::LookAgain => return KeyError::NotCached.into(),
+            KidAsked::Flight(_) | KidAsked::Exchange(_) | KidAsked::LookAgain => {
+                return KeyError::NotCached.into();
+            }
             KidAsked::Unregistered => return provider.not_registered(),
             KidAsked::KnownMissing => provider.counters.rare().kids_known_missing.fetch_add(1, Relaxed),
             KidAsked::NotNow => provider.counters.rare().kids_not_asked_for.fetch_add(1, Relaxed),
@@ -338,12 +340,15 @@ fn count(provider: &Arc<Provider>, found: bool, from: Via) {
 async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W::Answer>, Via)> {
     let asked_at = socket_now();
     let last_flight = provider.slot.flights();
+    let began = provider.engine.now();
+    // What a flight brings may be of an exchange that began before it: another provider's.
+    let is_later = |view: &View| view.published.held.as_ref().is_some_and(|held| held.requested_at >= began);
     let (view, mut from, joined) = servable(provider, asked_at).await?;
     let picked = want.pick(&view, provider.engine.now());
     let kept = |picked: Picked<W::Borrowed<'_>>| picked.answer.map(W::keep).map_err(Error::from);
     let Some(kid) = want.kid().filter(|_| picked.missing) else { return Ok((kept(picked), from)) };
-    if joined.is_some_and(|number| number > last_flight) {
-        // The flight began after this lookup and came back without the kid.
+    if joined.is_some_and(|number| number > last_flight) && is_later(&view) {
+        // The exchange began after this lookup and came back without the kid.
         provider.counters.rare().kids_waited_for.fetch_add(1, Relaxed);
         provider.remember_missing(kid);
         return Ok((kept(picked), from));
@@ -357,6 +362,15 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
         let flight = match provider.ask_for_kid(kid) {
             KidAsked::Flight(flight) => flight,
             KidAsked::Unregistered => return Err(provider.not_registered()),
+            KidAsked::Exchange(exchange) => {
+                if !std::mem::replace(&mut waited, true) {
+                    counters.rare().kids_waited_for.fetch_add(1, Relaxed);
+                }
+                match timeout_at(patience, exchange.ended()).await {
+                    Ok(_) => continue,
+                    Err(_) => break,
+                }
+            }
             KidAsked::LookAgain => {
                 newest = servable_now(provider);
                 match &newest {
@@ -386,7 +400,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
                 if !want.pick(view, provider.engine.now()).missing {
                     break;
                 }
-                if flight.number > last_flight {
+                if flight.number > last_flight && is_later(view) {
                     provider.remember_missing(kid);
                     break;
                 }

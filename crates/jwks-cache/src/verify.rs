@@ -395,7 +395,9 @@ impl Scoped<'_> {
         let mut lend = |found: &Arc<Provider>| then.take().and_then(|then| then(found));
         let mut by_issuer = |tenant: Option<&str>| {
             let found = registry.with_issuer(tenant, issuer, &mut lend);
-            found.or_else(|| registry.with_issuer(tenant, &of_template(issuer, entra_tenant?), &mut lend))
+            let of_template = || registry.with_issuer(tenant, &of_template(issuer, entra_tenant?), &mut lend);
+            // An issuer of several is somebody's: it is of no template.
+            found.or_else(of_template).flatten()
         };
         let done = match self.scope {
             Scope::Held(provider) => Some(lend(provider)),

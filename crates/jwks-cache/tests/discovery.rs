@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jwks_cache::{
     Algorithm, Error, IdentityProviderRegistration, KeySource, PrivateNetworks, Registry, Result, What,
 };
-use jwks_cache_testkit::{ManualClock, Origin, Reply};
+use jwks_cache_testkit::{ManualClock, MemoryStore, Origin, Reply};
 use stage::scripted::events;
 use stage::socket::*;
 use stage::{PROVIDER, TENANT, kids, secs, soon};
@@ -352,19 +352,49 @@ async fn metadata_that_cannot_be_looked_up_again_stays_in_force_for_a_while() {
     }
 }
 
+/// A document of one RSA key `k1`, which does not say what it is for.
+async fn without_alg() -> String {
+    let authority = jwks_cache_testkit::IdentityProvider::builder().algorithm(Algorithm::RS256).start();
+    let one = Registry::builder().require_https(false).build();
+    let url = authority.jwks_url();
+    one.register(IdentityProviderRegistration::new(TENANT, PROVIDER, url).unwrap()).await.unwrap();
+    let mut set = (*soon(one.resolve(TENANT, PROVIDER, None)).await.unwrap()).clone();
+    set.keys[0].common.key_algorithm = None;
+    serde_json::to_string(&set).unwrap()
+}
+
+#[tokio::test]
+async fn what_an_issuer_says_it_uses_is_known_to_the_next_process() {
+    let mut issuer = Issuer::new();
+    issuer.origin.set("/jwks", Reply::json(without_alg().await).header("Cache-Control", "max-age=300"));
+    let more = r#","id_token_signing_alg_values_supported":["RS256"]}"#;
+    issuer.origin.set(OPENID, Reply::json(issuer.metadata().trim_end_matches('}').to_owned() + more));
+    let store = MemoryStore::new();
+    for process in 0..3 {
+        issuer.registry = Registry::builder()
+            .require_https(false)
+            .clock(Arc::new(issuer.clock.clone()))
+            .with_store(Arc::new(store.clone()))
+            .build();
+        issuer.register(|_| ()).await.unwrap();
+        if process == 0 {
+            issuer.resolve().await.unwrap();
+        }
+        let key = async |of| issuer.registry.key(TENANT, PROVIDER, Some("k1"), of).await.is_ok();
+        assert_eq!((key(Algorithm::RS256).await, key(Algorithm::PS256).await), (true, false), "{process}");
+        // Other settings of the same source.
+        issuer.register(|it| it.stale_while_error = secs(7)).await.unwrap();
+        assert_eq!((key(Algorithm::RS256).await, key(Algorithm::PS256).await), (true, false), "{process}");
+        issuer.registry.persist_all().await.unwrap();
+        issuer.registry.shutdown().await;
+    }
+    assert_eq!(issuer.hits(), (1, 1));
+}
+
 #[tokio::test]
 async fn a_key_without_alg_verifies_what_its_issuer_says_it_uses() {
     let issuer = Issuer::new();
-    let authority = jwks_cache_testkit::IdentityProvider::builder().algorithm(Algorithm::RS256).start();
-    let jwks = soon(async {
-        let one = Registry::builder().require_https(false).build();
-        let url = authority.jwks_url();
-        one.register(IdentityProviderRegistration::new(TENANT, PROVIDER, url).unwrap()).await.unwrap();
-        let mut set = (*one.resolve(TENANT, PROVIDER, None).await.unwrap()).clone();
-        set.keys[0].common.key_algorithm = None;
-        serde_json::to_string(&set).unwrap()
-    });
-    issuer.origin.set("/jwks", Reply::json(jwks.await).etag("\"1\"").conditional());
+    issuer.origin.set("/jwks", Reply::json(without_alg().await).etag("\"1\"").conditional());
     let says = |algorithm: &str| {
         let metadata = issuer.metadata();
         let more = format!(r#","id_token_signing_alg_values_supported":["{algorithm}"]}}"#);
@@ -406,4 +436,21 @@ async fn an_issuer_that_no_metadata_could_name_is_refused_when_it_is_registered(
     let registry = Registry::new();
     let plain = IdentityProviderRegistration::from_issuer(TENANT, PROVIDER, "http://id.example").unwrap();
     assert!(matches!(registry.register(plain).await, Err(Error::Security(_))));
+}
+
+#[tokio::test]
+async fn where_else_an_issuer_publishes_is_asked_as_it_is_written() {
+    for (at, asked) in [
+        ("/v2?appid=7", "/v2/.well-known/openid-configuration?appid=7"),
+        ("/v2/.well-known/openid-configuration?p=x", "/v2/.well-known/openid-configuration?p=x"),
+    ] {
+        let issuer = Issuer::new();
+        let path = asked.split('?').next().unwrap();
+        issuer.origin.set(path, Reply::json(issuer.metadata()));
+        let at = issuer.origin.url(at);
+        issuer.register(|it| it.source = KeySource::DiscoveryAt(Box::new(at))).await.unwrap();
+        assert_eq!(issuer.resolve().await.unwrap(), ["k"]);
+        let requests = issuer.origin.requests(path);
+        assert_eq!(requests[0].query.as_deref(), asked.split('?').nth(1));
+    }
 }

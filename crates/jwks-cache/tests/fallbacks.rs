@@ -221,3 +221,11 @@ fn fallbacks_keep_the_rules_of_sources() {
     of.fallbacks = vec![inline("i", 1); 9];
     is_validation(of.validate(), "fallbacks");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_last_of_many_fallbacks_has_time_too() {
+    let at = |host: &str| Fallback::url(format!("https://{host}/jwks")).unwrap();
+    let stage = with(vec![at("one.test"), at("two.test"), at("three.test"), mirror(86_400)]).await;
+    stage.source.set(Answer::Hang);
+    assert_eq!(served(&stage).await, (vec!["m".into()], fallback(3, "https://mirror.test/jwks")));
+}

@@ -6,15 +6,16 @@ mod stage;
 use std::sync::Arc;
 
 use jwks_cache::{
-    Algorithm, Error, Fallback, IdentityProviderRegistration, JwkSet, KeyError, KeyFormat, RefreshMode,
-    Registry, Result,
+    Algorithm, Error, Fallback, IdentityProviderRegistration, JwkSet, KeyError, KeyFormat, Material, PinMode,
+    PrivateNetworks, RefreshMode, Registry, Result, SpkiFingerprint, TlsVersion,
 };
 use jwks_cache_testkit::tls::Authority;
 use jwks_cache_testkit::{ManualClock, Origin, Reply};
 use serde_json::json;
-use stage::scripted::{Answer, Script, body, keys};
-use stage::socket::{document, registry};
-use stage::{PROVIDER, kids, secs, settle, soon};
+use stage::proxy::Proxy;
+use stage::scripted::{Answer, Script, body, document, jwk, keys};
+use stage::socket::{self, registry};
+use stage::{PROVIDER, kids, secs, secured, settle, soon};
 
 const TENANTS: usize = 1_000;
 const AB: &[(&str, u8)] = &[("a", 1), ("b", 2)];
@@ -97,7 +98,10 @@ async fn a_thousand_tenants_that_come_at_once_make_one_request_at_the_origin() {
     let gate = origin.hold("/jwks");
     origin.set(
         "/jwks",
-        Reply::json(document(&["k"])).header("Cache-Control", "max-age=300").etag("\"1\"").conditional(),
+        Reply::json(socket::document(&["k"]))
+            .header("Cache-Control", "max-age=300")
+            .etag("\"1\"")
+            .conditional(),
     );
     let registry = registry(&clock);
     for n in 0..TENANTS {
@@ -391,6 +395,70 @@ async fn neither_a_refused_document_nor_a_hanging_source_is_met_by_each() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_of_use_to_nobody_is_not_fetched_by_each() {
+    let empty = document(Vec::new(), "max-age=300");
+    for useless in [empty, document(vec![jwk("c", 3); 3], "max-age=300"), Answer::Refused] {
+        let many = Many::with(100, |_, it| (it.max_keys, it.stale_while_error) = (2, secs(3_600))).await;
+        for n in 0..100 {
+            many.resolve(n).await.unwrap();
+        }
+        many.source.set(useless.clone());
+        for second in 0..600 {
+            many.clock.advance(secs(1));
+            tokio::time::sleep(secs(1)).await;
+            for n in (second % 10..100).step_by(10) {
+                many.resolve(n).await.unwrap();
+            }
+        }
+        let asked = many.source.asked();
+        assert!(asked <= 40, "{asked} requests of {useless:?}");
+        // Another is found when the longest wait is over, and by the others after theirs.
+        many.source.set(keys(&[("c", 3)], "max-age=300"));
+        for second in 0..610 {
+            many.clock.advance(secs(1));
+            tokio::time::sleep(secs(1)).await;
+            for n in (second % 10..100).step_by(10) {
+                many.resolve(n).await.unwrap();
+            }
+        }
+        for n in 0..100 {
+            assert_eq!(kids(&many.resolve(n).await.unwrap()), ["c"]);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_outage_of_others_keeps_nobody_without_keys_waiting_for_long() {
+    let many = Many::with(2, |_, it| it.stale_while_error = secs(3_600)).await;
+    many.resolve(0).await.unwrap();
+    many.source.set(Answer::Refused);
+    for _ in 0..1_000 {
+        many.clock.advance(secs(1));
+        tokio::time::sleep(secs(1)).await;
+        many.resolve(0).await.unwrap();
+    }
+    many.registry.refresh_and_wait(&tenant(0), PROVIDER).await.unwrap_err();
+    many.register(2, |_| ()).await;
+    many.resolve(2).await.unwrap_err();
+    many.source.set(keys(AB, "max-age=300"));
+    many.registry.unregister(&tenant(0), PROVIDER).await.unwrap();
+    let mut waited = 0;
+    while many.resolve(2).await.is_err() {
+        many.clock.advance(secs(1));
+        tokio::time::sleep(secs(1)).await;
+        waited += 1;
+        assert!(waited <= 20, "{waited} s after the outage");
+    }
+    // Who insists is not kept waiting at all.
+    many.source.set(Answer::Refused);
+    many.clock.advance(secs(2));
+    many.registry.refresh_and_wait(&tenant(2), PROVIDER).await.unwrap_err();
+    many.source.set(keys(&[("c", 3)], "max-age=300"));
+    many.registry.refresh_and_wait(&tenant(1), PROVIDER).await.unwrap();
+    assert_eq!(kids(&many.resolve(1).await.unwrap()), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_that_the_source_asks_for_is_the_same_for_all() {
     let many = Many::new(2).await;
     many.source.set(Answer::Status(503, Some(secs(100))));
@@ -471,4 +539,151 @@ async fn a_fallback_is_asked_once_for_all_too() {
         assert_eq!(kids(&many.resolve(n).await.unwrap()), ["n"]);
     }
     assert_eq!(many.source.asked_at(MIRROR), 2);
+}
+
+#[tokio::test]
+async fn tenants_that_come_one_after_the_other_make_one_request_a_refresh_period() {
+    let many = Many::new(0).await;
+    for n in 0..TENANTS {
+        many.register(n, |_| ()).await;
+        many.resolve(n).await.unwrap();
+        many.clock.advance(secs(1));
+        settle().await;
+        for old in (n % 50..n).step_by(50) {
+            many.resolve(old).await.unwrap();
+        }
+    }
+    // The first draws its first timer early, so that sources part.
+    assert!((4..=6).contains(&many.source.asked()), "{} requests in 1,000 s", many.source.asked());
+}
+
+#[tokio::test]
+async fn a_kid_that_was_published_before_the_lookup_is_found_though_an_older_exchange_was_joined() {
+    let many = Many::new(2).await;
+    many.source.hold();
+    let resolving = tokio::spawn({
+        let registry = many.registry.clone();
+        async move { registry.resolve(&tenant(0), PROVIDER, None).await }
+    });
+    many.source.wait_for(1).await;
+    many.source.set(keys(&[("new", 3)], "max-age=300"));
+    many.clock.advance(secs(1));
+    let registry = many.registry.clone();
+    let looking = tokio::spawn(async move {
+        registry.key(&tenant(1), PROVIDER, Some("new"), Algorithm::EdDSA).await.map(drop)
+    });
+    settle().await;
+    assert_eq!(many.source.asked(), 1, "it joins");
+    many.source.release();
+    soon(resolving).await.unwrap().unwrap();
+    soon(looking).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_new_kid_waits_for_the_exchange_that_looks_for_it() {
+    let many = Many::new(3).await;
+    for n in 0..3 {
+        many.resolve(n).await.unwrap();
+    }
+    many.clock.advance(secs(1));
+    many.source.set(keys(&[("new", 3)], "max-age=300"));
+    many.source.hold();
+    let look = |n, kid: &'static str| {
+        let registry = many.registry.clone();
+        tokio::spawn(async move {
+            registry.key(&tenant(n), PROVIDER, Some(kid), Algorithm::EdDSA).await.map(drop)
+        })
+    };
+    let first = look(0, "new");
+    many.source.wait_for(2).await;
+    let others = [look(1, "new"), look(2, "bogus")];
+    settle().await;
+    many.source.release();
+    soon(first).await.unwrap().unwrap();
+    let [same, bogus] = others;
+    soon(same).await.unwrap().unwrap();
+    soon(bogus).await.unwrap().unwrap_err();
+    assert_eq!(many.source.asked(), 2, "one budget");
+}
+
+/// Two tenants of one URL, of which the second is changed: what each asks is its own.
+async fn parted(stage: &secured::Stage, name: &str, change: impl Fn(&mut IdentityProviderRegistration)) {
+    let registry = registry(&stage.clock);
+    let before = stage.origin.total();
+    for tenant in ["one", "two"] {
+        let mut it = stage.registration();
+        (it.tenant_id, it.refresh_mode) = (tenant.into(), RefreshMode::OnDemand);
+        if tenant == "two" {
+            change(&mut it);
+        }
+        registry.register(it).await.unwrap();
+        soon(registry.resolve(tenant, PROVIDER, None)).await.unwrap();
+    }
+    assert_eq!(stage.origin.total() - before, 2, "{name}");
+}
+
+#[tokio::test]
+async fn who_is_another_or_trusts_others_shares_nothing() {
+    let stage = secured::Stage::new();
+    let parted = async |name: &str, change: &dyn Fn(&mut IdentityProviderRegistration)| {
+        parted(&stage, name, change).await;
+    };
+    let proxy = Proxy::start();
+    let ours = secured::client_certificate(&stage.root.client("us"));
+    let both = stage.root.pem() + &Authority::new("another").pem();
+    parted("headers", &|it| drop(it.headers.insert("X-Api-Key".into(), "2".into()))).await;
+    parted("bearer_token", &|it| it.bearer_token = Some(Material::inline("abc.def"))).await;
+    parted("user_agent", &|it| it.user_agent = Some("another/1".into())).await;
+    parted("pinned_spki", &|it| it.pinned_spki = vec![stage.leaf.pin()]).await;
+    parted("pin_mode", &|it| {
+        (it.pin_mode, it.pinned_spki) = (PinMode::ReportOnly, vec![SpkiFingerprint::of(b"")]);
+    })
+    .await;
+    parted("ca", &|it| it.tls.ca = Some(Material::inline(both.clone()))).await;
+    parted("replace_roots", &|it| it.tls.replace_roots = true).await;
+    parted("min_version", &|it| it.tls.min_version = Some(TlsVersion::Tls13)).await;
+    parted("client_certificate", &|it| it.tls.client_certificate = Some(ours.clone())).await;
+    parted("private_networks", &|it| {
+        it.private_networks = PrivateNetworks::DenyExcept(vec!["127.0.0.1".into()]);
+    })
+    .await;
+    parted("proxy", &|it| it.proxy = Some(proxy.url("user:pass"))).await;
+    parted("connect_timeout", &|it| it.connect_timeout = Some(secs(1))).await;
+    parted("allowed_domains", &|it| it.allowed_domains = vec![secured::HOST.into()]).await;
+}
+
+#[tokio::test]
+async fn what_came_unpinned_does_not_serve_who_pins() {
+    let stage = secured::Stage::new();
+    for (tenant, pins) in [("open", vec![]), ("pinned", vec![SpkiFingerprint::of(b"")]), ("open2", vec![])] {
+        let mut it = stage.registration();
+        let pinned = !pins.is_empty();
+        (it.tenant_id, it.pinned_spki) = (tenant.into(), pins);
+        stage.registry.register(it).await.unwrap();
+        let got = soon(stage.registry.resolve(tenant, PROVIDER, None)).await;
+        match got {
+            Err(why) => assert!(pinned && matches!(why, Error::Security(_)), "{tenant}: {why}"),
+            Ok(set) => assert!(!pinned && kids(&set) == ["k"], "{tenant}"),
+        }
+    }
+    assert_eq!(stage.origin.total(), 1, "the third shares with the first");
+}
+
+#[tokio::test]
+async fn a_fallback_of_who_has_another_home_is_asked_by_each() {
+    // Credentials go to the registered origin alone: to one it is that origin, to the other a stranger.
+    let clock = ManualClock::new();
+    let (mirror, other) = (Origin::start(), Origin::start());
+    mirror.set("/jwks", Reply::json(socket::document(&["k"])).header("Cache-Control", "max-age=300"));
+    let registry = registry(&clock);
+    for (tenant, url) in [("at-home", mirror.url("/gone")), ("abroad", other.url("/gone"))] {
+        let mut it = socket::registration(url);
+        it.tenant_id = tenant.into();
+        it.headers.insert("X-Api-Key".into(), "secret".into());
+        it.fallbacks = vec![Fallback::url(mirror.url("/jwks")).unwrap()];
+        registry.register(it).await.unwrap();
+        assert_eq!(kids(&soon(registry.resolve(tenant, PROVIDER, None)).await.unwrap()), ["k"]);
+    }
+    let keys: Vec<_> = mirror.requests("/jwks").iter().map(|it| it.header("x-api-key").is_some()).collect();
+    assert_eq!(keys, [true, false]);
 }

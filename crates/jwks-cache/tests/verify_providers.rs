@@ -364,3 +364,27 @@ async fn a_template_takes_the_tokens_of_each_directory_and_of_no_other() {
     };
     assert_eq!((at("7").await, at("8").await), ("t/many".into(), "WrongIssuer".into()));
 }
+
+#[tokio::test]
+async fn an_issuer_of_several_is_not_taken_for_one_of_a_template() {
+    const TEMPLATE: &str = "https://login/{tenantid}/v2.0";
+    let world = World::new();
+    let many = world.signer_at("many.test");
+    let mut registration = registration("all", "many", "many.test");
+    (registration.issuer, registration.issuer_template) = (Some(TEMPLATE.into()), true);
+    world.registry.register(registration).await.unwrap();
+    let verifier = world.verifier();
+    let at = async || {
+        let token = many.token("EdDSA", &json!({"iss": "https://login/7/v2.0", "tid": "7"}));
+        place(verifier.verify(&token).await)
+    };
+    assert_eq!(at().await, "all/many");
+    for tenant in ["one", "two"] {
+        world.register(tenant, "main", "many.test", Some("https://login/7/v2.0")).await;
+    }
+    assert_eq!(at().await, "UnknownProvider");
+    world.registry.unregister("one", "main").await.unwrap();
+    assert_eq!(at().await, "two/main");
+    world.registry.unregister("two", "main").await.unwrap();
+    assert_eq!(at().await, "all/many");
+}

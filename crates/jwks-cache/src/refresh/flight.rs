@@ -128,6 +128,8 @@ impl Crew {
     /// they are wanted.
     async fn attempts(&self) -> Brought {
         let mut deadline = None;
+        let is_remote = |index: &&u16| self.source.fallback(**index).is_some_and(|it| it.kind.is_remote());
+        let remote = |of: &[u16]| u32::try_from(of.iter().filter(is_remote).count()).unwrap_or(u32::MAX);
         // From the moment it may fetch.
         let begin = || later(socket_now(), self.policy.retry.deadline);
         let mut failed = None;
@@ -135,7 +137,10 @@ impl Crew {
             let place = self.source.primary();
             let _admitted = self.admitted(&place, None).await;
             let deadline = *deadline.get_or_insert_with(begin);
-            match self.attempts_at(&place, &self.plan.validators, deadline).await {
+            match self
+                .attempts_at(&place, &self.plan.validators, deadline, 1 + remote(&self.plan.fallbacks))
+                .await
+            {
                 Ok(((outcome, found), attempt)) => return Brought { outcome, found, attempt, error: None },
                 Err(why) => failed = Some(why),
             }
@@ -147,11 +152,12 @@ impl Crew {
             true => lock(&provider.owner).lifecycle.wanted_fallbacks(provider.engine.now()),
             false => self.plan.fallbacks.clone(),
         };
-        for index in &wanted {
+        for (n, index) in wanted.iter().enumerate() {
+            let later = wanted.get(n..).unwrap_or_default();
             let Some(place) = self.source.fallback(*index) else { continue };
             let _admitted = self.admitted(&place, deadline).await;
             let deadline = *deadline.get_or_insert_with(begin);
-            match self.attempts_at(&place, &Validators::default(), deadline).await {
+            match self.attempts_at(&place, &Validators::default(), deadline, remote(later)).await {
                 Ok(((Outcome::Document { set, headers, timing }, _), attempt))
                     if set.usable().next().is_some() =>
                 {
@@ -180,12 +186,13 @@ impl Crew {
         }
     }
 
-    /// Attempts at one place.
+    /// Attempts at one place, the first of so many that are still to be tried.
     async fn attempts_at(
         &self,
         place: &Place,
         validators: &Validators,
         deadline: Instant,
+        places: u32,
     ) -> Result<(Got, u32), Failed> {
         let retry = &self.policy.retry;
         let bypasses_caches = self.plan.bypasses_caches();
@@ -194,7 +201,7 @@ impl Crew {
         let mut waited = None;
         let mut attempt = 1;
         loop {
-            let failed = match self.attempt(place, &request, &mut mark, deadline).await {
+            let failed = match self.attempt(place, &request, &mut mark, deadline, places).await {
                 Ok(got) => return Ok((got, attempt)),
                 Err(failed) => failed,
             };
@@ -248,14 +255,16 @@ impl Crew {
         request: &FetchRequest,
         mark: &mut u64,
         deadline: Instant,
+        places: u32,
     ) -> Result<Got, NotFetched> {
         self.source.enforceable_by(&self.provider.engine)?;
         let retry = &self.policy.retry;
-        // What comes after it needs time, too.
-        let falls_back = !self.plan.fallbacks.is_empty();
-        let most =
-            if falls_back { retry.attempt_timeout.min(retry.deadline / 2) } else { retry.attempt_timeout };
-        let time = most.min(deadline.saturating_duration_since(socket_now()));
+        // What comes after it needs time, too; and what is at hand is not worse for what others have used up.
+        let left = deadline.saturating_duration_since(socket_now());
+        let time = match place.kind.is_remote() {
+            true => retry.attempt_timeout.min(left / places.max(1)),
+            false => retry.attempt_timeout,
+        };
         let got = self.obtain(place, request, mark, time).await;
         self.tell_notes(&request.notes);
         got
@@ -274,7 +283,8 @@ impl Crew {
         let late = |_| NotFetched::timed_out(time);
         let (of, insists, bypasses_caches) = (self.provider.serial, self.insists, request.bypass_caches);
         loop {
-            match place.shared.turn(Want { of, insists, bypasses_caches }, *mark, engine.now()) {
+            let (cold, rules) = (self.plan.cold, self.rules(None));
+            match place.shared.turn(Want { of, insists, bypasses_caches, cold, rules }, *mark, engine.now()) {
                 Turn::Lead(lead) => {
                     let asked = timeout_at(until, self.asking().ask(place, request)).await;
                     let asked = match asked {
@@ -288,12 +298,9 @@ impl Crew {
                 }
                 Turn::Take(memory) => {
                     let rules = self.rules(memory.found.as_deref());
-                    // What these rules refuse is asked for by itself, to be told why.
-                    *mark = u64::MAX;
-                    if let Some(set) = memory.judged(engine, &rules) {
-                        let (headers, timing) = (memory.headers.clone(), memory.timing);
-                        return Ok((Outcome::Document { set, headers, timing }, memory.found.clone()));
-                    }
+                    let set = memory.judged(engine, &rules).map_err(refused)?;
+                    let (headers, timing) = (memory.headers.clone(), memory.timing);
+                    return Ok((Outcome::Document { set, headers, timing }, memory.found.clone()));
                 }
                 Turn::Fail(number, failed) => {
                     *mark = number;
@@ -338,10 +345,12 @@ impl Crew {
         tracing::debug!(status = status.as_u16(), bytes = body.len(), "answered");
         let sent = self.asking().conditions(found.as_deref(), request);
         let answered = Arc::new(Answered { status, headers, body, timing, sent, found });
-        let judged = self.judge(&answered);
-        let document = match judged {
+        let judged = match self.judge(&answered) {
             // No rules make a document of it.
             Err(refused) if refused.reason != Refusal::TOO_MANY_KEYS => return Err(lead.failed(refused, now)),
+            judged => judged.map_err(Arc::new),
+        };
+        let document = match judged {
             Err(_) => None,
             Ok((Outcome::Document { ref set, ref headers, .. }, _)) => Some((set.clone(), headers.clone())),
             Ok((Outcome::NotModified { ref headers, .. }, _)) => self.held.as_ref().map(|held| {
@@ -352,8 +361,8 @@ impl Crew {
             _ => None,
         };
         let rules = self.rules(answered.found.as_deref());
-        lead.answered(answered, document, rules);
-        judged
+        lead.answered(answered, document, rules, judged.as_ref().err(), now);
+        judged.map_err(|refused| refused.shared())
     }
 
     /// Tells what happened on the way, whatever became of the exchange.
@@ -391,16 +400,18 @@ impl Crew {
         } else {
             return Ok((Outcome::NotModified { headers: headers.clone(), timing }, found.clone()));
         };
-        let set = self.provider.engine.judge(document, &rules).map_err(|refusal| NotFetched {
-            status: Some(*status),
-            ..NotFetched::new(refusal.reason(), refusal.to_string())
-        })?;
+        let set = self.provider.engine.judge(document, &rules);
+        let set = set.map_err(|refusal| NotFetched { status: Some(*status), ..refused(refusal) })?;
         Ok((Outcome::Document { set, headers, timing }, found.clone()))
     }
 
     fn failure(&self, failed: NotFetched, attempt: u32) -> FetchError {
         self.source.failure(&self.source.primary(), failed, attempt)
     }
+}
+
+fn refused(refusal: Refusal) -> NotFetched {
+    NotFetched { status: Some(StatusCode::OK), ..NotFetched::new(refusal.reason(), refusal.to_string()) }
 }
 
 /// A flight in the air. If its task goes away before it lands, everyone who waits is told.

@@ -9,6 +9,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
+use jwks_cache_core::AlgorithmSet;
 use jwks_cache_core::freshness::StoredHeaders;
 use jwks_cache_core::keyset::{KeyRules, Refusal};
 use jwks_cache_core::lifecycle::{Change, Stored, StoredKey};
@@ -125,11 +126,13 @@ impl Provider {
     }
 
     fn keys_entry(&self, namespace: &str) -> Option<SnapshotEntry> {
-        let (held, source, denials, most) = {
+        let (held, source, denials, most, without_alg) = {
             let owner = self.registered()?;
-            let held = owner.to_be_kept()?;
-            (held, owner.source.clone(), owner.denials(), owner.lifecycle.policy().max_response_bytes)
+            let (held, policy) = (owner.to_be_kept()?, owner.lifecycle.policy());
+            let without_alg = owner.key_rules(&owner.source, policy).without_alg;
+            (held, owner.source.clone(), owner.denials(), policy.max_response_bytes, without_alg)
         };
+        let restricted = (without_alg != AlgorithmSet::ALL).then_some(without_alg);
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         // At least 1 s: a store may know no less.
         let keep_for = held.servable_until.since(now).max(Duration::from_secs(1));
@@ -147,6 +150,7 @@ impl Provider {
             order: Some(order),
             trust: Some(source.trust()),
             stale_use: Some(held.headers.stale_use()),
+            without_alg: restricted.map(|of| of.iter().map(|it| it.to_string()).collect()),
             retiring,
             denials,
             mac: None,
@@ -282,7 +286,13 @@ impl Provider {
         snapshot.validate(&owner.source.registration)?;
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         let age = snapshot.age(wall)?;
-        let rules = owner.source.key_rules(owner.lifecycle.policy(), owner.discovered.as_deref());
+        let names = envelope.without_alg.as_ref();
+        let stored_without_alg: Option<AlgorithmSet> =
+            names.map(|names| names.iter().filter_map(|name| name.parse().ok()).collect());
+        let mut rules = owner.key_rules(&owner.source, owner.lifecycle.policy());
+        if let Some(stored) = stored_without_alg.filter(|_| owner.discovered.is_none()) {
+            rules.without_alg = stored;
+        }
         let trusts_from = owner.seldom.as_ref().and_then(|seldom| seldom.trusts_from);
         if trusts_from.is_some_and(|from| snapshot.persisted_at <= from) {
             return Err(Error::validation(
@@ -318,6 +328,9 @@ impl Provider {
         };
         if !owner.lifecycle.restore(stored, now, &mut self.engine.dice()) {
             return Err(Error::validation("expires_at", "the snapshot is too old to be served"));
+        }
+        if stored_without_alg.is_some() {
+            owner.seldom().without_alg = stored_without_alg;
         }
         self.slot.became_fresh(&mut owner.publisher);
         self.publish(owner);

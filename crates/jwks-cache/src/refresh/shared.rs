@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use jwks_cache_core::Moment;
 use jwks_cache_core::freshness::{StoredHeaders, Timing, Validators};
-use jwks_cache_core::keyset::{KeyRules, KeySet};
+use jwks_cache_core::keyset::{KeyRules, KeySet, Refusal};
 use tokio::sync::Notify;
 
 use super::discovery::Discovered;
@@ -19,9 +19,12 @@ use crate::engine::Engine;
 use crate::fetch::NotFetched;
 use crate::sync::{Mutex, lock};
 
-/// How long the failure of one provider's exchange answers the others, so that an outage that all of them meet is not
-/// met by a request of each.
+/// How long one provider's exchange that was of no use answers the others, so that an outage that all of them meet is
+/// not met by a request of each; twice as long after each more.
 const FAILURE_ANSWERS: Duration = Duration::from_secs(1);
+/// The longest that it does: for who has keys to serve, and for who has none.
+const LONGEST: Duration = Duration::from_secs(300);
+const LONGEST_WITHOUT_KEYS: Duration = Duration::from_secs(10);
 /// The longest that a source's `Retry-After` does.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
@@ -47,6 +50,10 @@ struct State {
 #[derive(Debug, Default)]
 struct Rare {
     failed: Option<Remembered>,
+    /// Exchanges in a row that were of no use, not counting those that somebody made before the wait was over.
+    setbacks: u32,
+    /// When the last of them ended.
+    setback_at: Moment,
     discovered: Option<Arc<Discovered>>,
     watched: bool,
     /// What was told of the watched file.
@@ -56,6 +63,23 @@ struct Rare {
 impl State {
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
+    }
+}
+
+impl Rare {
+    /// Until when an exchange that was of no use answers others.
+    fn answers_until(&self, cold: bool) -> Moment {
+        let longest = if cold { LONGEST_WITHOUT_KEYS } else { LONGEST };
+        // Doubled nine times it is longer than the longest.
+        let times = self.setbacks.saturating_sub(1).min(9);
+        self.setback_at + FAILURE_ANSWERS.saturating_mul(1 << times).min(longest)
+    }
+
+    fn set_back(&mut self, now: Moment) {
+        if self.setbacks == 0 || now >= self.answers_until(false) {
+            self.setbacks = self.setbacks.saturating_add(1);
+        }
+        self.setback_at = now;
     }
 }
 
@@ -92,13 +116,16 @@ impl std::fmt::Debug for Whole {
 struct Remembered {
     number: u64,
     of: u64,
-    until: Moment,
+    /// Until when the source asked to be left alone.
+    asked_until: Moment,
+    /// Only who takes at most so many keys would fail, too.
+    max_keys: Option<u32>,
     why: Arc<NotFetched>,
 }
 
 /// An exchange that runs.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(crate) struct Exchange {
     number: u64,
     bypasses_caches: bool,
     told: OnceLock<Told>,
@@ -107,7 +134,7 @@ pub(super) struct Exchange {
 
 /// How an exchange ended for those who joined it.
 #[derive(Clone, Debug)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// It was answered.
     Answered(Arc<Answered>),
     /// It failed; so numbered.
@@ -117,7 +144,7 @@ pub(super) enum Told {
 }
 
 /// An answer as it came.
-pub(super) struct Answered {
+pub(crate) struct Answered {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     /// A document, as a key set is written.
@@ -136,7 +163,7 @@ impl std::fmt::Debug for Answered {
 }
 
 /// An exchange that somebody wants.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Want {
     /// Which provider.
     pub(super) of: u64,
@@ -144,6 +171,10 @@ pub(super) struct Want {
     pub(super) insists: bool,
     /// Whether only one that caches on the way cannot answer.
     pub(super) bypasses_caches: bool,
+    /// Whether callers have nothing servable.
+    pub(super) cold: bool,
+    /// What it is judged by.
+    pub(super) rules: KeyRules,
 }
 
 /// What somebody who wants an exchange has to do.
@@ -173,10 +204,20 @@ impl Shared {
 
     /// Who does what, for the exchanges after `mark`.
     pub(super) fn turn(self: &Arc<Self>, want: Want, mark: u64, now: Moment) -> Turn {
-        let Want { of, insists, bypasses_caches } = want;
+        let Want { of, insists, bypasses_caches, cold, rules } = want;
         let mut state = lock(&self.0);
         let does = |number: u64, bypasses: bool| number > mark && (bypasses || !bypasses_caches);
-        if let Some(memory) = state.memory.as_ref().filter(|it| does(it.number, it.bypassed_caches)) {
+        // An outage is the same for all, and so is a document that is of use to nobody.
+        let no_use_until = |rules_are_same: bool| match &state.rare {
+            Some(rare) if !insists && rare.setbacks > 0 && rules_are_same => rare.answers_until(cold),
+            Some(rare) if !insists && rare.setbacks > 0 => rare.setback_at + FAILURE_ANSWERS,
+            _ => Moment::ORIGIN,
+        };
+        let takes = |it: &Memory| {
+            let is_of_no_use = it.of != of && !it.is_of_use();
+            does(it.number, it.bypassed_caches) || (is_of_no_use && now < no_use_until(it.rules == rules))
+        };
+        if let Some(memory) = state.memory.as_ref().filter(|it| takes(it)) {
             return Turn::Take(memory.clone());
         }
         if let Some(running) = &state.running {
@@ -185,11 +226,13 @@ impl Shared {
             return if joins { Turn::Join(running) } else { Turn::Wait(running) };
         }
         let failed = state.rare.as_ref().and_then(|rare| rare.failed.as_ref());
-        let failed = failed.filter(|failed| failed.of != of);
-        if let Some(failed) = failed.filter(|failed| failed.number > mark || (!insists && now < failed.until))
-        {
+        let failed = failed
+            .filter(|failed| failed.of != of && failed.max_keys.is_none_or(|most| rules.max_keys <= most));
+        let until =
+            |failed: &Remembered| if insists { now } else { failed.asked_until.max(no_use_until(true)) };
+        if let Some(failed) = failed.filter(|failed| failed.number > mark || now < until(failed)) {
             // Who comes later waits as long as the others have to.
-            let left = failed.until.since(now);
+            let left = failed.asked_until.since(now);
             let retry_after = failed.why.retry_after.map(|wait| wait.min(left));
             return Turn::Fail(failed.number, NotFetched { retry_after, ..failed.why.shared() });
         }
@@ -233,6 +276,11 @@ impl Shared {
         answer
     }
 
+    /// The exchange that runs, if it looks for a missing kid: no cache on the way answers it.
+    pub(super) fn looks_for_kid(&self) -> Option<Arc<Exchange>> {
+        lock(&self.0).running.clone().filter(|running| running.bypasses_caches)
+    }
+
     /// What the issuer's metadata said, and how many exchanges have failed in a row since it was looked up.
     pub(super) fn discovered(&self) -> (Option<Arc<Discovered>>, u32) {
         let state = lock(&self.0);
@@ -266,19 +314,23 @@ impl Shared {
 }
 
 impl Memory {
-    /// The set by these rules; `None` where they refuse the document.
-    pub(super) fn judged(&self, engine: &Engine, rules: &KeyRules) -> Option<Arc<KeySet>> {
+    /// The set by these rules.
+    pub(super) fn judged(&self, engine: &Engine, rules: &KeyRules) -> Result<Arc<KeySet>, Refusal> {
         if self.rules == *rules {
-            return Some(self.set.clone());
+            return Ok(self.set.clone());
         }
         let document = self.whole.as_ref().map_or(self.set.text().as_bytes(), |whole| &whole.0);
-        engine.judge(document, rules).ok()
+        engine.judge(document, rules)
+    }
+
+    fn is_of_use(&self) -> bool {
+        self.set.usable().next().is_some()
     }
 }
 
 impl Exchange {
     /// Waits for its end. Cancel safe.
-    pub(super) async fn ended(&self) -> Told {
+    pub(crate) async fn ended(&self) -> Told {
         loop {
             let bell = self.bell.notified();
             tokio::pin!(bell);
@@ -300,18 +352,31 @@ pub(super) struct Lead {
 
 impl Lead {
     /// It was answered. `document` is what it stands for by the leader's rules, if those take it (others may where
-    /// they do not): the set, and the header fields that grant its lifetime.
+    /// they do not): the set, and the header fields that grant its lifetime. `refused` is why those do not.
     pub(super) fn answered(
         self,
         answered: Arc<Answered>,
         document: Option<(Arc<KeySet>, StoredHeaders)>,
         rules: KeyRules,
+        refused: Option<&Arc<NotFetched>>,
+        now: Moment,
     ) {
         let mut state = lock(&self.shared.0);
         if let Some(rare) = &mut state.rare {
             rare.failed = None;
         }
         state.failures = 0;
+        if document.as_ref().is_some_and(|(set, _)| set.usable().next().is_some()) {
+            if let Some(rare) = &mut state.rare {
+                rare.setbacks = 0;
+            }
+        } else {
+            state.rare().set_back(now);
+        }
+        if let Some(why) = refused.cloned() {
+            let (number, of, max_keys) = (self.exchange.number, self.of, Some(rules.max_keys));
+            state.rare().failed = Some(Remembered { number, of, asked_until: now, max_keys, why });
+        }
         if let Some((set, headers)) = document {
             let known = state.memory.as_ref().filter(|memory| Arc::ptr_eq(&memory.set, &set));
             let whole = match known {
@@ -331,14 +396,17 @@ impl Lead {
     /// It failed.
     pub(super) fn failed(self, why: NotFetched, now: Moment) -> NotFetched {
         // What is about the asker's own rules or files says nothing to others.
-        let mine = matches!(why.reason, "client" | "panic");
+        let mine = why.reason == "client";
         let why = Arc::new(why);
         let mut state = lock(&self.shared.0);
         state.failures = state.failures.saturating_add(if is_gone(why.status) { 2 } else { 1 });
-        let wait = why.retry_after.unwrap_or_default().clamp(FAILURE_ANSWERS, LONGEST_RETRY_AFTER);
-        let number = self.exchange.number;
+        let asked_until = now + why.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        let (number, of) = (self.exchange.number, self.of);
+        if !mine {
+            state.rare().set_back(now);
+        }
         state.rare().failed =
-            (!mine).then(|| Remembered { number, of: self.of, until: now + wait, why: why.clone() });
+            (!mine).then(|| Remembered { number, of, asked_until, max_keys: None, why: why.clone() });
         let own = NotFetched { requests: why.requests, ..why.shared() };
         self.end(state, Told::Failed(number, why));
         own

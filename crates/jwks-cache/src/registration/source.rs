@@ -69,7 +69,8 @@ pub struct Fallback {
     /// How its keys are written.
     #[serde(default)]
     pub format: KeyFormat,
-    /// The longest it serves in one outage, from its first use until the registered source answers again; more than 0.
+    /// The longest it serves in one outage, from its first use by this process until the registered source answers
+    /// again; more than 0. A process that starts anew counts anew.
     /// Default 24 h: whoever wrote it was sure of it, but not for ever.
     #[serde(with = "duration_text", default = "default_fallback_trust")]
     pub max_trust_age: Duration,
