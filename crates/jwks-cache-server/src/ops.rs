@@ -136,6 +136,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("jwks_cache_kid_misses_total", "Lookups of unknown kids by what became of them."),
     ("jwks_cache_kid_fetches_total", "Flights that unknown kids started."),
     ("jwks_cache_lost_flights_total", "Flights that ended without an outcome."),
+    ("jwks_cache_shared_refreshes_total", "Refreshes that another provider's exchange served."),
     ("jwks_cache_refused_addresses_total", "Addresses that were not dialled."),
     ("jwks_cache_pin_mismatches_total", "Handshakes without a pinned key."),
     ("jwks_cache_credentials_not_renewed_total", "Changed credential files that could not be used."),

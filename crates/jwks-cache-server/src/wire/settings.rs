@@ -502,9 +502,9 @@ pub(super) fn files(of: &IdentityProviderRegistration) -> Vec<String> {
     ];
     let files = materials.into_iter().filter(|(_, of)| matches!(of, Some(Material::File(_))));
     let source = matches!(of.source, KeySource::File(_)).then(|| "source".to_owned());
-    let others = of.fallbacks.iter().enumerate().filter_map(|(index, fallback)| {
-        matches!(fallback.source, FallbackSource::File(_)).then(|| format!("fallbacks.{index}"))
-    });
+    let of_file = |fallback: &Fallback| matches!(fallback.source, FallbackSource::File(_));
+    let others = of.fallbacks.iter().enumerate().filter(|(_, fallback)| of_file(fallback));
+    let others = others.map(|(index, _)| format!("fallbacks.{index}"));
     files.map(|(name, _)| name.to_owned()).chain(source).chain(others).collect()
 }
 
@@ -622,10 +622,8 @@ mod tests {
 
     /// Every setting with a value of its own.
     fn all_set() -> Value {
-        json!({
+        let mut all = json!({
             "jwksUrl": "https://id.example.com/keys", "issuer": "https://id.example.com", "requireHttps": true,
-            "issuerTemplate": true, "format": {"pem": {"kid": "k1"}},
-            "fallbacks": [{"url": "https://mirror.example/", "format": "x509Map", "maxTrustAge": "PT2H"}],
             "allowedDomains": ["example.com"], "refreshEarly": "PT31S", "staleWhileError": "PT32S", "minTtl": "PT33S",
             "maxTtl": "PT34M", "defaultTtl": "PT35S", "maxTrustAge": "PT36H", "httpStrict": true,
             "maxResponseBytes": 37, "maxKeys": 38, "minRsaBits": 3900, "algorithms": ["ES256"],
@@ -637,7 +635,12 @@ mod tests {
             "connectTimeout": "PT45S", "privateNetworks": {"denyExcept": ["10.0.0.0/8"]}, "prefetchJitter": "PT46S",
             "retryPolicy": {"maxRetries": 4, "attemptTimeout": "PT4.7S", "initialBackoff": "PT0.48S",
                 "maxBackoff": "PT49S", "deadline": "PT50S", "jitter": "none"}
-        })
+        });
+        all["issuerTemplate"] = json!(true);
+        all["format"] = json!({"pem": {"kid": "k1"}});
+        all["fallbacks"] =
+            json!([{"url": "https://mirror.example/", "format": "x509Map", "maxTrustAge": "PT2H"}]);
+        all
     }
 
     #[test]
