@@ -57,6 +57,10 @@ pub(super) fn rule_of(
         rule.path = path;
         Some(rule)
     };
+    if registration.source == KeySource::Url && registration.jwks_url.cannot_be_a_base() {
+        let remedy = "add it, as in https://id.example.com/jwks.json, or the issuer whose metadata names it";
+        return broken("jwks_url", "is missing".into(), remedy);
+    }
     match registration.validate() {
         Err(Error::Validation { field, reason }) => return broken(field, reason, ""),
         Err(error) => {
@@ -140,7 +144,7 @@ fn properties() -> Value {
     let place = |kind: &str| {
         json!({
             "type": "object",
-            "properties": { kind: {"type": "string"} },
+            "properties": { kind: {"type": "string", "description": "The place, or the text itself."} },
             "required": [kind],
             "additionalProperties": false,
         })
@@ -151,7 +155,8 @@ fn properties() -> Value {
             "type": "object",
             "properties": {"pem": {
                 "type": "object",
-                "properties": {"kid": {"type": "string"}},
+                "description": "One public key in PEM.",
+                "properties": {"kid": {"type": "string", "description": "The kid that it gets."}},
                 "required": ["kid"],
                 "additionalProperties": false,
             }},

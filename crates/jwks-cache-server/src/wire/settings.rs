@@ -76,10 +76,8 @@ pub(crate) struct ProviderSettings {
     #[schema(format = "uri", max_length = 2048, pattern = r"^https?://[^@#]+$")]
     discovery_url: Option<String>,
     /// How keys are written. Default `jwks`.
-    #[serde(deserialize_with = "some")]
     format: Option<Format>,
     /// Other sources in their order, for while this one fails and none of its keys may be served.
-    #[serde(deserialize_with = "some")]
     #[schema(max_items = 8)]
     fallbacks: Option<Vec<Other>>,
     /// Whether only https will do. Default true.
@@ -184,7 +182,7 @@ struct Other {
     #[schema(format = "uri", max_length = 2048, pattern = r"^https?://[^@#]+$")]
     url: Option<String>,
     /// The keys themselves. Never given back.
-    #[serde(default, skip_serializing, deserialize_with = "some")]
+    #[serde(default, skip_serializing)]
     #[schema(write_only, value_type = Option<String>, min_length = 1, max_length = 1048576)]
     inline: Option<Secret>,
     /// How its keys are written. Default `jwks`.
