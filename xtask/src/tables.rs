@@ -521,6 +521,8 @@ fn unit(root: &Path) -> Result<Vec<Vec<String>>, Absent> {
         command
     };
     Ok(vec![
+        // What tests run of them is not built by `cargo test --examples`, which makes tests of them.
+        words("cargo build -p jwks-cache --examples"),
         test("", &["jwks-cache-core", "jwks-cache", "jwks-cache-testkit", "jwks-cache-server"]),
         words("cargo test --no-fail-fast --doc"),
         words("cargo test --no-fail-fast --doc -p jwks-cache --all-features"),
@@ -542,7 +544,7 @@ const OPENAPI: &str = "openapi";
 const SERVER: &str = "server";
 const FOOTPRINT: &str = "footprint";
 const OF_THEIR_OWN: &[&str] =
-    &[BESIDE_NGINX, CACHE_SUITE, CLIENTS, DEPLOY, FOOTPRINT, OPENAPI, SERVER, STORES];
+    &[BESIDE_NGINX, CACHE_SUITE, CLIENTS, DEPLOY, FOOTPRINT, OPENAPI, SERVER, SOURCES, STORES];
 const SERVICES: [&str; 2] = ["services", "service_load"];
 
 fn idp(root: &Path) -> Result<Vec<Vec<String>>, Absent> {

@@ -444,6 +444,8 @@ fn bind(addr: SocketAddr) -> io::Result<TcpSocket> {
     // On Windows this would let others share the port, and rebinding needs no permission there.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos", target_os = "cygwin"))))]
+    socket.set_reuseport(true)?;
     socket.bind(addr)?;
     Ok(socket)
 }
@@ -468,9 +470,12 @@ async fn accept(
                 Some(Command::Pause(done)) => {
                     let mut outcome = Ok(());
                     if let Door::Open(_) = door {
+                        // Held before it is let go, where the system has that: else a test beside could get the port.
+                        let held = bind(addr).ok();
                         door = Door::Shut(None);
                         connections.shutdown().await;
-                        outcome = bind(addr).map(|held| door = Door::Shut(Some(held)));
+                        let held = held.map_or_else(|| bind(addr), Ok);
+                        outcome = held.map(|held| door = Door::Shut(Some(held)));
                     }
                     let _ = done.send(outcome);
                 }
