@@ -73,8 +73,9 @@ pub struct Data {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
-    /// host:port, unix:/path for a socket of mode 0600, or off. A network address needs tokens or clients. Default
-    /// unix:control.sock in state_dir.
+    /// host:port, unix:/path for a socket of mode 0600, or off. A network address needs tokens or clients, and so does a
+    /// socket that is another plane's too. Without them, who may open the socket may do everything; with them, they are asked
+    /// for there too. Default unix:control.sock in state_dir.
     pub listen: Option<Listen>,
     /// TLS of our own. Default none.
     pub tls: Option<Tls>,
@@ -185,6 +186,24 @@ pub struct Limits {
     pub http2_streams: u32,
     /// How long requests in flight may take to end at shutdown. Default 20s.
     pub drain_timeout: Span,
+    /// What registrations at run time may ask for.
+    pub registrations: Registrations,
+}
+
+/// What registrations at run time may ask for of a process that serves others too. Those of the file may ask for more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registrations {
+    /// Providers of one tenant that are registered at run time. Default 1000.
+    pub per_tenant: usize,
+    /// The most that max_response_bytes may be. Default 16 MiB.
+    pub response_bytes: u64,
+    /// The most that max_keys may be. Default 10000.
+    pub keys: u32,
+    /// The most that retries may be. Default 10.
+    pub retries: u32,
+    /// The longest of each timeout, deadline, backoff and wait. Default 60s.
+    pub longest_wait: Span,
 }
 
 /// What holds for every provider, those registered at run time too.
@@ -303,6 +322,19 @@ impl Default for Limits {
             handshake_timeout: seconds(10),
             http2_streams: 128,
             drain_timeout: seconds(20),
+            registrations: Registrations::default(),
+        }
+    }
+}
+
+impl Default for Registrations {
+    fn default() -> Self {
+        Self {
+            per_tenant: 1000,
+            response_bytes: 16 << 20,
+            keys: 10_000,
+            retries: 10,
+            longest_wait: Span(Duration::from_secs(60)),
         }
     }
 }
@@ -453,6 +485,16 @@ impl Config {
                 "add control.tokens or control.clients, or use unix:/path, or off",
             ));
         }
+        if matches!(self.control_listen(), Listen::Unix(_))
+            && !self.control_is_alone()
+            && !control.is_guarded()
+        {
+            broken.push(rule(
+                "control.listen",
+                "is the socket of another plane, and who asks there would have to show no credentials",
+                "give it a socket of its own, or add control.tokens",
+            ));
+        }
     }
 
     fn address_rules(&self, broken: &mut Vec<Rule>) {
@@ -487,6 +529,12 @@ impl Config {
     fn shared_tls(&self, listen: &Listen) -> Option<&Tls> {
         let planes = [(&self.data.listen, &self.data.tls), (&self.ops.listen, &self.ops.tls)];
         planes.into_iter().filter(|(at, _)| *at == listen).find_map(|(_, tls)| tls.as_ref())
+    }
+
+    /// Whether nothing but the control plane answers where it listens.
+    pub(crate) fn control_is_alone(&self) -> bool {
+        let control = self.control_listen();
+        control != self.data.listen && control != self.ops.listen
     }
 
     /// Where the control plane listens.

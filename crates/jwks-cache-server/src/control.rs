@@ -29,6 +29,7 @@ use utoipa_axum::routes;
 
 pub use book::Book;
 
+use crate::config::Registrations;
 use crate::problem::{Code, Problem};
 use crate::wire::{Origin, Status};
 use access::Access;
@@ -47,6 +48,9 @@ struct Inner {
     verifier: Verifier,
     book: Book,
     stale_while_error: Duration,
+    limits: Registrations,
+    /// Where a refresh that nobody waits for has not begun yet: one a provider is enough.
+    asked_for: Mutex<BTreeSet<Name>>,
     access: ArcSwap<Access>,
     configured: ArcSwap<BTreeMap<Name, IdentityProviderRegistration>>,
     /// For answers that say gone instead of never there.
@@ -66,9 +70,10 @@ pub struct Restored {
 
 impl State {
     /// The state of a server that lets in [`Peer::Owner`](access::Peer::Owner) alone and has no configured providers.
-    /// Registrations that do not say for how long expired keys are served get `stale_while_error`.
+    /// Registrations that do not say for how long expired keys are served get `stale_while_error`, and none may ask for more
+    /// than `limits`.
     #[must_use]
-    pub fn new(registry: Registry, book: Book, stale_while_error: Duration) -> Self {
+    pub fn new(registry: Registry, book: Book, stale_while_error: Duration, limits: Registrations) -> Self {
         let verifier = registry.verifier().any_audience().any_issuer().build();
         let verifier = verifier.expect("both are said, and nothing else");
         Self(Arc::new(Inner {
@@ -76,6 +81,8 @@ impl State {
             verifier,
             book,
             stale_while_error,
+            limits,
+            asked_for: Mutex::default(),
             access: ArcSwap::default(),
             configured: ArcSwap::default(),
             removed: Mutex::default(),
@@ -99,6 +106,21 @@ impl State {
     /// Keeps everybody else from changing anything until this is dropped: while a configuration is exchanged, and at the start.
     pub async fn hold(&self) -> Held<'_> {
         Held { state: self, _pen: self.book().pen().await }
+    }
+
+    /// What is denied of this provider, whoever registers it: to be told to the registry with the registration.
+    pub(crate) fn denied(&self, of: &IdentityProviderRegistration) -> Vec<String> {
+        let record = self.book().get(&(of.tenant_id.clone(), of.provider_id.clone()));
+        record.denials.keys().cloned().collect()
+    }
+
+    /// What was registered at run time under the name of this one.
+    pub(crate) fn at_run_time(
+        &self,
+        of: &IdentityProviderRegistration,
+    ) -> Option<IdentityProviderRegistration> {
+        let record = self.book().get(&(of.tenant_id.clone(), of.provider_id.clone()));
+        record.registered.as_ref().map(|of| of.registration.clone())
     }
 
     /// Whether there was such a provider since the start, and it was removed: gone, not unknown.
@@ -166,8 +188,12 @@ impl Held<'_> {
             let in_file = state.configured().contains_key(&name);
             let is_there = state.registry().provider(tenant, provider).is_ok();
             if let Some(registered) = record.registered.as_ref().filter(|_| !in_file && !is_there) {
-                match state.registry().register(registered.registration.clone()).await {
-                    Ok(()) => restored.providers += 1,
+                let (registration, denied) = (registered.registration.clone(), record.denials.keys());
+                match state.registry().register_denying(registration, denied).await {
+                    Ok(()) => {
+                        restored.providers += 1;
+                        restored.denials += record.denials.len();
+                    }
                     Err(error) => {
                         tracing::error!(tenant, provider, %error, "a registration of the book is refused");
                         restored.refused.push((tenant.clone(), provider.clone(), error));

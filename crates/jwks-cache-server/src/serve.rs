@@ -116,9 +116,8 @@ impl Server {
         config.check()?;
         let config = Arc::new(config);
         let registry = stock::registry(&config)?;
-        stock::register_all(&registry, config.registrations()).await?;
-
         let control = admission::state(&config, registry.clone()).await?;
+        stock::register_all(&registry, config.registrations(), |of| control.denied(of)).await?;
         control.hold().await.restore().await;
 
         let (in_force, _) = watch::channel(config.clone());
@@ -126,7 +125,7 @@ impl Server {
         let (warm, warmed) = watch::channel(false);
         let planes = Planes {
             data: data::router(registry.clone(), &config.data, Arc::new(SystemClock)),
-            control: admission::router(control.clone()),
+            control: admission::router(control.clone(), config.control_is_alone()),
             ops: ops::router(ops::State { registry: registry.clone(), phase: phase.subscribe(), warmed }),
         };
         let mut bound = Vec::new();
@@ -198,7 +197,7 @@ impl Server {
         }
         // Nobody registers what the new file has while it is taken.
         let held = self.control.hold().await;
-        let changed = stock::exchange(&self.registry, &old, &next).await?;
+        let changed = stock::exchange(&self.control, &old, &next).await?;
         admission::apply(&self.control, &next);
         // What the file lets go of may have been registered at run time before.
         held.restore().await;

@@ -104,6 +104,14 @@ impl Book {
         records.get(name).cloned().unwrap_or_default()
     }
 
+    /// How many of a tenant's providers are registered in it.
+    pub(super) fn count(&self, tenant: &str) -> usize {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant =
+            records.range((tenant.to_owned(), String::new())..).take_while(|((of, _), _)| of == tenant);
+        of_tenant.filter(|(_, record)| record.registered.is_some()).count()
+    }
+
     /// Everything, by tenant and provider.
     pub(super) fn all(&self) -> Vec<(Name, Arc<Record>)> {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,8 @@ pub(super) async fn state(
     config: &Config,
     registry: jwks_cache::Registry,
 ) -> Result<control::State, StartError> {
-    let state = control::State::new(registry, book(config).await?, config.defaults.stale_while_error.0);
+    let (stale, limits) = (config.defaults.stale_while_error.0, config.limits.registrations.clone());
+    let state = control::State::new(registry, book(config).await?, stale, limits);
     apply(&state, config);
     Ok(state)
 }
@@ -29,19 +30,21 @@ pub(super) fn apply(state: &control::State, config: &Config) {
     state.configure(config.registrations().cloned());
 }
 
-/// The routes, told who asks.
-pub(super) fn router(state: control::State) -> Router {
-    control::router(state).layer(map_request(async |mut request: Request| {
-        let peer = request.extensions().get::<Arc<Peer>>().map(|peer| known(peer)).unwrap_or_default();
+/// The routes, told who asks. An entrance that serves other planes too is opened to others, by who puts it behind a proxy or
+/// widens its mode.
+pub(super) fn router(state: control::State, alone: bool) -> Router {
+    control::router(state).layer(map_request(move |mut request: Request| {
+        let peer = request.extensions().get::<Arc<Peer>>().map(|peer| known(peer, alone)).unwrap_or_default();
         request.extensions_mut().insert(peer);
-        request
+        std::future::ready(request)
     }))
 }
 
-fn known(peer: &Peer) -> access::Peer {
+fn known(peer: &Peer, alone: bool) -> access::Peer {
     match (&peer.address, &peer.identity) {
         // Its mode lets in our own user alone.
-        (None, _) => access::Peer::Owner,
+        (None, _) if alone => access::Peer::Owner,
+        (None, _) => access::Peer::Anyone,
         (Some(_), Some(of)) => {
             access::Peer::Certificate(access::Identity { sha256: of.sha256.0, names: of.names.clone() })
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::Write;
 
 use crate::stage::{Caller, Stage, certificate, settings, token};
-use jwks_cache_server::control::access::Peer;
+use jwks_cache_server::control::access::{Access, Peer};
 use jwks_cache_testkit::IdentityProvider;
 use serde_json::{Value, json};
 
@@ -48,6 +48,7 @@ async fn everybody(stage: &mut Stage) -> Vec<Who> {
     let reads = stage.listen(Some(certificate(1, "acme-cert"))).await;
     let strange = stage.listen(Some(certificate(1, "x"))).await;
     let owner = stage.listen(Some(Peer::Owner)).await;
+    let by_socket = owner.with("all-write");
     let wrong = |caller: &Caller, token: &str| Caller { token: Some(token.to_owned()), ..caller.clone() };
     let who = |name, caller, known, reaches, writes| Who { name, caller, known, reaches, writes };
     vec![
@@ -65,7 +66,8 @@ async fn everybody(stage: &mut Stage) -> Vec<Who> {
         who("a reading certificate", reads, true, true, false),
         who("a writing certificate", ours.clone(), true, true, true),
         who("a token beside a certificate", ours.with("acme-read"), true, true, false),
-        who("the owner of the socket", owner.clone(), true, true, true),
+        who("the owner of the socket, where others are known", owner.clone(), false, false, false),
+        who("a token over the owner's socket", by_socket, true, true, true),
         who("a wrong token over the owner's socket", wrong(&owner, &token("nobody")), false, false, false),
     ]
 }
@@ -143,8 +145,20 @@ async fn a_tenant_that_is_out_of_reach_is_not_told_apart_from_one_that_is_not_th
 }
 
 #[tokio::test]
+async fn the_owner_of_the_socket_may_do_everything_while_nobody_else_is_known() {
+    let (mut stage, idp) = (Stage::forgetful().await, IdentityProvider::start());
+    let owner = stage.listen(Some(Peer::Owner)).await;
+    let main = "/tenants/acme/providers/main";
+    assert_eq!(owner.put(main, &settings(&idp)).await.status, 401);
+    stage.state.let_in(Access::default());
+    assert_eq!(owner.put(main, &settings(&idp)).await.status, 202);
+    assert_eq!(owner.with("all-write").get(main).await.status, 401, "a wrong token is wrong here too");
+}
+
+#[tokio::test]
 async fn a_page_of_another_site_may_not_ask() {
     let mut stage = Stage::forgetful().await;
+    stage.state.let_in(Access::default());
     let owner = stage.listen(Some(Peer::Owner)).await;
     let host = owner.url.strip_prefix("http://").unwrap().to_owned();
     let own = format!("http://{host}");
