@@ -275,7 +275,8 @@ pub enum RedisMode {
 pub struct Log {
     /// json or pretty. Default: pretty on a terminal, else json.
     pub format: Option<LogFormat>,
-    /// error, warn, info, debug or trace; or by target, as in info,jwks_cache=debug. Default info.
+    /// error, warn, info, debug or trace; or by target, as in info,jwks_cache=debug. Default info. Who did what
+    /// in the control plane (audit) is logged whatever stands here, unless audit=off does.
     pub level: String,
 }
 

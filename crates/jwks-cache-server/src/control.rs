@@ -12,7 +12,7 @@ mod providers;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -35,9 +35,6 @@ use crate::wire::{Origin, Status};
 use access::Access;
 use book::Name;
 
-/// How many providers that were removed are remembered as such.
-const MOST_REMOVED: usize = 10_000;
-
 /// What the routes act on. Clones are one.
 #[derive(Clone, Debug)]
 pub struct State(Arc<Inner>);
@@ -53,8 +50,6 @@ struct Inner {
     asked_for: Mutex<BTreeSet<Name>>,
     access: ArcSwap<Access>,
     configured: ArcSwap<BTreeMap<Name, IdentityProviderRegistration>>,
-    /// For answers that say gone instead of never there.
-    removed: Mutex<BTreeSet<Name>>,
 }
 
 /// What [`Held::restore`] did.
@@ -85,7 +80,6 @@ impl State {
             asked_for: Mutex::default(),
             access: ArcSwap::default(),
             configured: ArcSwap::default(),
-            removed: Mutex::default(),
         }))
     }
 
@@ -123,13 +117,6 @@ impl State {
         record.registered.as_ref().map(|of| of.registration.clone())
     }
 
-    /// Whether there was such a provider since the start, and it was removed: gone, not unknown.
-    #[must_use]
-    pub fn was_removed(&self, tenant: &str, provider: &str) -> bool {
-        let removed = self.0.removed.lock().unwrap_or_else(PoisonError::into_inner);
-        removed.contains(&(tenant.to_owned(), provider.to_owned()))
-    }
-
     /// The providers.
     #[must_use]
     pub fn registry(&self) -> &Registry {
@@ -156,17 +143,6 @@ impl State {
         let of = self.registry().provider_status(&name.0, &name.1).await?;
         let in_file = self.configured().contains_key(name);
         Ok(Status::of(of, if in_file { Origin::File } else { Origin::Runtime }))
-    }
-
-    fn came(&self, name: &Name) {
-        self.0.removed.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-    }
-
-    fn went(&self, name: Name) {
-        let mut removed = self.0.removed.lock().unwrap_or_else(PoisonError::into_inner);
-        if removed.len() < MOST_REMOVED {
-            removed.insert(name);
-        }
     }
 }
 

@@ -82,7 +82,6 @@ pub(super) async fn put(
             Some(Registered { registration: registration.clone(), revision, by: grant.name.clone() });
         pen.write(&name, record).await.map_err(|error| not_kept(&error, "nothing has changed"))?;
         state.registry().register_denying(registration, old.denials.keys()).await?;
-        state.came(&name);
         let status = state.status(&name).await?;
         Ok((StatusCode::ACCEPTED, [(header::ETAG, value(&etag(revision)))], Reply(status)).into_response())
     })
@@ -160,7 +159,6 @@ pub(super) async fn delete(
         let forgotten = pen.write(&name, Record::default()).await;
         forgotten.map_err(|error| not_kept(&error, "nothing has changed"))?;
         state.registry().unregister(&name.0, &name.1).await?;
-        state.went(name);
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -33,7 +33,7 @@ async fn a_provider_is_registered_shown_refreshed_and_removed() {
     assert_eq!((status.status, &status.body["providerId"]), (200, &json!("main")));
 
     assert_eq!(stage.all.delete(MAIN).await.status, 204);
-    assert!(stage.state.was_removed("acme", "main"));
+    assert!(stage.state.registry().was_removed("acme", "main"));
     for path in [MAIN.to_owned(), format!("{MAIN}/status"), format!("{MAIN}/denials")] {
         let gone = stage.all.get(&path).await;
         assert_eq!((gone.status, &gone.body["error"]), (404, &json!("not_registered")), "{path}");
@@ -376,6 +376,8 @@ async fn what_is_wrong_is_named_with_what_to_do() {
     for (body, pointer) in [
         (json!({"id": ""}), "/id"),
         (json!({"id": "x".repeat(1025)}), "/id"),
+        (json!({"id": "."}), "/id"),
+        (json!({"id": ".."}), "/id"),
         (json!({"id": "x", "reason": "y".repeat(501)}), "/reason"),
         (json!({}), "/id"),
     ] {
