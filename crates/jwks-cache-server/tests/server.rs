@@ -230,6 +230,24 @@ fn a_changed_file_is_taken_whole_or_not_at_all_and_a_swapped_folder_is_a_change(
 }
 
 #[test]
+fn a_reload_that_lacks_a_file_is_tried_again_when_it_comes() {
+    const TAKEN: &str = "jwks_cache_server_config_last_reload_successful 1";
+    const REFUSED: &str = "jwks_cache_server_config_last_reload_successful 0";
+    let folder = Folder::new();
+    let text = settings(&folder.0, &[]);
+    let process = Process::start(folder, &text, |_| {});
+    let token = process.folder.0.join("token");
+    let with =
+        format!("{text}[[control.tokens]]\nname = \"ops\"\ntoken_file = {:?}\n", token.display().to_string());
+    std::fs::write(&process.config, with).unwrap();
+    process.until("the refusal shows", |process| process.gauge(REFUSED));
+    process.folder.write("token", "a-token-of-thirty-two-characters-and-more");
+    process.until("it is taken", |process| process.gauge(TAKEN));
+    let control = process.folder.0.join("state/control.sock");
+    assert_eq!(ask(&control, "/tenants").unwrap().0, 401, "the token is in force");
+}
+
+#[test]
 fn the_demonstration_prints_lines_that_work_as_printed() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jwks-cache"));
     command

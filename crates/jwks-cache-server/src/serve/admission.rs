@@ -8,6 +8,8 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::map_request;
 
+use jwks_cache::store::StoreErrorKind;
+
 use super::{Peer, StartError};
 use crate::config::{self, Config};
 use crate::control::access::{self, Access, Certificate, Grant, Reach, Right, TokenHash};
@@ -61,16 +63,16 @@ async fn book(config: &Config) -> Result<Book, StartError> {
         return Ok(Book::in_memory());
     };
     let folder = folder.join("control");
-    let (book, unread) = Book::open(&folder).await.map_err(|error| {
+    Book::open(&folder).await.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        let remedy =
-            "name a folder that this process alone writes to, or set store.files = false to keep nothing";
+        let remedy = match error.kind() {
+            StoreErrorKind::Corrupt | StoreErrorKind::TooLarge => {
+                "bring it back from a backup, or move it away: then what it said of one provider, its denials too, is forgotten"
+            }
+            _ => "name a folder that this process alone writes to, or set store.files = false to keep nothing",
+        };
         StartError::new("state_dir", format!("{error}{cause}"), remedy)
-    })?;
-    for error in unread {
-        tracing::error!(folder = %folder.display(), %error, "something that was said at run time is lost");
-    }
-    Ok(book)
+    })
 }
 
 fn admitted(config: &Config) -> Access {

@@ -130,9 +130,7 @@ pub(crate) fn access() -> Access {
 impl Stage {
     /// One that keeps its book in this folder.
     pub(crate) async fn start(folder: &Folder) -> Self {
-        let (book, unread) = Book::open(&folder.0).await.unwrap();
-        assert!(unread.is_empty(), "{unread:?}");
-        Self::with(book).await
+        Self::with(Book::open(&folder.0).await.unwrap()).await
     }
 
     pub(crate) async fn forgetful() -> Self {
