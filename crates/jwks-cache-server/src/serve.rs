@@ -124,7 +124,12 @@ impl Server {
         let (phase, _) = watch::channel(Phase::Serving);
         let (warm, warmed) = watch::channel(false);
         let planes = Planes {
-            data: data::router(registry.clone(), &config.data, Arc::new(SystemClock)),
+            data: data::router(
+                registry.clone(),
+                config.data.public_url.as_ref(),
+                config.tls_at(&config.data.listen).is_some(),
+                Arc::new(SystemClock),
+            ),
             control: admission::router(control.clone(), config.control_is_alone()),
             ops: ops::router(ops::State { registry: registry.clone(), phase: phase.subscribe(), warmed }),
         };
@@ -234,9 +239,7 @@ fn warn_of_the_open(config: &Config) {
         _ => false,
     };
     let control = config.control_listen();
-    let with_tls =
-        config.control.tls.is_some() || (control == config.data.listen && config.data.tls.is_some());
-    if beyond(&control) && !with_tls {
+    if beyond(&control) && config.tls_at(&control).is_none() {
         tracing::warn!(address = %control, "control.listen has no TLS: whoever is on the way can read the tokens");
     }
     if beyond(&config.ops.listen) && config.ops.listen == config.data.listen {
@@ -265,17 +268,10 @@ struct Entrance {
 /// The addresses, each once: planes that share one are merged.
 fn entrances(config: &Config, planes: Planes) -> Vec<Entrance> {
     let mut entrances: Vec<Entrance> = Vec::new();
-    for (name, field, listen, tls, router, until) in [
-        ("data", "data.listen", config.data.listen.clone(), &config.data.tls, planes.data, Phase::Draining),
-        (
-            "control",
-            "control.listen",
-            config.control_listen(),
-            &config.control.tls,
-            planes.control,
-            Phase::Draining,
-        ),
-        ("ops", "ops.listen", config.ops.listen.clone(), &config.ops.tls, planes.ops, Phase::Closing),
+    for (name, field, listen, router, until) in [
+        ("data", "data.listen", config.data.listen.clone(), planes.data, Phase::Draining),
+        ("control", "control.listen", config.control_listen(), planes.control, Phase::Draining),
+        ("ops", "ops.listen", config.ops.listen.clone(), planes.ops, Phase::Closing),
     ] {
         if listen == Listen::Off {
             continue;
@@ -284,10 +280,9 @@ fn entrances(config: &Config, planes: Planes) -> Vec<Entrance> {
             Some(shared) => {
                 shared.name = format!("{}+{name}", shared.name);
                 shared.router = std::mem::take(&mut shared.router).merge(router);
-                shared.tls = shared.tls.take().or_else(|| tls.clone());
             }
             None => {
-                let (name, tls) = (name.to_owned(), tls.clone());
+                let (name, tls) = (name.to_owned(), config.tls_at(&listen).cloned());
                 entrances.push(Entrance { name, field, listen, tls, router, until });
             }
         }

@@ -90,7 +90,7 @@ pub struct Grant {
 pub struct Identity {
     /// SHA-256 of its DER.
     pub sha256: [u8; 32],
-    /// What its authority vouches for: host names, URIs, mail addresses, the common name.
+    /// What its authority vouches for, each with its kind: `uri:`, `dns:`, `email:`, `cn:`.
     pub names: Vec<String>,
 }
 
@@ -111,7 +111,7 @@ pub enum Peer {
 /// Which client certificate is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificate {
-    /// Any of this name; its authority says who may have it.
+    /// Any of this name with its kind, as in `dns:deployer.example`; its authority says who may have it.
     Named(String),
     /// The one of this SHA-256.
     Exactly([u8; 32]),

@@ -78,18 +78,14 @@ async fn book(config: &Config) -> Result<Book, StartError> {
 fn admitted(config: &Config) -> Access {
     let mut access = Access::default();
     for of in &config.control.tokens {
-        let hash = match (&of.sha256, &of.token) {
-            (Some(digest), _) => TokenHash(digest.0),
-            (None, Some(token)) => TokenHash::of(token.expose()),
-            // The configuration's rules refuse it.
-            (None, None) => continue,
-        };
-        access = access.token(hash, grant(&of.name, of.tenants.as_deref(), of.access));
+        // The configuration's rules refuse one without.
+        let Some(hash) = of.hash() else { continue };
+        access = access.token(TokenHash(hash), grant(&of.name, of.tenants.as_deref(), of.access));
     }
     for of in &config.control.clients {
-        let certificate = match (&of.sha256, &of.identity) {
+        let certificate = match (&of.sha256, of.identity()) {
             (Some(digest), _) => Certificate::Exactly(digest.0),
-            (None, Some(name)) => Certificate::Named(name.clone()),
+            (None, Some(name)) => Certificate::Named(name),
             (None, None) => continue,
         };
         access = access.certificate(certificate, grant(&of.name, of.tenants.as_deref(), of.access));
