@@ -498,7 +498,7 @@ async fn a_denied_key_is_never_served_again_however_its_provider_comes_back() {
     let body = format!("{{\"jwksUrl\": {:?}, \"requireHttps\": false}}", other.jwks_url().as_str());
     assert_eq!(tell("PUT", provider.to_owned(), body).await.0, 202);
     let status = server.registry().provider_status("acme", "other").await.unwrap();
-    assert_eq!(status.denied, [kid.clone()]);
+    assert_eq!(status.denied, [kid]);
     server.shutdown().await;
 }
 
