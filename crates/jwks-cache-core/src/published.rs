@@ -272,11 +272,12 @@ impl Published {
         }
     }
 
-    /// Whether a usable key is servable now; denials count, for a denied key verifies nothing.
+    /// Whether a usable key is servable now, denied or not: what was had of the provider is there. A denial is an operator's
+    /// will and no fault, and who may deny keys of one provider must not make a server unready for all.
     #[must_use]
     pub fn has_usable_keys(&self, now: Moment) -> bool {
-        self.held.as_ref().is_some_and(|held| held.is_servable(now))
-            && self.keys().iter().any(|key| key.set_aside().is_none())
+        let usable = |held: &Arc<Held>| held.set.keys().iter().any(|key| key.set_aside().is_none());
+        self.held.as_ref().is_some_and(|held| held.is_servable(now) && usable(held))
     }
 }
 
@@ -393,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn readiness_needs_a_servable_usable_key_that_is_not_denied() {
+    fn readiness_needs_a_servable_usable_key_whatever_is_denied() {
         let mut denials = Denials::default();
         let with = |denials: &Denials| {
             let held = published(10_400, None, 0).held;
@@ -401,9 +402,8 @@ mod tests {
         };
         assert!(with(&denials).has_usable_keys(at(10_399)) && !with(&denials).has_usable_keys(at(10_400)));
         denials.deny("a");
-        assert!(with(&denials).has_usable_keys(at(10_000)));
         denials.deny("b");
-        assert!(!with(&denials).has_usable_keys(at(10_000)));
+        assert!(with(&denials).keys().is_empty() && with(&denials).has_usable_keys(at(10_000)));
     }
 
     #[test]

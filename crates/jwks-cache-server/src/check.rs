@@ -32,7 +32,7 @@ pub(crate) async fn run(args: &CheckArgs) -> ExitCode {
     };
     let registry = stock::without_stores(&config);
     if let Err(StartError { field, what, remedy }) =
-        stock::register_all(&registry, config.registrations()).await
+        stock::register_all(&registry, config.registrations(), |_| Vec::new()).await
     {
         return told(&Problem { place: None, field, what, remedy }.into(), args.json);
     }

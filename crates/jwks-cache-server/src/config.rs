@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jwks_cache::{IdentityProviderRegistration, KeyRing, PrivateNetworks, Secret};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -73,8 +74,9 @@ pub struct Data {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Control {
-    /// host:port, unix:/path for a socket of mode 0600, or off. A network address needs tokens or clients. Default
-    /// unix:control.sock in state_dir.
+    /// host:port, unix:/path for a socket of mode 0600, or off. A network address needs tokens or clients, and so does a
+    /// socket that is another plane's too. Without them, who may open the socket may do everything; with them, they are asked
+    /// for there too. Default unix:control.sock in state_dir.
     pub listen: Option<Listen>,
     /// TLS of our own. Default none.
     pub tls: Option<Tls>,
@@ -136,7 +138,8 @@ pub struct Token {
 pub struct Client {
     /// What the audit log calls it.
     pub name: String,
-    /// A DNS name, URI, mail address or common name of the certificate, as in spiffe://prod/deployer; or give sha256.
+    /// A name in the certificate with its kind, as in uri:spiffe://prod/deployer, dns:deployer.example,
+    /// email:ops@example.com or cn:deployer, which counts only in a certificate without the others; or give sha256.
     #[serde(default)]
     pub identity: Option<String>,
     /// SHA-256 of the certificate in hexadecimal, as `openssl x509 -fingerprint -sha256` prints it.
@@ -185,6 +188,24 @@ pub struct Limits {
     pub http2_streams: u32,
     /// How long requests in flight may take to end at shutdown. Default 20s.
     pub drain_timeout: Span,
+    /// What registrations at run time may ask for.
+    pub registrations: Registrations,
+}
+
+/// What registrations at run time may ask for of a process that serves others too. Those of the file may ask for more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registrations {
+    /// Providers of one tenant that are registered at run time. Default 1000.
+    pub per_tenant: usize,
+    /// The most that max_response_bytes may be. Default 16 MiB.
+    pub response_bytes: u64,
+    /// The most that max_keys may be. Default 10000.
+    pub keys: u32,
+    /// The most that retries may be. Default 10.
+    pub retries: u32,
+    /// The longest of each timeout, deadline, backoff and wait. Default 60s.
+    pub longest_wait: Span,
 }
 
 /// What holds for every provider, those registered at run time too.
@@ -256,7 +277,8 @@ pub enum RedisMode {
 pub struct Log {
     /// json or pretty. Default: pretty on a terminal, else json.
     pub format: Option<LogFormat>,
-    /// error, warn, info, debug or trace; or by target, as in info,jwks_cache=debug. Default info.
+    /// error, warn, info, debug or trace; or by target, as in info,jwks_cache=debug. Default info. Who did what
+    /// in the control plane (audit) is logged whatever stands here, unless audit=off does.
     pub level: String,
 }
 
@@ -303,6 +325,19 @@ impl Default for Limits {
             handshake_timeout: seconds(10),
             http2_streams: 128,
             drain_timeout: seconds(20),
+            registrations: Registrations::default(),
+        }
+    }
+}
+
+impl Default for Registrations {
+    fn default() -> Self {
+        Self {
+            per_tenant: 1000,
+            response_bytes: 16 << 20,
+            keys: 10_000,
+            retries: 10,
+            longest_wait: Span(Duration::from_secs(60)),
         }
     }
 }
@@ -418,8 +453,15 @@ impl Config {
 
     fn control_rules(&self, broken: &mut Vec<Rule>) {
         let control = &self.control;
+        let mut hashes = BTreeMap::new();
         for (at, token) in control.tokens.iter().enumerate() {
             let field = format!("control.tokens[{at}]");
+            broken.extend(blank(&field, &token.name, token.tenants.as_deref()));
+            if let Some(before) = token.hash().and_then(|hash| hashes.insert(hash, at)) {
+                let what =
+                    format!("has the token of control.tokens[{before}], and only one of the two would count");
+                broken.push(rule(&field, &what, "give each a token of its own"));
+            }
             if token.sha256.is_some() == token.token.is_some() {
                 let what = "needs either sha256 or token_file";
                 broken.push(rule(
@@ -433,15 +475,30 @@ impl Config {
                 broken.push(rule(&format!("{field}.token"), what, "`openssl rand -hex 32` makes one"));
             }
         }
+        let mut clients = BTreeMap::new();
         for (at, client) in control.clients.iter().enumerate() {
+            let field = format!("control.clients[{at}]");
+            broken.extend(blank(&field, &client.name, client.tenants.as_deref()));
+            let name = client.identity.as_deref().and_then(|name| name.split_once(':'));
+            let known = |(kind, rest): (&str, &str)| {
+                ["uri", "dns", "email", "cn"].contains(&kind) && rest.trim() == rest && !rest.is_empty()
+            };
+            if client.identity.is_some() && !name.is_some_and(known) {
+                let what = "does not say which kind of name it is";
+                let remedy = "write it as in uri:spiffe://prod/deployer, dns:deployer.example, email:ops@example.com or cn:deployer";
+                broken.push(rule(&format!("{field}.identity"), what, remedy));
+            }
+            if let Some(before) = clients.insert((client.sha256.map(|of| of.0), client.identity()), at) {
+                let what = format!("is control.clients[{before}] again, and only one of the two would count");
+                broken.push(rule(&field, &what, "remove one"));
+            }
             if client.sha256.is_some() == client.identity.is_some() {
                 let what = "needs either identity or sha256";
                 let remedy = "identity is a name in the certificate, sha256 its fingerprint";
                 broken.push(rule(&format!("control.clients[{at}]"), what, remedy));
             }
         }
-        let verifies = control.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some())
-            || self.shared_tls(&self.control_listen()).is_some_and(|tls| tls.client_ca.is_some());
+        let verifies = self.tls_at(&self.control_listen()).is_some_and(|tls| tls.client_ca.is_some());
         if !control.clients.is_empty() && !verifies {
             let remedy = "set control.tls with certificate, key and client_ca";
             broken.push(rule("control.clients", "needs a listener that asks for certificates", remedy));
@@ -451,6 +508,16 @@ impl Config {
                 "control.listen",
                 "is a network address, and nobody would have to show credentials there",
                 "add control.tokens or control.clients, or use unix:/path, or off",
+            ));
+        }
+        if matches!(self.control_listen(), Listen::Unix(_))
+            && !self.control_is_alone()
+            && !control.is_guarded()
+        {
+            broken.push(rule(
+                "control.listen",
+                "is the socket of another plane, and who asks there would have to show no credentials",
+                "give it a socket of its own, or add control.tokens",
             ));
         }
     }
@@ -483,10 +550,21 @@ impl Config {
         }
     }
 
-    /// The TLS of whoever listens there.
-    fn shared_tls(&self, listen: &Listen) -> Option<&Tls> {
-        let planes = [(&self.data.listen, &self.data.tls), (&self.ops.listen, &self.ops.tls)];
+    /// The TLS that is spoken at an address, whichever of the planes there says so.
+    pub(crate) fn tls_at(&self, listen: &Listen) -> Option<&Tls> {
+        let control = self.control_listen();
+        let planes = [
+            (&self.data.listen, &self.data.tls),
+            (&control, &self.control.tls),
+            (&self.ops.listen, &self.ops.tls),
+        ];
         planes.into_iter().filter(|(at, _)| *at == listen).find_map(|(_, tls)| tls.as_ref())
+    }
+
+    /// Whether nothing but the control plane answers where it listens.
+    pub(crate) fn control_is_alone(&self) -> bool {
+        let control = self.control_listen();
+        control != self.data.listen && control != self.ops.listen
     }
 
     /// Where the control plane listens.
@@ -546,6 +624,45 @@ impl Config {
         ]
         .into_iter()
         .find_map(|(section, same)| (!same).then_some(section))
+    }
+}
+
+/// What is left blank of credentials' name and tenants.
+fn blank(field: &str, name: &str, tenants: Option<&[String]>) -> Option<Rule> {
+    if name.trim().is_empty() {
+        let what = "is blank: the audit log could not say who it was";
+        return Some(rule(&format!("{field}.name"), what, "name its bearer"));
+    }
+    let void = tenants.is_some_and(|all| all.is_empty() || all.iter().any(|tenant| tenant.trim().is_empty()));
+    void.then(|| {
+        rule(
+            &format!("{field}.tenants"),
+            "names no tenant, or one without a name",
+            "leave it out for all tenants",
+        )
+    })
+}
+
+impl Token {
+    /// The token's SHA-256, if one is given.
+    pub(crate) fn hash(&self) -> Option<[u8; 32]> {
+        let of = |token: &Secret| {
+            let mut hash = [0; 32];
+            hash.copy_from_slice(digest(&SHA256, token.expose().as_bytes()).as_ref());
+            hash
+        };
+        self.sha256.map(|digest| digest.0).or_else(|| self.token.as_ref().map(of))
+    }
+}
+
+impl Client {
+    /// The name that is meant, as a listener tells it: host names in lower case.
+    pub(crate) fn identity(&self) -> Option<String> {
+        let lower = |name: &String| match name.strip_prefix("dns:") {
+            Some(host) => format!("dns:{}", host.to_ascii_lowercase()),
+            None => name.clone(),
+        };
+        self.identity.as_ref().map(lower)
     }
 }
 

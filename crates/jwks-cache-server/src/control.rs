@@ -12,7 +12,7 @@ mod providers;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,13 +29,11 @@ use utoipa_axum::routes;
 
 pub use book::Book;
 
+use crate::config::Registrations;
 use crate::problem::{Code, Problem};
 use crate::wire::{Origin, Status};
 use access::Access;
 use book::Name;
-
-/// How many providers that were removed are remembered as such.
-const MOST_REMOVED: usize = 10_000;
 
 /// What the routes act on. Clones are one.
 #[derive(Clone, Debug)]
@@ -47,10 +45,11 @@ struct Inner {
     verifier: Verifier,
     book: Book,
     stale_while_error: Duration,
+    limits: Registrations,
+    /// Where a refresh that nobody waits for has not begun yet: one a provider is enough.
+    asked_for: Mutex<BTreeSet<Name>>,
     access: ArcSwap<Access>,
     configured: ArcSwap<BTreeMap<Name, IdentityProviderRegistration>>,
-    /// For answers that say gone instead of never there.
-    removed: Mutex<BTreeSet<Name>>,
 }
 
 /// What [`Held::restore`] did.
@@ -66,9 +65,10 @@ pub struct Restored {
 
 impl State {
     /// The state of a server that lets in [`Peer::Owner`](access::Peer::Owner) alone and has no configured providers.
-    /// Registrations that do not say for how long expired keys are served get `stale_while_error`.
+    /// Registrations that do not say for how long expired keys are served get `stale_while_error`, and none may ask for more
+    /// than `limits`.
     #[must_use]
-    pub fn new(registry: Registry, book: Book, stale_while_error: Duration) -> Self {
+    pub fn new(registry: Registry, book: Book, stale_while_error: Duration, limits: Registrations) -> Self {
         let verifier = registry.verifier().any_audience().any_issuer().build();
         let verifier = verifier.expect("both are said, and nothing else");
         Self(Arc::new(Inner {
@@ -76,9 +76,10 @@ impl State {
             verifier,
             book,
             stale_while_error,
+            limits,
+            asked_for: Mutex::default(),
             access: ArcSwap::default(),
             configured: ArcSwap::default(),
-            removed: Mutex::default(),
         }))
     }
 
@@ -101,11 +102,19 @@ impl State {
         Held { state: self, _pen: self.book().pen().await }
     }
 
-    /// Whether there was such a provider since the start, and it was removed: gone, not unknown.
-    #[must_use]
-    pub fn was_removed(&self, tenant: &str, provider: &str) -> bool {
-        let removed = self.0.removed.lock().unwrap_or_else(PoisonError::into_inner);
-        removed.contains(&(tenant.to_owned(), provider.to_owned()))
+    /// What is denied of this provider, whoever registers it: to be told to the registry with the registration.
+    pub(crate) fn denied(&self, of: &IdentityProviderRegistration) -> Vec<String> {
+        let record = self.book().get(&(of.tenant_id.clone(), of.provider_id.clone()));
+        record.denials.keys().cloned().collect()
+    }
+
+    /// What was registered at run time under the name of this one.
+    pub(crate) fn at_run_time(
+        &self,
+        of: &IdentityProviderRegistration,
+    ) -> Option<IdentityProviderRegistration> {
+        let record = self.book().get(&(of.tenant_id.clone(), of.provider_id.clone()));
+        record.registered.as_ref().map(|of| of.registration.clone())
     }
 
     /// The providers.
@@ -135,17 +144,6 @@ impl State {
         let in_file = self.configured().contains_key(name);
         Ok(Status::of(of, if in_file { Origin::File } else { Origin::Runtime }))
     }
-
-    fn came(&self, name: &Name) {
-        self.0.removed.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-    }
-
-    fn went(&self, name: Name) {
-        let mut removed = self.0.removed.lock().unwrap_or_else(PoisonError::into_inner);
-        if removed.len() < MOST_REMOVED {
-            removed.insert(name);
-        }
-    }
 }
 
 /// See [`State::hold`].
@@ -166,8 +164,12 @@ impl Held<'_> {
             let in_file = state.configured().contains_key(&name);
             let is_there = state.registry().provider(tenant, provider).is_ok();
             if let Some(registered) = record.registered.as_ref().filter(|_| !in_file && !is_there) {
-                match state.registry().register(registered.registration.clone()).await {
-                    Ok(()) => restored.providers += 1,
+                let (registration, denied) = (registered.registration.clone(), record.denials.keys());
+                match state.registry().register_denying(registration, denied).await {
+                    Ok(()) => {
+                        restored.providers += 1;
+                        restored.denials += record.denials.len();
+                    }
                     Err(error) => {
                         tracing::error!(tenant, provider, %error, "a registration of the book is refused");
                         restored.refused.push((tenant.clone(), provider.clone(), error));

@@ -28,7 +28,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, StatusCode};
 use jwks_cache::{Clock, Error, Registry, ServedKeys};
 
-use crate::config::Data;
+use crate::config::PublicUrl;
 use crate::problem::{Code, Problem};
 use discovery::Base;
 use shelf::Shelf;
@@ -52,14 +52,14 @@ struct Plane {
     shelf: Arc<Shelf>,
 }
 
-/// The routes.
-pub(crate) fn router(registry: Registry, settings: &Data, clock: Arc<dyn Clock>) -> Router {
-    let plane = Plane {
-        registry,
-        clock,
-        base: Arc::new(Base::new(settings.public_url.as_ref(), settings.tls.is_some())),
-        shelf: Arc::default(),
-    };
+/// The routes, for who is called so, or is asked with or without TLS.
+pub(crate) fn router(
+    registry: Registry,
+    public_url: Option<&PublicUrl>,
+    tls: bool,
+    clock: Arc<dyn Clock>,
+) -> Router {
+    let plane = Plane { registry, clock, base: Arc::new(Base::new(public_url, tls)), shelf: Arc::default() };
     let route = |it: MethodRouter<Plane>| it.options(preflight).fallback(no_such_method);
     Router::new()
         .route("/tenants/{tenant}/providers/{provider}/jwks", route(get(jwks::set)))

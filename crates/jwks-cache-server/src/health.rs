@@ -66,11 +66,15 @@ fn at(config: &Config, path: &str) -> Result<(String, Client), String> {
         .with_custom_certificate_verifier(Arc::new(Ourselves(provider)))
         .with_no_client_auth();
     let builder = builder.tls_backend_preconfigured(tls);
+    let spoken = config.tls_at(&config.ops.listen);
+    if spoken.is_some_and(|tls| tls.client_ca.is_some()) {
+        return Err("ops.listen asks for client certificates, and this command has none: give ops an address of its own".into());
+    }
     let socket: Option<PathBuf>;
     let url = match &config.ops.listen {
         Listen::Tcp(address) => {
             socket = None;
-            let scheme = if config.ops.tls.is_some() { "https" } else { "http" };
+            let scheme = if spoken.is_some() { "https" } else { "http" };
             format!("{scheme}://{}{path}", reachable(address))
         }
         Listen::Unix(file) => {
@@ -132,5 +136,25 @@ impl ServerCertVerifier for Ourselves {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Data, Ops, Tls};
+
+    #[test]
+    fn a_listener_is_asked_as_the_planes_that_share_it_are() {
+        let listen = || Listen::Tcp("0.0.0.0:8443".into());
+        let config = |client_ca: Option<&str>| {
+            let (certificate, key) = ("c.pem".into(), "k.pem".into());
+            let tls = Some(Tls { certificate, key, client_ca: client_ca.map(PathBuf::from) });
+            let data = Data { listen: listen(), tls, ..Data::default() };
+            Config { data, ops: Ops { listen: listen(), tls: None }, ..Config::default() }
+        };
+        assert_eq!(at(&config(None), "/healthz").unwrap().0, "https://127.0.0.1:8443/healthz");
+        let refused = at(&config(Some("ca.pem")), "/healthz").unwrap_err();
+        assert!(refused.contains("client certificates"), "{refused}");
     }
 }

@@ -47,8 +47,8 @@ use cli::{Cli, Command};
 
 pub use config::{
     Access, Client, Config, Control, Data, Defaults, Digest, Limits, Listen, Loaded, Log, LogFormat, Ops,
-    Place, Problem, Problems, Provider, PublicUrl, Redis, RedisMode, Source, Span, Stamp, Store, Tenant, Tls,
-    Token, schema,
+    Place, Problem, Problems, Provider, PublicUrl, Redis, RedisMode, Registrations, Source, Span, Stamp,
+    Store, Tenant, Tls, Token, schema,
 };
 pub use serve::{Addresses, Identity, Peer, RequestId, Server, StartError};
 

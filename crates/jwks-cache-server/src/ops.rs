@@ -1,6 +1,8 @@
 //! The ops plane: is it alive, has it started, is it ready and why not, and what does it count? It asks for no
 //! credentials, and changes nothing.
 
+use std::time::Duration;
+
 use axum::extract::State as Of;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -15,6 +17,9 @@ use crate::serve::Phase;
 
 /// The most providers that `/readyz` names.
 const MOST_NAMED: usize = 100;
+
+/// How often what was measured is put together.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What the ops plane looks at.
 #[derive(Clone, Debug)]
@@ -120,6 +125,19 @@ pub(crate) fn install_metrics() {
         metrics::describe_gauge!(*name, *help);
     }
     metrics::describe_histogram!("jwks_cache_refresh_duration_seconds", "How long flights took.");
+}
+
+/// Puts together what was measured, for ever: whether anybody asks for `/metrics` or not, times that were told must not pile
+/// up.
+pub(crate) async fn keep_up_metrics() {
+    let mut turns = tokio::time::interval(UPKEEP);
+    loop {
+        turns.tick().await;
+        if let Some(handle) = prometheus_handle() {
+            // Of many providers there is much to do. It panics for nobody.
+            let _ = tokio::task::spawn_blocking(|| handle.run_upkeep()).await;
+        }
+    }
 }
 
 const COUNTERS: &[(&str, &str)] = &[

@@ -2,7 +2,9 @@
 
 mod demonstration;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -56,6 +58,7 @@ pub(crate) async fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::from(1);
         }
     };
+    let mut upkeep = pin!(ops::keep_up_metrics());
     tell(&[NotifyState::Ready]);
     if let Some(demonstration) = &demonstration {
         // Its provider is in this process; who is quick would see it without keys.
@@ -67,6 +70,7 @@ pub(crate) async fn run(args: &ServeArgs) -> ExitCode {
             () = signals.end.recv() => break,
             _ = signals.reload.recv() => watch.reload(&server).await,
             () = watch.changed() => watch.reload(&server).await,
+            () = upkeep.as_mut() => {}
         }
     }
     tell(&[NotifyState::Stopping]);
@@ -186,21 +190,27 @@ impl Watch {
         self.changing = None;
         // Before reading: what changes while it is read is read again.
         self.seen = Stamp::of(&self.files);
-        let taken = match self.source.load() {
-            Ok(Loaded { config, files }) => {
-                // Where that names other files, they look new, and everything is read once more.
-                self.files = files;
-                match server.reload(config).await {
-                    Ok(changed) => {
-                        tracing::info!(changed, "configuration taken");
-                        true
-                    }
-                    Err(StartError { field, what, remedy }) => {
-                        tracing::error!(field, what, remedy, "{REFUSED}");
-                        false
-                    }
+        let mut named = Vec::new();
+        let loaded = self.source.load_noting(&mut named);
+        // Where these are others than before, they look new, and everything is read once more. What is missing may come, and
+        // where not all names are known, those of before are as good as any.
+        if loaded.is_err() {
+            named = self.files.iter().cloned().chain(named).collect();
+            let mut seen = BTreeSet::new();
+            named.retain(|file| seen.insert(file.clone()));
+        }
+        self.files = named;
+        let taken = match loaded {
+            Ok(config) => match server.reload(config).await {
+                Ok(changed) => {
+                    tracing::info!(changed, "configuration taken");
+                    true
                 }
-            }
+                Err(StartError { field, what, remedy }) => {
+                    tracing::error!(field, what, remedy, "{REFUSED}");
+                    false
+                }
+            },
             Err(Problems(problems)) => {
                 for Problem { place, field, what, remedy } in problems {
                     let place = place.map(|place| place.to_string()).unwrap_or_default();

@@ -116,17 +116,21 @@ impl Server {
         config.check()?;
         let config = Arc::new(config);
         let registry = stock::registry(&config)?;
-        stock::register_all(&registry, config.registrations()).await?;
-
         let control = admission::state(&config, registry.clone()).await?;
+        stock::register_all(&registry, config.registrations(), |of| control.denied(of)).await?;
         control.hold().await.restore().await;
 
         let (in_force, _) = watch::channel(config.clone());
         let (phase, _) = watch::channel(Phase::Serving);
         let (warm, warmed) = watch::channel(false);
         let planes = Planes {
-            data: data::router(registry.clone(), &config.data, Arc::new(SystemClock)),
-            control: admission::router(control.clone()),
+            data: data::router(
+                registry.clone(),
+                config.data.public_url.as_ref(),
+                config.tls_at(&config.data.listen).is_some(),
+                Arc::new(SystemClock),
+            ),
+            control: admission::router(control.clone(), config.control_is_alone()),
             ops: ops::router(ops::State { registry: registry.clone(), phase: phase.subscribe(), warmed }),
         };
         let mut bound = Vec::new();
@@ -198,7 +202,7 @@ impl Server {
         }
         // Nobody registers what the new file has while it is taken.
         let held = self.control.hold().await;
-        let changed = stock::exchange(&self.registry, &old, &next).await?;
+        let changed = stock::exchange(&self.control, &old, &next).await?;
         admission::apply(&self.control, &next);
         // What the file lets go of may have been registered at run time before.
         held.restore().await;
@@ -235,9 +239,7 @@ fn warn_of_the_open(config: &Config) {
         _ => false,
     };
     let control = config.control_listen();
-    let with_tls =
-        config.control.tls.is_some() || (control == config.data.listen && config.data.tls.is_some());
-    if beyond(&control) && !with_tls {
+    if beyond(&control) && config.tls_at(&control).is_none() {
         tracing::warn!(address = %control, "control.listen has no TLS: whoever is on the way can read the tokens");
     }
     if beyond(&config.ops.listen) && config.ops.listen == config.data.listen {
@@ -266,17 +268,10 @@ struct Entrance {
 /// The addresses, each once: planes that share one are merged.
 fn entrances(config: &Config, planes: Planes) -> Vec<Entrance> {
     let mut entrances: Vec<Entrance> = Vec::new();
-    for (name, field, listen, tls, router, until) in [
-        ("data", "data.listen", config.data.listen.clone(), &config.data.tls, planes.data, Phase::Draining),
-        (
-            "control",
-            "control.listen",
-            config.control_listen(),
-            &config.control.tls,
-            planes.control,
-            Phase::Draining,
-        ),
-        ("ops", "ops.listen", config.ops.listen.clone(), &config.ops.tls, planes.ops, Phase::Closing),
+    for (name, field, listen, router, until) in [
+        ("data", "data.listen", config.data.listen.clone(), planes.data, Phase::Draining),
+        ("control", "control.listen", config.control_listen(), planes.control, Phase::Draining),
+        ("ops", "ops.listen", config.ops.listen.clone(), planes.ops, Phase::Closing),
     ] {
         if listen == Listen::Off {
             continue;
@@ -285,10 +280,9 @@ fn entrances(config: &Config, planes: Planes) -> Vec<Entrance> {
             Some(shared) => {
                 shared.name = format!("{}+{name}", shared.name);
                 shared.router = std::mem::take(&mut shared.router).merge(router);
-                shared.tls = shared.tls.take().or_else(|| tls.clone());
             }
             None => {
-                let (name, tls) = (name.to_owned(), tls.clone());
+                let (name, tls) = (name.to_owned(), config.tls_at(&listen).cloned());
                 entrances.push(Entrance { name, field, listen, tls, router, until });
             }
         }

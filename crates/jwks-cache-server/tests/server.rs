@@ -65,11 +65,16 @@ fn ask(socket: &Path, path: &str) -> Option<(u16, String)> {
 
 /// Sends JSON over a Unix socket.
 fn send(socket: &Path, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    send_with(socket, method, path, "", body)
+}
+
+/// The same with more headers, each with its line's end.
+fn send_with(socket: &Path, method: &str, path: &str, headers: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(LONG)).unwrap();
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n"
     );
     stream.write_all((head + body).as_bytes()).ok()?;
     let mut said = String::new();
@@ -222,6 +227,24 @@ fn a_changed_file_is_taken_whole_or_not_at_all_and_a_swapped_folder_is_a_change(
     });
     assert_eq!(idp.jwks_hits(), 1, "a provider that is as it was is not fetched again");
     assert!(ready(&process));
+}
+
+#[test]
+fn a_reload_that_lacks_a_file_is_tried_again_when_it_comes() {
+    const TAKEN: &str = "jwks_cache_server_config_last_reload_successful 1";
+    const REFUSED: &str = "jwks_cache_server_config_last_reload_successful 0";
+    let folder = Folder::new();
+    let text = settings(&folder.0, &[]);
+    let process = Process::start(folder, &text, |_| {});
+    let token = process.folder.0.join("token");
+    let with =
+        format!("{text}[[control.tokens]]\nname = \"ops\"\ntoken_file = {:?}\n", token.display().to_string());
+    std::fs::write(&process.config, with).unwrap();
+    process.until("the refusal shows", |process| process.gauge(REFUSED));
+    process.folder.write("token", "a-token-of-thirty-two-characters-and-more");
+    process.until("it is taken", |process| process.gauge(TAKEN));
+    let control = process.folder.0.join("state/control.sock");
+    assert_eq!(ask(&control, "/tenants").unwrap().0, 401, "the token is in force");
 }
 
 #[test]
@@ -385,6 +408,7 @@ async fn a_storm_of_reloads_loses_no_request_and_no_key() {
     let token = idp.mint(&Token::new().subject("ada"));
     let (header, input, signature) = split(&token).unwrap();
     let kid = header["kid"].as_str().unwrap().to_owned();
+    let signing = kid.clone();
     let key = server.registry().key("acme", "main", Some(&kid), Algorithm::ES256).await.unwrap();
     assert!(key.verify(input.as_bytes(), &signature).is_ok());
 
@@ -399,12 +423,15 @@ async fn a_storm_of_reloads_loses_no_request_and_no_key() {
         }
         lookups
     });
-    let (going, socket) = (storm.clone(), folder.0.join("ops.sock"));
+    let (going, folder_of) = (storm.clone(), folder.0.clone());
     let asker = tokio::task::spawn_blocking(move || {
         let mut answers = 0_u64;
         while going.load(Ordering::Relaxed) {
-            let (status, text) = ask(&socket, "/healthz").unwrap();
+            let (status, text) = ask(&folder_of.join("ops.sock"), "/healthz").unwrap();
             assert_eq!((status, text.as_str()), (200, "ok\n"));
+            let served = ask(&folder_of.join("data.sock"), "/tenants/acme/providers/main/jwks");
+            let (status, text) = served.unwrap();
+            assert!(status == 200 && text.contains(&format!("\"{signing}\"")), "{status} {text}");
             answers += 1;
         }
         answers
@@ -417,6 +444,82 @@ async fn a_storm_of_reloads_loses_no_request_and_no_key() {
     storm.store(false, Ordering::Relaxed);
     assert!(reader.await.unwrap() > 0 && asker.await.unwrap() > 0);
     assert_eq!(idp.jwks_hits(), 1, "keys that are held stay");
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denied_key_is_never_served_again_however_its_provider_comes_back() {
+    let (idp, other) = (IdentityProvider::start(), IdentityProvider::start());
+    let folder = Folder::new();
+    let main = ("main", idp.jwks_url().to_string());
+    let config = |providers: &[(&str, &str)]| load(&folder, &settings(&folder.0, providers));
+    let one = config(&[("main", &main.1)]);
+    let two = config(&[("main", &main.1), ("other", other.jwks_url().as_str())]);
+    let server = Server::bind(two.clone()).await.unwrap();
+    let (data, control) = (folder.0.join("data.sock"), folder.0.join("state/control.sock"));
+    let (provider, kid) = ("/tenants/acme/providers/other", other.signing_kid());
+    let jwks = format!("{provider}/jwks");
+    let tell = async |method: &'static str, path: String, body: String| {
+        let control = control.clone();
+        tokio::task::spawn_blocking(move || send(&control, method, &path, &body).unwrap()).await.unwrap()
+    };
+    let id = format!("{{\"id\": {kid:?}}}");
+    assert_eq!(tell("POST", format!("{provider}/denials"), id).await.0, 201);
+
+    let storm = Arc::new(AtomicBool::new(true));
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (going, data, jwks, kid) = (storm.clone(), data.clone(), jwks.clone(), kid.clone());
+            tokio::task::spawn_blocking(move || {
+                let mut served = 0;
+                while going.load(Ordering::Relaxed) {
+                    let (status, body) = ask(&data, &jwks).unwrap();
+                    assert!(!body.contains(&kid), "{body}");
+                    served += usize::from(status == 200);
+                }
+                served
+            })
+        })
+        .collect();
+    for turn in 0..200 {
+        server.reload(if turn % 2 == 0 { &one } else { &two }.clone()).await.unwrap();
+        if turn % 2 == 1 {
+            server.registry().warm_up(LONG).await;
+        }
+    }
+    storm.store(false, Ordering::Relaxed);
+    for reader in readers {
+        assert!(reader.await.unwrap() > 0, "it was served, without that key");
+    }
+
+    // Registered at run time after the file has let go of it.
+    server.reload(one).await.unwrap();
+    assert_eq!(tell("GET", provider.to_owned(), String::new()).await.0, 404);
+    let body = format!("{{\"jwksUrl\": {:?}, \"requireHttps\": false}}", other.jwks_url().as_str());
+    assert_eq!(tell("PUT", provider.to_owned(), body).await.0, 202);
+    let status = server.registry().provider_status("acme", "other").await.unwrap();
+    assert_eq!(status.denied, [kid]);
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_registered_at_run_time_keeps_its_keys_when_the_file_takes_it_and_lets_go() {
+    let idp = IdentityProvider::builder().cache_control("max-age=600").start();
+    let folder = Folder::new();
+    let config = |providers: &[(&str, &str)]| load(&folder, &settings(&folder.0, providers));
+    let url = idp.jwks_url().to_string();
+    let (without, with) = (config(&[]), config(&[("main", &url)]));
+    let server = Server::bind(without.clone()).await.unwrap();
+    let (control, path) = (folder.0.join("state/control.sock"), "/tenants/acme/providers/main");
+    let body = format!("{{\"jwksUrl\": {url:?}, \"requireHttps\": false}}");
+    let put = tokio::task::spawn_blocking(move || send(&control, "PUT", path, &body).unwrap());
+    assert_eq!(put.await.unwrap().0, 202);
+    server.registry().refresh_and_wait("acme", "main").await.unwrap();
+    for next in [&with, &without] {
+        assert_eq!(server.reload(next.clone()).await.unwrap(), 1);
+        let status = server.registry().provider_status("acme", "main").await.unwrap();
+        assert_eq!((status.keys.len(), idp.jwks_hits()), (1, 1));
+    }
     server.shutdown().await;
 }
 
@@ -443,6 +546,34 @@ async fn planes_may_share_an_address_and_a_reload_that_is_refused_changes_nothin
     assert_eq!(server.config().registrations().next().unwrap().jwks_url, idp.jwks_url());
     server.shutdown().await;
     server.join().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_makes_an_owner_only_where_it_leads_to_control_alone_and_nobody_else_is_known() {
+    const TOKEN: &str = "a-token-of-thirty-two-characters-and-more";
+    let folder = Folder::new();
+    let plain = settings(&folder.0, &[]);
+    let tokens = format!("[[control.tokens]]\nname = \"ops\"\ntoken = \"{TOKEN}\"\naccess = \"write\"\n");
+    let shared = |text: &str| text.replace("data.sock", "state/control.sock");
+    let socket = folder.0.join("state/control.sock");
+    let bearer = format!("authorization: Bearer {TOKEN}\r\n");
+    for (text, without, with) in [
+        (plain.clone(), 200, 401),
+        (format!("{plain}{tokens}"), 401, 200),
+        (shared(&format!("{plain}{tokens}")), 401, 200),
+    ] {
+        let server = Server::bind(load(&folder, &text)).await.unwrap();
+        let ask = async |headers: &str| {
+            let (socket, headers) = (socket.clone(), headers.to_owned());
+            let asking = move || send_with(&socket, "GET", "/tenants", &headers, "").unwrap().0;
+            tokio::task::spawn_blocking(asking).await.unwrap()
+        };
+        assert_eq!((ask("").await, ask(&bearer).await), (without, with), "{text}");
+        server.shutdown().await;
+    }
+    let file = Some(folder.write("c.toml", &shared(&plain)));
+    let refused = Source { file, ..Source::default() }.load().unwrap_err();
+    assert!(refused.to_string().contains("control.listen"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

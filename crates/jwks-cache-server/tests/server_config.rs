@@ -123,11 +123,49 @@ fn each_broken_file_says_where_what_and_what_to_do() {
             "path of a file",
         ),
         (
-            "[[control.clients]]\nname = \"ci\"\nidentity = \"ci\"\n",
+            "[[control.clients]]\nname = \"ci\"\nidentity = \"cn:ci\"\n",
             (1, 1),
             "control.clients",
             "asks for certificates",
             "client_ca",
+        ),
+        (
+            "[[control.clients]]\nname = \"ci\"\nidentity = \"spiffe://prod/ci\"\n",
+            (3, 12),
+            "control.clients[0].identity",
+            "which kind of name",
+            "uri:spiffe://",
+        ),
+        (
+            "[[control.clients]]\nname = \"a\"\nidentity = \"dns:a\"\n[[control.clients]]\nname = \"b\"\nidentity = \"dns:A\"\n",
+            (4, 1),
+            "control.clients[1]",
+            "control.clients[0] again",
+            "remove one",
+        ),
+        (
+            &format!(
+                "[[control.tokens]]\nname = \"a\"\nsha256 = \"{0}\"\n[[control.tokens]]\nname = \"b\"\nsha256 = \"{0}\"\n",
+                "7".repeat(64)
+            ),
+            (4, 1),
+            "control.tokens[1]",
+            "the token of control.tokens[0]",
+            "of its own",
+        ),
+        (
+            &format!("[[control.tokens]]\nname = \" \"\nsha256 = \"{}\"\n", "7".repeat(64)),
+            (2, 8),
+            "control.tokens[0].name",
+            "is blank",
+            "name its bearer",
+        ),
+        (
+            &format!("[[control.tokens]]\nname = \"a\"\ntenants = []\nsha256 = \"{}\"\n", "7".repeat(64)),
+            (3, 11),
+            "control.tokens[0].tenants",
+            "names no tenant",
+            "for all tenants",
         ),
         (
             "[limits]\nconnections = -1\n",

@@ -595,11 +595,24 @@ impl Provider {
     /// # Errors
     /// [`Error::Validation`] when so many are denied that stores could not keep one more.
     pub(crate) fn deny(self: &Arc<Self>, id: &str) -> Result<bool> {
-        if !lock(&self.owner).seldom().denied.has_room(id) {
-            let full = "1 MiB of ids is denied or was; allow those that the provider no longer publishes";
-            return Err(Error::validation("id", full));
-        }
+        lock(&self.owner).has_room_to_deny(id)?;
         Ok(self.change_denials(id, true))
+    }
+
+    /// Denies before anybody knows this provider. Not stored yet: what stores keep of it is read first.
+    ///
+    /// # Errors
+    /// As [`Provider::deny`].
+    pub(crate) fn begin_denying(&self, ids: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
+        let mut owner = lock(&self.owner);
+        for id in ids {
+            let id = id.as_ref();
+            owner.has_room_to_deny(id)?;
+            owner.lifecycle.deny(id);
+            owner.seldom().denied.note(id, true, order_of(self.engine.clock.wall()));
+        }
+        self.publish(&mut owner);
+        Ok(())
     }
 
     /// Lifts a denial at once. `true` if there was one.

@@ -193,9 +193,28 @@ impl Registry {
     /// [`Error::Validation`] names the field that breaks its rule. [`Error::Security`] for a scheme,
     /// a host, a file or a proxy that the registry refuses. Nothing held is lost by either.
     pub async fn register(&self, registration: IdentityProviderRegistration) -> Result<()> {
-        let new = self.enlist(registration)?;
+        self.register_denying(registration, std::iter::empty::<&str>()).await
+    }
+
+    /// As [`Registry::register`], with keys switched off as by [`Registry::deny_key`] before anybody can ask for one: for
+    /// who keeps denials elsewhere, and registers again what they knew before.
+    ///
+    /// # Errors
+    /// As [`Registry::register`]; and [`Error::Validation`] for `id` as [`Registry::deny_key`]: a new provider is not
+    /// registered then, and of one that was there some keys may be denied already.
+    pub async fn register_denying(
+        &self,
+        registration: IdentityProviderRegistration,
+        ids: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<()> {
+        let mut ids = ids.into_iter().peekable();
+        let denies = ids.peek().is_some();
+        let new = self.enlist(registration, ids)?;
         if let Some(provider) = new {
-            provider.load().await;
+            provider.clone().load().await;
+            if denies {
+                provider.keep_denials();
+            }
         }
         self.0.engine.prepare().await;
         Ok(())
@@ -210,7 +229,11 @@ impl Registry {
     }
 
     /// The provider, if it is new.
-    fn enlist(&self, registration: IdentityProviderRegistration) -> Result<Option<Arc<Provider>>> {
+    fn enlist(
+        &self,
+        registration: IdentityProviderRegistration,
+        denied: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<Option<Arc<Provider>>> {
         let source = self.0.settings.admit(registration, &self.0.engine)?;
         let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
         // Held until the provider has its issuer, so that the two never part.
@@ -219,12 +242,17 @@ impl Registry {
         let issuer = source.issuer.clone();
         match map.get(&NameRef(&tenant, &id)) {
             Some(provider) => {
+                denied.into_iter().try_for_each(|id| provider.deny(id.as_ref()).map(drop))?;
                 index.take(provider, provider.issuer(), issuer);
                 provider.reconfigure(source);
                 Ok(None)
             }
             None => {
                 let provider = Provider::new(self.0.engine.clone(), source);
+                if let Err(refused) = provider.begin_denying(denied) {
+                    provider.shut_down();
+                    return Err(refused);
+                }
                 index.take(&provider, None, issuer);
                 map.insert(Name::new(&tenant, &id), provider.clone());
                 Ok(Some(provider))

@@ -26,12 +26,12 @@ impl ServedKeys {
         let document = view.document(now)?;
         let held = view.published.held.as_ref()?;
         let (fresh_until, servable_until) = (held.fresh_until(), held.servable_until);
-        // When a key retires for good, this is another document.
-        let until = document.until().map_or(fresh_until, |until| until.min(fresh_until));
+        // When a key retires for good, this is another document, and this one is not to be used any more.
+        let before = |end: Moment| document.until().map_or(end, |until| until.min(end));
         Some(Self {
             issuer: view.issuer.clone(),
-            fresh_for: until.since(now),
-            stale_for: servable_until.since(fresh_until.max(now)),
+            fresh_for: before(fresh_until).since(now),
+            stale_for: before(servable_until).since(fresh_until.max(now)),
             document,
         })
     }

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 pub use jwks_cache_core::snapshot::KeyRing;
 
-pub use file::FileStore;
+pub use file::{FileStore, KeptFile};
 #[cfg(feature = "redis")]
 pub use redis_store::RedisStore;
 

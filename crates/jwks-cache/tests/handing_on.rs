@@ -42,7 +42,8 @@ async fn it_is_the_published_text_with_what_retires_and_without_what_is_denied()
 
     publish(&stage, &[&new]).await;
     assert_eq!(**served(&stage.registry).await.text(), format!("{{ \"keys\": [{new},{old}] }}"));
-    assert_eq!(served(&stage.registry).await.fresh_for(), secs(100), "then it is another document");
+    let keys = served(&stage.registry).await;
+    assert_eq!((keys.fresh_for(), keys.stale_for()), (secs(100), secs(0)), "then it is another document");
     assert_eq!(*served(&stage.registry).await.only("old"), format!("{{\"keys\":[{old}]}}"));
 
     stage.registry.deny_key(TENANT, PROVIDER, "new").await.unwrap();

@@ -451,7 +451,7 @@ async fn a_denial_ends_grace_and_needs_nothing_held() {
 }
 
 #[tokio::test]
-async fn readiness_counts_usable_keys_that_are_not_denied() {
+async fn readiness_asks_for_usable_keys_whatever_is_denied() {
     let stage = Stage::new().await;
     assert!(!stage.registry.health().await.ready);
     stage.landed().await; // asking was a read, and started the flight
@@ -459,5 +459,20 @@ async fn readiness_counts_usable_keys_that_are_not_denied() {
     for kid in ["a", "b"] {
         stage.registry.deny_key("acme", "main", kid).await.unwrap();
     }
-    assert!(!stage.registry.health().await.ready);
+    assert!(stage.registry.health().await.ready, "a denial is no outage");
+}
+
+#[tokio::test]
+async fn what_is_denied_when_it_is_registered_is_never_at_hand() {
+    let stage = stage().await;
+    let again = || registration("acme", "main", "idp.test");
+    stage.registry.register_denying(again(), ["a"]).await.unwrap();
+    assert_eq!(why(at_hand(&stage, Some("a"))), KeyError::Denied);
+    assert!(stage.registry.unregister("acme", "main").await.unwrap());
+    stage.registry.register_denying(again(), ["a", "gone"]).await.unwrap();
+    assert_eq!(why(at_hand(&stage, Some("a"))), KeyError::Denied, "before anything was fetched");
+    assert_eq!(kids(&stage.resolve().await.unwrap()), ["b"]);
+    assert_eq!(stage.status().await.denied, ["a", "gone"]);
+    assert!(stage.registry.allow_key("acme", "main", "a").await.unwrap());
+    at_hand(&stage, Some("a")).unwrap();
 }

@@ -229,7 +229,7 @@ impl Contract {
 
     pub fn ready(&self, now: Moment) -> bool {
         let of = self.held.as_ref().map_or(&[][..], |held| &held.entries);
-        self.servable(now).is_some() && self.served().iter().any(|entry| self.usable(of, entry))
+        self.servable(now).is_some() && self.any_usable(of)
     }
 
     /// The published key that answers for a kid, or without one.

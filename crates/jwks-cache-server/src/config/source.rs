@@ -46,6 +46,14 @@ impl Source {
     /// # Errors
     /// Everything that is wrong, with its place, its field and what to do.
     pub fn load(&self) -> Result<Loaded, Problems> {
+        let mut files = Vec::new();
+        let config = self.load_noting(&mut files)?;
+        Ok(Loaded { config, files })
+    }
+
+    /// The same, with the files that are named, as far as that can be told, also when nothing can be loaded.
+    pub(crate) fn load_noting(&self, files: &mut Vec<PathBuf>) -> Result<Config, Problems> {
+        files.extend(self.file.clone());
         let mut tree = match &self.file {
             Some(file) => Tree::read(file)?,
             None => Tree::default(),
@@ -64,8 +72,11 @@ impl Source {
         if !strangers.is_empty() {
             return Err(Problems(strangers));
         }
-        let mut files = tree.read_secrets().map_err(Problems)?;
-        files.extend(self.file.clone());
+        let (secrets, unread) = tree.read_secrets();
+        files.extend(secrets);
+        if !unread.is_empty() {
+            return Err(Problems(unread));
+        }
         let mut config = typed(&tree)?;
         fill_in(&mut config, &tree);
         let broken: Vec<Problem> = config
@@ -76,7 +87,7 @@ impl Source {
                 told(rule, place)
             })
             .collect();
-        if broken.is_empty() { Ok(Loaded { config, files }) } else { Err(Problems(broken)) }
+        if broken.is_empty() { Ok(config) } else { Err(Problems(broken)) }
     }
 }
 

@@ -195,14 +195,14 @@ impl Tree {
     }
 
     /// Replaces each `…_file` of a secret by what the file holds. Returns the files.
-    pub(super) fn read_secrets(&mut self) -> Result<Vec<PathBuf>, Vec<Problem>> {
+    pub(super) fn read_secrets(&mut self) -> (Vec<PathBuf>, Vec<Problem>) {
         let mut value = Value::Object(std::mem::take(&mut self.value));
         let (mut files, mut problems) = (Vec::new(), Vec::new());
         self.read_secrets_in(&mut value, schema::schema(), &mut Vec::new(), &mut files, &mut problems);
         if let Value::Object(map) = value {
             self.value = map;
         }
-        if problems.is_empty() { Ok(files) } else { Err(problems) }
+        (files, problems)
     }
 
     fn read_secrets_in(
@@ -239,16 +239,18 @@ impl Tree {
                         _ if map.contains_key(&secret) => {
                             no(&format!("stands beside {secret}"), "keep one of the two");
                         }
-                        Some(Value::String(file)) => match read_text(Path::new(&file)) {
-                            Ok(text) => {
-                                files.push(file.into());
-                                map.insert(secret, text.trim_end_matches(['\r', '\n']).into());
+                        Some(Value::String(file)) => {
+                            match read_text(Path::new(&file)) {
+                                Ok(text) => {
+                                    map.insert(secret, text.trim_end_matches(['\r', '\n']).into());
+                                }
+                                Err(what) => no(
+                                    &format!("{file} {what}"),
+                                    "give the path of a file that this process may read",
+                                ),
                             }
-                            Err(what) => no(
-                                &format!("{file} {what}"),
-                                "give the path of a file that this process may read",
-                            ),
-                        },
+                            files.push(file.into());
+                        }
                         _ => no("is not the path of a file", "write it as a text in quotes"),
                     }
                     path.pop();

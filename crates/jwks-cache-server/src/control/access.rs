@@ -90,7 +90,7 @@ pub struct Grant {
 pub struct Identity {
     /// SHA-256 of its DER.
     pub sha256: [u8; 32],
-    /// What its authority vouches for: host names, URIs, mail addresses, the common name.
+    /// What its authority vouches for, each with its kind: `uri:`, `dns:`, `email:`, `cn:`.
     pub names: Vec<String>,
 }
 
@@ -101,7 +101,8 @@ pub enum Peer {
     /// Nobody that we know.
     #[default]
     Anyone,
-    /// Whoever may open our Unix socket of mode 0600: may do everything.
+    /// Whoever may open a Unix socket of mode 0600 that leads to the control plane alone: may do everything, as long as nobody
+    /// else is known. Once there are credentials, they count here too.
     Owner,
     /// Who showed this certificate.
     Certificate(Identity),
@@ -110,13 +111,13 @@ pub enum Peer {
 /// Which client certificate is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Certificate {
-    /// Any of this name; its authority says who may have it.
+    /// Any of this name with its kind, as in `dns:deployer.example`; its authority says who may have it.
     Named(String),
     /// The one of this SHA-256.
     Exactly([u8; 32]),
 }
 
-/// Who is let in. Default nobody but [`Peer::Owner`].
+/// Who is let in. Default [`Peer::Owner`], who is so only while nobody else is.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     tokens: Vec<(TokenHash, Arc<Grant>)>,
@@ -143,7 +144,7 @@ impl Access {
         match (token, peer) {
             (Presented::Unreadable, _) => Err(Stranger::WrongToken),
             (Presented::Token(token), _) => self.of_token(token).ok_or(Stranger::WrongToken),
-            (Presented::Nothing, Peer::Owner) => {
+            (Presented::Nothing, Peer::Owner) if self.is_empty() => {
                 let (name, tenants) = ("owner of the socket".to_owned(), Reach::All);
                 Ok(Arc::new(Grant { name, tenants, right: Right::Write }))
             }
@@ -155,8 +156,12 @@ impl Access {
                 let found = self.certificates.iter().find(|(which, _)| fits(which));
                 found.map(|(_, grant)| grant.clone()).ok_or(Stranger::WithoutToken)
             }
-            (Presented::Nothing, Peer::Anyone) => Err(Stranger::WithoutToken),
+            (Presented::Nothing, Peer::Anyone | Peer::Owner) => Err(Stranger::WithoutToken),
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.certificates.is_empty()
     }
 
     /// Looks at every hash to its end, so that the time says neither which one nor how much of it fits.

@@ -78,30 +78,37 @@ impl Book {
         Self { store: None, records: RwLock::default(), turn: Mutex::default() }
     }
 
-    /// The book in `folder`, which is its own; it is made where it is missing. Files that cannot be read are told, and left
-    /// where they are or set aside beside it.
+    /// The book in `folder`, which is its own; it is made where it is missing.
     ///
     /// # Errors
-    /// When the folder cannot be used at all, or another process writes there: what is said to us would not be kept.
-    pub async fn open(folder: &Path) -> Result<(Self, Vec<StoreError>), StoreError> {
+    /// When the folder cannot be used at all, or another process writes there: what is said to us would not be kept. And
+    /// when a file of it cannot be read, which is named and left where it is: without its denials, keys would be served
+    /// that somebody switched off, and the next change would write over it.
+    pub async fn open(folder: &Path) -> Result<Self, StoreError> {
         let store = FileStore::open(folder)?;
         if !store.is_owner() {
             let what = format!("another process writes to {}", folder.display());
             return Err(StoreError::new(StoreErrorKind::InUse, what));
         }
-        let (mut records, mut unread) = (BTreeMap::new(), Vec::new());
-        for page in store.load_all(MOST_BYTES).await? {
-            match page.and_then(|bytes| read(&bytes)) {
-                Ok((name, record)) => drop(records.insert(name, Arc::new(record))),
-                Err(error) => unread.push(error),
-            }
+        let mut records = BTreeMap::new();
+        for (file, page) in store.load_all(MOST_BYTES).await? {
+            let (name, record) = read(&file, &page?)?;
+            records.insert(name, Arc::new(record));
         }
-        Ok((Self { store: Some(store), records: RwLock::new(records), turn: Mutex::default() }, unread))
+        Ok(Self { store: Some(store), records: RwLock::new(records), turn: Mutex::default() })
     }
 
     pub(super) fn get(&self, name: &Name) -> Arc<Record> {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         records.get(name).cloned().unwrap_or_default()
+    }
+
+    /// How many of a tenant's providers are registered in it.
+    pub(super) fn count(&self, tenant: &str) -> usize {
+        let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant =
+            records.range((tenant.to_owned(), String::new())..).take_while(|((of, _), _)| of == tenant);
+        of_tenant.filter(|(_, record)| record.registered.is_some()).count()
     }
 
     /// Everything, by tenant and provider.
@@ -158,15 +165,13 @@ fn page((tenant, provider): &Name, record: &Record) -> Result<Vec<u8>, StoreErro
     Ok(bytes)
 }
 
-fn read(bytes: &[u8]) -> Result<(Name, Record), StoreError> {
-    let foreign = |what: String| StoreError::new(StoreErrorKind::Corrupt, what);
+fn read(file: &Path, bytes: &[u8]) -> Result<(Name, Record), StoreError> {
+    let foreign =
+        |what: String| StoreError::new(StoreErrorKind::Corrupt, format!("{} {what}", file.display()));
     let page: Page = serde_json::from_slice(bytes)
-        .map_err(|error| foreign("a page of the book cannot be read".to_owned()).with_cause(error))?;
+        .map_err(|error| foreign("is no page of the book".to_owned()).with_cause(error))?;
     if page.format != FORMAT {
-        return Err(foreign(format!(
-            "a page of the book has format {}, which a newer version wrote",
-            page.format
-        )));
+        return Err(foreign(format!("has format {}, which a newer version wrote", page.format)));
     }
     Ok(((page.tenant_id, page.provider_id), page.record))
 }
@@ -193,8 +198,8 @@ mod tests {
         let _ = std::fs::remove_dir_all(&folder);
         let (name, other) = (("acme".to_owned(), "main".to_owned()), ("acme".to_owned(), "other".to_owned()));
         {
-            let (book, unread) = Book::open(&folder).await.unwrap();
-            assert!(unread.is_empty() && book.all().is_empty());
+            let book = Book::open(&folder).await.unwrap();
+            assert!(book.all().is_empty());
             let pen = book.pen().await;
             pen.write(&name, record()).await.unwrap();
             pen.write(&other, record()).await.unwrap();
@@ -209,9 +214,25 @@ mod tests {
             let is_lock = file.file_name() == "owner.lock";
             assert!(is_lock || file.metadata().unwrap().permissions().mode() & 0o777 == 0o600, "{file:?}");
         }
-        std::fs::write(folder.join("torn.snapshot"), "torn").unwrap();
-        let (book, unread) = Book::open(&folder).await.unwrap();
-        assert_eq!(unread.len(), 1, "the torn file is told: {unread:?}");
+        let torn = folder.join("torn.snapshot");
+        std::fs::write(&torn, "torn").unwrap();
+        // The second time too: nothing was put out of sight.
+        for _ in 0..2 {
+            let refused = Book::open(&folder).await.map(drop).unwrap_err();
+            assert_eq!(refused.kind(), StoreErrorKind::Corrupt);
+            assert!(refused.to_string().contains("torn.snapshot"), "{refused}");
+        }
+        std::fs::remove_file(torn).unwrap();
+        let newer = SnapshotKey { tenant: "a".into(), provider: "b".into(), kind: SnapshotKind::Keys };
+        {
+            let bytes = br#"{"format": 2, "tenant_id": "a", "provider_id": "b", "record": {}}"#.to_vec();
+            let entry = SnapshotEntry { bytes, order: 0, newest: 0, keep_for: None, instead_of: None };
+            FileStore::open(&folder).unwrap().save(&newer, &entry).await.unwrap();
+        }
+        let refused = Book::open(&folder).await.map(drop).unwrap_err();
+        assert!(refused.to_string().contains(".snapshot has format 2"), "{refused}");
+        FileStore::open(&folder).unwrap().remove(&newer).await.unwrap();
+        let book = Book::open(&folder).await.unwrap();
         let all = book.all();
         assert_eq!(all.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&name]);
         let kept = all[0].1.registered.as_ref().unwrap();

@@ -1,6 +1,7 @@
 //! The switch that turns a key off, at once and until it is turned on again.
 
-use axum::extract::{Path, State as Extract};
+use axum::Extension;
+use axum::extract::State as Extract;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use jwks_cache::{Clock as _, SystemClock};
@@ -9,11 +10,10 @@ use utoipa::IntoParams;
 
 use super::body::Json;
 use super::book::{Denied, Record};
-use super::guard::{MayRead, MayWrite, ProviderPath, Subject};
+use super::guard::{MayRead, MayWrite, Names, ProviderPath, Subject};
 use super::providers::whole;
 use super::{Reply, State, not_kept};
 use crate::problem::{Code, Problem, ProblemDetails};
-use crate::terminal::shown;
 use crate::wire::{Denial, Denials, NewDenial};
 
 /// The longest kid that is denied, and the longest reason.
@@ -71,6 +71,7 @@ pub(super) async fn list(
 pub(super) async fn deny(
     Extract(state): Extract<State>,
     MayWrite(path, grant): MayWrite,
+    Extension(subject): Extension<Subject>,
     Json(NewDenial { id, reason }): Json<NewDenial>,
 ) -> Result<Response, Problem> {
     let refuse =
@@ -81,10 +82,18 @@ pub(super) async fn deny(
     if reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
         return refuse("reason", format!("reason: must be {LONGEST_REASON} characters at most"));
     }
+    // Clients take these out of the path of what they ask for (RFC 3986 §5.2.4), so it could never be lifted.
+    if id == "." || id == ".." {
+        let what = format!("id: {id} cannot stand in the path that lifts it; deny the key by its thumbprint");
+        return refuse("id", what);
+    }
+    subject.is(&id);
     whole(async move {
         let name = (path.tenant, path.provider);
+        // At once: other people's changes may wait for a disk, and so may that it is kept.
+        state.registry().deny_key(&name.0, &name.1, &id).await?;
         let pen = state.book().pen().await;
-        // At once: that it is kept may take a disk's time.
+        // Somebody may have allowed it, or replaced the provider, meanwhile.
         state.registry().deny_key(&name.0, &name.1, &id).await?;
         let mut record = (*state.book().get(&name)).clone();
         let denied = Denied { reason, at: SystemClock.wall(), by: grant.name.clone() };
@@ -97,9 +106,7 @@ pub(super) async fn deny(
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(["tenants", &name.0, "providers", &name.1, "denials", &id]);
         }
-        let mut response = (status, [(header::LOCATION, url.path().to_owned())], Reply(said)).into_response();
-        response.extensions_mut().insert(Subject(shown(&id, 128)));
-        Ok(response)
+        Ok((status, [(header::LOCATION, url.path().to_owned())], Reply(said)).into_response())
     })
     .await
 }
@@ -130,7 +137,7 @@ pub(super) struct DenialPath {
 pub(super) async fn allow(
     Extract(state): Extract<State>,
     MayWrite(path, _): MayWrite,
-    Path(DenialPath { id }): Path<DenialPath>,
+    Names(DenialPath { id }): Names<DenialPath>,
 ) -> Result<StatusCode, Problem> {
     whole(async move {
         let name = (path.tenant, path.provider);

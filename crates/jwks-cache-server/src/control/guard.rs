@@ -1,70 +1,104 @@
 //! Nobody gets past here unknown: who asks, whether they may, and what the audit log says of it. What is then done is the
 //! routes' to say.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{FromRequestParts, MatchedPath, Path, RawPathParams, Request, State as Extract};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
 
 use super::State;
 use super::access::{Grant, Peer, Presented, Right, Stranger};
+use crate::logs::AUDIT;
 use crate::problem::{Code, Problem};
 use crate::terminal::shown;
-
-/// The target of the log lines that say who did what.
-const AUDIT: &str = "audit";
 
 /// Lets known callers through, and tells the audit log how it ended.
 pub(super) async fn guard(
     Extract(state): Extract<State>,
-    params: RawPathParams,
+    params: Result<RawPathParams, RawPathParamsRejection>,
     route: Option<MatchedPath>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let method = request.method().clone();
     let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
     let who = from_here(request.headers())
         .and_then(|()| state.access().who(presented(request.headers()), &peer).map_err(unknown));
-    let (name, mut response) = match who {
-        Ok(grant) => {
-            request.extensions_mut().insert(grant.clone());
-            (grant.name.clone(), next.run(request).await)
-        }
-        Err(refused) => ("unknown".to_owned(), refused.into_response()),
-    };
+    // What is no text names nothing; the routes refuse it, each after asking who asks.
     let param = |name: &str| {
-        params.iter().find(|(of, _)| *of == name).map(|(_, value)| shown(value, 128)).unwrap_or_default()
+        let mut all = params.iter().flatten();
+        all.find(|(of, _)| *of == name).map(|(_, value)| shown(value, 128)).unwrap_or_default()
     };
-    let (status, route) = (response.status(), route.as_ref().map_or("", MatchedPath::as_str));
-    let subject = response.extensions_mut().remove::<Subject>().map(|of| of.0).unwrap_or_else(|| param("id"));
-    let what = (method.as_str(), route, param("tenant"), param("provider"));
-    if method == Method::GET && status.is_success() || method == Method::HEAD {
-        tracing::debug!(
-            target: AUDIT, who = name, method = what.0, route = what.1, tenant = what.2, provider = what.3, subject,
-            status = status.as_u16(), "control"
-        );
-    } else {
-        tracing::info!(
-            target: AUDIT, who = name, method = what.0, route = what.1, tenant = what.2, provider = what.3, subject,
-            status = status.as_u16(), "control"
-        );
-    }
+    let mut line = Line {
+        who: who.as_ref().map_or_else(|_| "unknown".to_owned(), |grant| grant.name.clone()),
+        method: request.method().clone(),
+        route: route.as_ref().map_or("", MatchedPath::as_str).to_owned(),
+        tenant: param("tenant"),
+        provider: param("provider"),
+        id: param("id"),
+        subject: Subject::default(),
+        status: None,
+    };
+    let mut response = match who {
+        Ok(grant) => {
+            request.extensions_mut().insert(grant);
+            request.extensions_mut().insert(line.subject.clone());
+            next.run(request).await
+        }
+        Err(refused) => refused.into_response(),
+    };
+    line.status = Some(response.status());
+    drop(line);
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-cache"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
-/// What a route did something to, beside the provider, for the audit log; escaped by who puts it into a response's
-/// extensions.
-#[derive(Clone)]
-pub(super) struct Subject(pub(super) String);
+/// A line of the audit log. It is written when this is dropped, so also when the client hangs up or time is up first: then
+/// there is no status (0), and what was begun goes on.
+struct Line {
+    who: String,
+    method: Method,
+    route: String,
+    tenant: String,
+    provider: String,
+    id: String,
+    subject: Subject,
+    status: Option<StatusCode>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { who, route, tenant, provider, id, .. } = self;
+        let (method, subject) = (self.method.as_str(), self.subject.0.get().unwrap_or(id));
+        let status = self.status.map_or(0, |status| status.as_u16());
+        let looks = self.method == Method::GET && self.status.is_some_and(|status| status.is_success());
+        if looks || self.method == Method::HEAD {
+            tracing::debug!(target: AUDIT, who, method, route, tenant, provider, subject, status, "control");
+        } else {
+            tracing::info!(target: AUDIT, who, method, route, tenant, provider, subject, status, "control");
+        }
+    }
+}
+
+/// What a route does something to, beside the provider, for the audit log: said before it is done.
+#[derive(Clone, Default)]
+pub(super) struct Subject(Arc<OnceLock<String>>);
+
+impl Subject {
+    /// This kid or thumbprint.
+    pub(super) fn is(&self, id: &str) {
+        // One request has one.
+        let _ = self.0.set(shown(id, 128));
+    }
+}
 
 /// Refuses what another site's page has a browser ask: a certificate, or a socket on loopback, would let it in.
 fn from_here(headers: &HeaderMap) -> Result<(), Problem> {
@@ -154,14 +188,26 @@ impl FromRequestParts<State> for MayWrite {
 
 async fn named(parts: &mut Parts, state: &State) -> Result<(ProviderPath, Arc<Grant>), Problem> {
     let Caller(grant) = Caller::from_request_parts(parts, state).await?;
-    let Path(path) = Path::<ProviderPath>::from_request_parts(parts, state)
-        .await
-        .map_err(|error| Problem::new(Code::InvalidInput, error.body_text()).parameter("path"))?;
+    let Names(path) = Names::<ProviderPath>::from_request_parts(parts, state).await?;
     // As if it were not there: whoever may not look learns nothing of who is.
     if !grant.tenants.covers(&path.tenant) {
         return Err(Problem::not_registered(&path.tenant, &path.provider));
     }
     Ok((path, grant))
+}
+
+/// The names in a path. To be taken after who asks is known: the order of a handler's arguments counts.
+pub(super) struct Names<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<State> for Names<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
+        let Path(names) = Path::<T>::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Problem::new(Code::InvalidInput, error.body_text()).parameter("path"))?;
+        Ok(Self(names))
+    }
 }
 
 /// Who asks.

@@ -1,6 +1,8 @@
 //! Registering, looking at and removing a provider at run time, and refreshing it.
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State as Extract;
@@ -13,7 +15,7 @@ use utoipa::IntoParams;
 
 use super::access::Reach;
 use super::body::{Asked, Json};
-use super::book::{Name, Registered};
+use super::book::{Name, Record, Registered};
 use super::guard::{MayRead, MayWrite, ProviderPath};
 use super::{Reply, State, not_kept};
 use crate::problem::{Code, Problem, ProblemDetails};
@@ -46,6 +48,7 @@ pub(super) struct Preconditions {
     responses(
         (status = 202, description = "Registered.", body = Status, headers(("ETag", description = "Of the registration."))),
         (status = 400, response = ProblemDetails),
+        (status = 403, response = ProblemDetails),
         (status = 404, response = ProblemDetails),
         (status = 409, response = ProblemDetails),
         (status = 412, response = ProblemDetails),
@@ -62,7 +65,8 @@ pub(super) async fn put(
 ) -> Result<Response, Problem> {
     let settings = settings.or_stale_while_error(state.0.stale_while_error);
     let ProviderPath { tenant, provider } = path;
-    let registration = settings.registration(&tenant, &provider, grant.tenants == Reach::All)?;
+    let limits = &state.0.limits;
+    let registration = settings.registration(&tenant, &provider, grant.tenants == Reach::All, limits)?;
     state.registry().check(&registration)?;
     whole(async move {
         let name = (tenant, provider);
@@ -70,17 +74,14 @@ pub(super) async fn put(
         state.not_in_file(&name)?;
         let old = state.book().get(&name);
         hold(&headers, old.registered.as_ref().map(|of| etag(of.revision)).as_deref())?;
+        state.has_room(&name, &old)?;
         let now = SystemClock.wall().timestamp_micros();
         let revision = old.registered.as_ref().map_or(now, |old| now.max(old.revision.saturating_add(1)));
         let mut record = (*old).clone();
         record.registered =
             Some(Registered { registration: registration.clone(), revision, by: grant.name.clone() });
         pen.write(&name, record).await.map_err(|error| not_kept(&error, "nothing has changed"))?;
-        state.registry().register(registration).await?;
-        state.came(&name);
-        for id in old.denials.keys() {
-            state.registry().deny_key(&name.0, &name.1, id).await?;
-        }
+        state.registry().register_denying(registration, old.denials.keys()).await?;
         let status = state.status(&name).await?;
         Ok((StatusCode::ACCEPTED, [(header::ETAG, value(&etag(revision)))], Reply(status)).into_response())
     })
@@ -155,10 +156,9 @@ pub(super) async fn delete(
         let old = state.book().get(&name);
         let Some(registered) = &old.registered else { return Err(Problem::not_registered(&name.0, &name.1)) };
         hold(&headers, Some(&etag(registered.revision)))?;
-        let forgotten = pen.write(&name, super::book::Record::default()).await;
+        let forgotten = pen.write(&name, Record::default()).await;
         forgotten.map_err(|error| not_kept(&error, "nothing has changed"))?;
         state.registry().unregister(&name.0, &name.1).await?;
-        state.went(name);
         Ok(StatusCode::NO_CONTENT)
     })
     .await
@@ -203,10 +203,38 @@ pub(super) async fn refresh(
         let _ = state.registry().refresh_and_wait(&name.0, &name.1).await;
         return Ok((StatusCode::ACCEPTED, Reply(state.status(&name).await?)));
     }
-    let registry = state.registry().clone();
-    // Its failure is in the status, the log and the metrics.
-    tokio::spawn(async move { registry.refresh(&name.0, &name.1).await });
+    if let Some(asked) = AskedFor::first(&state, name) {
+        // Its failure is in the status, the log and the metrics.
+        tokio::spawn(async move {
+            let (tenant, provider) = &asked.name;
+            let _ = asked.state.registry().refresh(tenant, provider).await;
+        });
+    }
     Ok((StatusCode::ACCEPTED, Reply(status)))
+}
+
+/// A refresh that nobody waits for, until it has begun; whoever asks for one of that provider meanwhile means this one.
+struct AskedFor {
+    state: State,
+    name: Name,
+}
+
+impl AskedFor {
+    /// `None` where one is asked for already.
+    fn first(state: &State, name: Name) -> Option<Self> {
+        let is_new = lock(&state.0.asked_for).insert(name.clone());
+        is_new.then(|| Self { state: state.clone(), name })
+    }
+}
+
+impl Drop for AskedFor {
+    fn drop(&mut self) {
+        lock(&self.state.0.asked_for).remove(&self.name);
+    }
+}
+
+fn lock(names: &Mutex<BTreeSet<Name>>) -> MutexGuard<'_, BTreeSet<Name>> {
+    names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Does all of it although the caller hangs up: the book and the registry must say the same.
@@ -255,6 +283,20 @@ fn names(headers: &HeaderMap, list: header::HeaderName, tag: &str, weakly: bool)
 }
 
 impl State {
+    /// A tenant's providers are bounded: each may hold as much as one may hold.
+    fn has_room(&self, name: &Name, old: &Record) -> Result<(), Problem> {
+        let most = self.0.limits.per_tenant;
+        if old.registered.is_some() || self.book().count(&name.0) < most {
+            return Ok(());
+        }
+        let what = format!(
+            "tenant {} has {most} providers that were registered at run time, and may have no more",
+            name.0
+        );
+        Err(Problem::new(Code::RefusedByPolicy, what)
+            .remedy("remove one, or have limits.registrations.per_tenant raised"))
+    }
+
     /// What the configuration file says is not changed from elsewhere.
     fn not_in_file(&self, name: &Name) -> Result<(), Problem> {
         if !self.configured().contains_key(name) {

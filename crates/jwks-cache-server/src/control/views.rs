@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State as Extract};
+use axum::extract::State as Extract;
 use jwks_cache::ProviderState;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use super::access::Grant;
 use super::body::Asked;
 use super::book::Name;
-use super::guard::{Caller, MayRead, ProviderPath};
+use super::guard::{Caller, MayRead, Names, ProviderPath};
 use super::{Reply, State};
 use crate::problem::{Code, Problem, ProblemDetails};
 use crate::wire::{Origin, Status, Statuses, Tenant, Tenants};
@@ -115,7 +115,7 @@ pub(super) async fn tenants(
 pub(super) async fn providers(
     Extract(state): Extract<State>,
     Caller(grant): Caller,
-    Path(tenant): Path<String>,
+    Names(tenant): Names<String>,
     Asked(filter): Asked<Filter>,
 ) -> Result<Reply<Statuses>, Problem> {
     list(&state, &grant, |of| *of == tenant, &filter).await

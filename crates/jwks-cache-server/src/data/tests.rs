@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::config::Data;
 use crate::config::PublicUrl;
 
 const MAIN: &str = "/tenants/acme/providers/main";
@@ -66,7 +67,12 @@ impl Stage {
         let registry = builder.with_store(Arc::new(store)).build();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let router = router(registry.clone(), settings, Arc::new(clock.clone()));
+        let router = router(
+            registry.clone(),
+            settings.public_url.as_ref(),
+            settings.tls.is_some(),
+            Arc::new(clock.clone()),
+        );
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         // With a TLS of its own, which it does not use: one for the process would hide that the server has none.
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(

@@ -8,6 +8,8 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::map_request;
 
+use jwks_cache::store::StoreErrorKind;
+
 use super::{Peer, StartError};
 use crate::config::{self, Config};
 use crate::control::access::{self, Access, Certificate, Grant, Reach, Right, TokenHash};
@@ -18,7 +20,8 @@ pub(super) async fn state(
     config: &Config,
     registry: jwks_cache::Registry,
 ) -> Result<control::State, StartError> {
-    let state = control::State::new(registry, book(config).await?, config.defaults.stale_while_error.0);
+    let (stale, limits) = (config.defaults.stale_while_error.0, config.limits.registrations.clone());
+    let state = control::State::new(registry, book(config).await?, stale, limits);
     apply(&state, config);
     Ok(state)
 }
@@ -29,19 +32,21 @@ pub(super) fn apply(state: &control::State, config: &Config) {
     state.configure(config.registrations().cloned());
 }
 
-/// The routes, told who asks.
-pub(super) fn router(state: control::State) -> Router {
-    control::router(state).layer(map_request(async |mut request: Request| {
-        let peer = request.extensions().get::<Arc<Peer>>().map(|peer| known(peer)).unwrap_or_default();
+/// The routes, told who asks. An entrance that serves other planes too is opened to others, by who puts it behind a proxy or
+/// widens its mode.
+pub(super) fn router(state: control::State, alone: bool) -> Router {
+    control::router(state).layer(map_request(move |mut request: Request| {
+        let peer = request.extensions().get::<Arc<Peer>>().map(|peer| known(peer, alone)).unwrap_or_default();
         request.extensions_mut().insert(peer);
-        request
+        std::future::ready(request)
     }))
 }
 
-fn known(peer: &Peer) -> access::Peer {
+fn known(peer: &Peer, alone: bool) -> access::Peer {
     match (&peer.address, &peer.identity) {
         // Its mode lets in our own user alone.
-        (None, _) => access::Peer::Owner,
+        (None, _) if alone => access::Peer::Owner,
+        (None, _) => access::Peer::Anyone,
         (Some(_), Some(of)) => {
             access::Peer::Certificate(access::Identity { sha256: of.sha256.0, names: of.names.clone() })
         }
@@ -58,33 +63,29 @@ async fn book(config: &Config) -> Result<Book, StartError> {
         return Ok(Book::in_memory());
     };
     let folder = folder.join("control");
-    let (book, unread) = Book::open(&folder).await.map_err(|error| {
+    Book::open(&folder).await.map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        let remedy =
-            "name a folder that this process alone writes to, or set store.files = false to keep nothing";
+        let remedy = match error.kind() {
+            StoreErrorKind::Corrupt | StoreErrorKind::TooLarge => {
+                "bring it back from a backup, or move it away: then what it said of one provider, its denials too, is forgotten"
+            }
+            _ => "name a folder that this process alone writes to, or set store.files = false to keep nothing",
+        };
         StartError::new("state_dir", format!("{error}{cause}"), remedy)
-    })?;
-    for error in unread {
-        tracing::error!(folder = %folder.display(), %error, "something that was said at run time is lost");
-    }
-    Ok(book)
+    })
 }
 
 fn admitted(config: &Config) -> Access {
     let mut access = Access::default();
     for of in &config.control.tokens {
-        let hash = match (&of.sha256, &of.token) {
-            (Some(digest), _) => TokenHash(digest.0),
-            (None, Some(token)) => TokenHash::of(token.expose()),
-            // The configuration's rules refuse it.
-            (None, None) => continue,
-        };
-        access = access.token(hash, grant(&of.name, of.tenants.as_deref(), of.access));
+        // The configuration's rules refuse one without.
+        let Some(hash) = of.hash() else { continue };
+        access = access.token(TokenHash(hash), grant(&of.name, of.tenants.as_deref(), of.access));
     }
     for of in &config.control.clients {
-        let certificate = match (&of.sha256, &of.identity) {
+        let certificate = match (&of.sha256, of.identity()) {
             (Some(digest), _) => Certificate::Exactly(digest.0),
-            (None, Some(name)) => Certificate::Named(name.clone()),
+            (None, Some(name)) => Certificate::Named(name),
             (None, None) => continue,
         };
         access = access.certificate(certificate, grant(&of.name, of.tenants.as_deref(), of.access));

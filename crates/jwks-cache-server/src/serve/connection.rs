@@ -90,7 +90,12 @@ pub(super) async fn serve(
                     Err(_) => return tracing::debug!(%from, "no TLS came about in time"),
                 },
                 _ = signals.phase.wait_for(|phase| *phase >= until) => return,
+                () = pressed_twice(signals.pressed.clone()) => {
+                    return tracing::debug!(%from, "no TLS came about while others waited");
+                }
             };
+            // Its time begins now.
+            signals.pressed.mark_unchanged();
             let peer = Peer::tcp(from, tls::identity(stream.get_ref().1.peer_certificates()));
             speak(stream, peer, &desk, &manners, signals).await;
         }
@@ -128,11 +133,20 @@ where
     }
 }
 
+/// Waits until it was asked to leave twice: whoever has just come is asked soon, and gets the time between the two.
+async fn pressed_twice(mut pressed: watch::Receiver<()>) {
+    if pressed.changed().await.is_err() || pressed.changed().await.is_err() {
+        // The listener is gone; then the phase has the say.
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Waits until a connection has to go: it rests too long, places are short, or the server ends (true).
-async fn has_to_go(work: &Work, manners: &Manners, mut signals: Signals) -> bool {
+pub(super) async fn has_to_go(work: &Work, manners: &Manners, mut signals: Signals) -> bool {
     let until = signals.until;
     let mut over = pin!(signals.phase.wait_for(|phase| *phase >= until));
-    let (mut seen, mut seen_pressed) = (0, 0);
+    // The first time that places are short is for looking, so that nobody goes who has just come.
+    let (mut seen, mut seen_pressed) = (0, None);
     let mut nap = pin!(sleep(manners.first));
     loop {
         tokio::select! {
@@ -140,10 +154,10 @@ async fn has_to_go(work: &Work, manners: &Manners, mut signals: Signals) -> bool
             // The listener that presses may be gone; then the phase has the say.
             Ok(()) = signals.pressed.changed() => {
                 let begun = work.begun.load(Ordering::Relaxed);
-                if work.is_resting() && begun == seen_pressed {
+                if work.is_resting() && seen_pressed == Some(begun) {
                     return false;
                 }
-                seen_pressed = begun;
+                seen_pressed = Some(begun);
             }
             () = nap.as_mut() => {
                 let begun = work.begun.load(Ordering::Relaxed);
@@ -159,7 +173,7 @@ async fn has_to_go(work: &Work, manners: &Manners, mut signals: Signals) -> bool
 
 /// What a connection has to do.
 #[derive(Default)]
-struct Work {
+pub(super) struct Work {
     /// Requests that are being answered.
     running: AtomicUsize,
     /// Requests that have come.

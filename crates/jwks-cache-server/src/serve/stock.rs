@@ -11,6 +11,7 @@ use jwks_cache::{Error, FileStore, IdentityProviderRegistration, RedisStore, Reg
 
 use super::StartError;
 use crate::config::{Config, Redis, RedisMode};
+use crate::control;
 
 /// How many providers are registered at once: each may wait for a store.
 const AT_ONCE: usize = 256;
@@ -99,13 +100,15 @@ fn redis_store(redis: &Redis) -> Result<RedisStore, StartError> {
     Ok(store.namespace(redis.namespace.clone()))
 }
 
-/// Registers providers, many at once.
+/// Registers providers, many at once, each with what is denied of it.
 pub(crate) async fn register_all<'a>(
     registry: &Registry,
     all: impl IntoIterator<Item = &'a IdentityProviderRegistration>,
+    denied: impl Fn(&IdentityProviderRegistration) -> Vec<String>,
 ) -> Result<(), StartError> {
-    let registering = all.into_iter().map(|registration| async {
-        let done = registry.register(registration.clone()).await;
+    let denied = &denied;
+    let registering = all.into_iter().map(|registration| async move {
+        let done = registry.register_denying(registration.clone(), denied(registration)).await;
         done.map_err(|error| refused(&registration.tenant_id, &registration.provider_id, &error))
     });
     // Collected, so that the futures borrow nothing whose lifetime a caller must name.
@@ -121,8 +124,14 @@ fn refused(tenant: &str, provider: &str, error: &Error) -> StartError {
     StartError::new(format!("tenants.{tenant}.providers.{provider}.{field}"), error.to_string(), remedy)
 }
 
-/// Goes from one set of providers to another, or, where one is refused, nowhere. Returns how many changed.
-pub(super) async fn exchange(registry: &Registry, old: &Config, next: &Config) -> Result<usize, StartError> {
+/// Goes from one set of providers to another, or, where one is refused, nowhere. Who goes and was registered at run time
+/// before is registered so again, with its keys where the source is the same. Returns how many changed.
+pub(super) async fn exchange(
+    control: &control::State,
+    old: &Config,
+    next: &Config,
+) -> Result<usize, StartError> {
+    let registry = control.registry();
     let name = |of: &IdentityProviderRegistration| (of.tenant_id.clone(), of.provider_id.clone());
     let before: HashMap<_, _> = old.registrations().map(|of| (name(of), of)).collect();
     let changed: Vec<_> = next.registrations().filter(|of| before.get(&name(of)) != Some(of)).collect();
@@ -130,15 +139,20 @@ pub(super) async fn exchange(registry: &Registry, old: &Config, next: &Config) -
     for of in &changed {
         registry.check(of).map_err(|error| refused(&of.tenant_id, &of.provider_id, &error))?;
     }
-    register_all(registry, changed.iter().copied()).await?;
+    register_all(registry, changed.iter().copied(), |of| control.denied(of)).await?;
     let gone = old.registrations().filter(|of| !next.registers(&of.tenant_id, &of.provider_id));
     let mut count = changed.len();
     for of in gone {
+        count += 1;
+        if let Some(before) = control.at_run_time(of)
+            && registry.register_denying(before, control.denied(of)).await.is_ok()
+        {
+            continue;
+        }
         registry
             .unregister(&of.tenant_id, &of.provider_id)
             .await
             .map_err(|error| refused(&of.tenant_id, &of.provider_id, &error))?;
-        count += 1;
     }
     // Their first flights start now; nobody waits for them here.
     let names: Vec<_> = changed.iter().map(|of| (of.tenant_id.as_str(), of.provider_id.as_str())).collect();

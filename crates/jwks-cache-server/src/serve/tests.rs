@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use axum::Extension;
 use axum::body::Bytes;
 use axum::routing::{get, post};
+use futures_util::FutureExt as _;
 use jwks_cache::reqwest::Client;
+use jwks_cache_testkit::IdentityProvider;
 use jwks_cache_testkit::tls::Authority;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -19,8 +21,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::connection::{Manners, Signals, Work};
 use super::*;
-use crate::config::{Limits, Span};
+use crate::config::{Limits, Source, Span};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -335,6 +338,34 @@ async fn who_rests_makes_room_for_who_asks() {
 }
 
 #[tokio::test]
+async fn handshakes_that_rest_make_room_and_who_has_just_come_is_let_ask() {
+    let of = Certified::new(None);
+    // Long: only who makes room gets another in.
+    let limits = Limits { connections: 8, handshake_timeout: seconds(600), ..Limits::default() };
+    let stage = Stage::open(limits, Some(of.tls.clone())).await;
+    let mut resting = Vec::new();
+    for _ in 0..8 {
+        resting.push(stage.connect().await);
+    }
+    let answer = believing(roots(&of.authority), None).get(Certified::url(&stage, "/")).send().await;
+    assert_eq!(answer.unwrap().status().as_u16(), 200);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn who_has_just_come_is_not_asked_to_leave_at_once() {
+    let (work, manners) = (Work::default(), Manners::new(&Limits::default()));
+    let (press, pressed) = watch::channel(());
+    let (_phase, phase) = watch::channel(Phase::Serving);
+    let signals = Signals { phase, until: Phase::Draining, pressed };
+    let mut going = std::pin::pin!(connection::has_to_go(&work, &manners, signals));
+    press.send_replace(());
+    assert_eq!(going.as_mut().now_or_never(), None, "it may have come this moment");
+    press.send_replace(());
+    assert_eq!(going.as_mut().now_or_never(), Some(false));
+}
+
+#[tokio::test]
 async fn a_mebibyte_of_headers_is_refused() {
     let stage = Stage::open(Limits::default(), None).await;
     let mut stream = stage.connect().await;
@@ -424,6 +455,29 @@ async fn tls_speaks_http2_and_garbage_is_sent_away() {
 }
 
 #[tokio::test]
+async fn planes_that_share_an_address_share_its_tls() {
+    let (of, idp) = (Certified::new(None), IdentityProvider::start());
+    let text = format!(
+        "state_dir = {:?}\ndata.listen = \"127.0.0.1:0\"\n[ops]\nlisten = \"127.0.0.1:0\"\ntls = {{ certificate = {:?}, key = {:?} }}\n\
+         [defaults]\nrequire_https = false\nprivate_networks = \"allow\"\n[tenants.acme.providers.main]\n\
+         jwks_url = \"{}\"\nissuer = \"https://id.example.com\"\nrequire_https = false\n",
+        of.folder.0.join("state"),
+        of.tls.certificate,
+        of.tls.key,
+        idp.jwks_url(),
+    );
+    let file = Some(of.folder.write("c.toml", &text));
+    let server = Server::bind(Source { file, ..Source::default() }.load().unwrap().config).await.unwrap();
+    let Some(Listen::Tcp(address)) = &server.addresses().data else { panic!("it listens") };
+    let base = format!("https://localhost:{}", address.rsplit_once(':').unwrap().1);
+    let path = "/tenants/acme/providers/main/.well-known/openid-configuration";
+    let asked = believing(roots(&of.authority), None).get(format!("{base}{path}")).send().await.unwrap();
+    let text = asked.text().await.unwrap();
+    assert!(text.contains(&format!("\"{base}/tenants/acme/providers/main/jwks\"")), "{text}");
+    server.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_is_shown_and_a_broken_one_is_not() {
     // What was refused is seen in its count; no other test of this process changes a certificate.
     crate::ops::install_metrics();
@@ -479,8 +533,12 @@ async fn a_client_certificate_is_asked_for_and_its_names_are_told() {
     let (sha256, names) = told.split_once(' ').unwrap();
     let digest = ::aws_lc_rs::digest::digest(&::aws_lc_rs::digest::SHA256, &leaf);
     assert_eq!(sha256, digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    assert!(names.split(',').any(|name| name == "deployer.example"), "{names}");
+    assert_eq!(names, "dns:deployer.example", "and no common name beside it");
     stage.end().await;
+    // Without alternative names, its common name is what it has.
+    let bare = ours.server(&[]);
+    let leaf = CertificateDer::from_pem_slice(bare.chain_pem().as_bytes()).unwrap();
+    assert_eq!(tls::identity(Some(&[leaf])).unwrap().names, ["cn:leaf of a test"]);
 }
 
 #[tokio::test]

@@ -25,7 +25,9 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Identity {
     /// SHA-256 of the certificate.
     pub sha256: Digest,
-    /// Its common names, DNS names, URIs and mail addresses, as they stand in it: foreign text.
+    /// What its authority vouches for, each with its kind before it, so that no kind passes for another: `uri:`, `dns:` (in
+    /// lower case) and `email:`, as they stand in it: foreign text. `cn:`, the common names, only where it has no
+    /// alternative names at all (RFC 6125 §6.4.4).
     pub names: Vec<String>,
 }
 
@@ -168,15 +170,22 @@ pub(super) fn identity(chain: Option<&[CertificateDer<'_>]>) -> Option<Identity>
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
-    let common =
-        certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok().map(str::to_owned));
-    let alternatives = certificate.subject_alternative_name().ok().flatten();
-    let others =
-        alternatives.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
-            GeneralName::DNSName(text) | GeneralName::URI(text) | GeneralName::RFC822Name(text) => {
-                Some((*text).to_owned())
-            }
-            _ => None,
-        });
-    common.chain(others).collect()
+    match certificate.subject_alternative_name() {
+        Ok(Some(names)) => names.value.general_names.iter().filter_map(named).collect(),
+        Ok(None) => {
+            let common = certificate.subject().iter_common_name();
+            common.filter_map(|name| Some(format!("cn:{}", name.as_str().ok()?))).collect()
+        }
+        // Two of them, or one that cannot be read: nobody knows what it says.
+        Err(_) => Vec::new(),
+    }
+}
+
+fn named(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::URI(text) => Some(format!("uri:{text}")),
+        GeneralName::DNSName(text) => Some(format!("dns:{}", text.to_ascii_lowercase())),
+        GeneralName::RFC822Name(text) => Some(format!("email:{text}")),
+        _ => None,
+    }
 }

@@ -14,12 +14,9 @@ use url::Url;
 use utoipa::ToSchema;
 
 use super::object::{object, some};
+use crate::config::Registrations;
 use crate::problem::{Code, Problem};
 
-/// What a registration at run time may ask of this machine, which serves others too: 64 MiB of a body, some thousand keys.
-const MOST_RESPONSE_BYTES: u64 = 64 << 20;
-const MOST_KEYS: u32 = 16_384;
-const MOST_RETRIES: u32 = 100;
 const LONGEST_URL: usize = 2048;
 const MOST_NAMES: usize = 64;
 const LONGEST_TEXT: usize = 65_536;
@@ -99,11 +96,11 @@ pub(crate) struct ProviderSettings {
     max_trust_age: Option<Iso8601>,
     /// Obeys HTTP caching to the letter. Default false.
     http_strict: Option<bool>,
-    /// The most bytes of a body. Default 1 MiB.
-    #[schema(minimum = 1, maximum = 67108864)]
+    /// The most bytes of a body; the server's `limits.registrations` has to pass. Default 1 MiB.
+    #[schema(minimum = 1, maximum = 16777216)]
     max_response_bytes: Option<u64>,
     /// The most keys. Default 512.
-    #[schema(minimum = 1, maximum = 16384)]
+    #[schema(minimum = 1, maximum = 10000)]
     max_keys: Option<u32>,
     /// RSA keys below this are not used. Default 2048.
     #[schema(minimum = 1024, maximum = 4096)]
@@ -246,7 +243,7 @@ struct Given {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct Retries {
     /// Attempts after the first. Default 2.
-    #[schema(value_type = Option<i32>, minimum = 0, maximum = 100)]
+    #[schema(value_type = Option<i32>, minimum = 0, maximum = 10)]
     max_retries: Option<u32>,
     /// The deadline of one attempt. Default PT3S.
     attempt_timeout: Option<Iso8601>,
@@ -305,6 +302,38 @@ mod library {
 }
 use library::{Jitter, Jwa, Mode, Pinning};
 
+/// Refuses what this server does not give to who registers at run time.
+fn bounded(of: &IdentityProviderRegistration, limits: &Registrations) -> Result<(), Problem> {
+    let refused = |field: &str, most: &dyn fmt::Display| {
+        let what = format!("{field}: must be at most {most}");
+        Problem::new(Code::InvalidInput, what).at(format!("/{}", field.replace('.', "/")))
+    };
+    let sizes = [
+        ("allowedDomains", of.allowed_domains.len() as u64, MOST_NAMES as u64),
+        ("pinnedSpki", of.pinned_spki.len() as u64, MOST_NAMES as u64),
+        ("maxResponseBytes", of.max_response_bytes, limits.response_bytes),
+        ("maxKeys", of.max_keys.into(), limits.keys.into()),
+        ("retryPolicy.maxRetries", of.retry_policy.max_retries.into(), limits.retries.into()),
+    ];
+    if let Some((field, _, most)) = sizes.into_iter().find(|(_, value, most)| value > most) {
+        return Err(refused(field, &most));
+    }
+    let (retries, longest) = (&of.retry_policy, limits.longest_wait.0);
+    let waits = [
+        ("retryPolicy.deadline", retries.deadline),
+        ("retryPolicy.attemptTimeout", retries.attempt_timeout),
+        ("retryPolicy.initialBackoff", retries.initial_backoff),
+        ("retryPolicy.maxBackoff", retries.max_backoff),
+        ("connectTimeout", of.connect_timeout.unwrap_or_default()),
+        ("kidMissWait", of.kid_miss_wait),
+        ("staleWait", of.stale_wait),
+    ];
+    match waits.into_iter().find(|(_, wait)| *wait > longest) {
+        Some((field, _)) => Err(refused(field, &Iso8601(longest))),
+        None => Ok(()),
+    }
+}
+
 /// Both ways for every setting that is the same on both sides, so that none is forgotten in one.
 macro_rules! settings {
     (same: $($same:ident)*; times: $($time:ident)*) => {
@@ -344,6 +373,7 @@ impl ProviderSettings {
         tenant: &str,
         provider: &str,
         for_all: bool,
+        limits: &Registrations,
     ) -> Result<IdentityProviderRegistration, Problem> {
         let mut of = match (&self.jwks_url, &self.discovery_url, &self.issuer) {
             (Some(url), None, _) => {
@@ -414,17 +444,7 @@ impl ProviderSettings {
             set(&mut policy.max_backoff, retries.max_backoff);
             set(&mut policy.deadline, retries.deadline);
         }
-        let bounds = [
-            ("allowedDomains", of.allowed_domains.len() as u64, MOST_NAMES as u64),
-            ("pinnedSpki", of.pinned_spki.len() as u64, MOST_NAMES as u64),
-            ("maxResponseBytes", of.max_response_bytes, MOST_RESPONSE_BYTES),
-            ("maxKeys", of.max_keys.into(), MOST_KEYS.into()),
-            ("retryPolicy.maxRetries", of.retry_policy.max_retries.into(), MOST_RETRIES.into()),
-        ];
-        if let Some((field, _, most)) = bounds.into_iter().find(|(_, value, most)| value > most) {
-            let what = format!("{field}: must be at most {most}");
-            return Err(Problem::new(Code::InvalidInput, what).at(format!("/{}", field.replace('.', "/"))));
-        }
+        bounded(&of, limits)?;
         Ok(of)
     }
 
@@ -645,7 +665,7 @@ mod tests {
     fn every_setting_of_the_library_goes_in_and_comes_out() {
         let sent = all_set();
         let settings: ProviderSettings = serde_json::from_value(sent.clone()).unwrap();
-        let of = settings.registration("acme", "main", false).unwrap();
+        let of = settings.registration("acme", "main", false, &Registrations::default()).unwrap();
         let plain = IdentityProviderRegistration::new("x", "y", "https://other.example").unwrap();
         let (set, default) = (serde_json::to_value(&of).unwrap(), serde_json::to_value(&plain).unwrap());
         for (name, value) in set.as_object().unwrap() {
@@ -669,7 +689,7 @@ mod tests {
     fn an_issuer_alone_or_with_its_metadata_elsewhere_is_a_source() {
         let take = |sent: Value| {
             let settings: ProviderSettings = serde_json::from_value(sent).unwrap();
-            settings.registration("acme", "main", false).map(|of| {
+            settings.registration("acme", "main", false, &Registrations::default()).map(|of| {
                 let shown = serde_json::to_value(ProviderSettings::of(&of)).unwrap();
                 (of.source, shown["jwksUrl"].clone(), shown["discoveryUrl"].clone())
             })

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::io::Write;
 
 use crate::stage::{Caller, Stage, certificate, settings, token};
-use jwks_cache_server::control::access::Peer;
+use jwks_cache_server::control::access::{Access, Peer};
 use jwks_cache_testkit::IdentityProvider;
 use serde_json::{Value, json};
 
@@ -48,6 +48,7 @@ async fn everybody(stage: &mut Stage) -> Vec<Who> {
     let reads = stage.listen(Some(certificate(1, "acme-cert"))).await;
     let strange = stage.listen(Some(certificate(1, "x"))).await;
     let owner = stage.listen(Some(Peer::Owner)).await;
+    let by_socket = owner.with("all-write");
     let wrong = |caller: &Caller, token: &str| Caller { token: Some(token.to_owned()), ..caller.clone() };
     let who = |name, caller, known, reaches, writes| Who { name, caller, known, reaches, writes };
     vec![
@@ -65,7 +66,8 @@ async fn everybody(stage: &mut Stage) -> Vec<Who> {
         who("a reading certificate", reads, true, true, false),
         who("a writing certificate", ours.clone(), true, true, true),
         who("a token beside a certificate", ours.with("acme-read"), true, true, false),
-        who("the owner of the socket", owner.clone(), true, true, true),
+        who("the owner of the socket, where others are known", owner.clone(), false, false, false),
+        who("a token over the owner's socket", by_socket, true, true, true),
         who("a wrong token over the owner's socket", wrong(&owner, &token("nobody")), false, false, false),
     ]
 }
@@ -143,8 +145,33 @@ async fn a_tenant_that_is_out_of_reach_is_not_told_apart_from_one_that_is_not_th
 }
 
 #[tokio::test]
+async fn the_owner_of_the_socket_may_do_everything_while_nobody_else_is_known() {
+    let (mut stage, idp) = (Stage::forgetful().await, IdentityProvider::start());
+    let owner = stage.listen(Some(Peer::Owner)).await;
+    let main = "/tenants/acme/providers/main";
+    assert_eq!(owner.put(main, &settings(&idp)).await.status, 401);
+    stage.state.let_in(Access::default());
+    assert_eq!(owner.put(main, &settings(&idp)).await.status, 202);
+    assert_eq!(owner.with("all-write").get(main).await.status, 401, "a wrong token is wrong here too");
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_as_a_problem_and_only_to_who_is_known() {
+    let stage = Stage::forgetful().await;
+    let strange = Caller { token: None, ..stage.all.clone() };
+    for path in ["/tenants/%FF/providers", "/tenants/%FF/providers/x", "/tenants/a/providers/x/denials/%FF"] {
+        let method = if path.contains("denials") { "DELETE" } else { "GET" };
+        assert_eq!(strange.ask(method, path, None).await.status, 401, "{path}");
+        let refused = stage.all.ask(method, path, None).await;
+        assert_eq!((refused.status, &refused.body["error"]), (400, &json!("invalid_input")), "{path}");
+        assert_eq!(refused.header("content-type"), "application/problem+json");
+    }
+}
+
+#[tokio::test]
 async fn a_page_of_another_site_may_not_ask() {
     let mut stage = Stage::forgetful().await;
+    stage.state.let_in(Access::default());
     let owner = stage.listen(Some(Peer::Owner)).await;
     let host = owner.url.strip_prefix("http://").unwrap().to_owned();
     let own = format!("http://{host}");
@@ -201,6 +228,19 @@ async fn the_audit_log_says_who_did_what_and_no_secret() {
     stage.all.with("acme-read").delete(main).await;
     stage.all.with("nobody").delete(main).await;
     stage.all.post("/explain", &json!({"token": "s3cret"})).await;
+    // Somebody's change waits for a disk; the key is off all the same, and who hangs up then is told of too.
+    let held = stage.state.hold().await;
+    let (all, path) = (stage.all.clone(), format!("{main}/denials"));
+    let asking = tokio::spawn(async move { all.post(&path, &json!({"id": "late"})).await });
+    let denied = async || stage.state.registry().provider_status("acme", "main").await.unwrap().denied;
+    while !denied().await.contains(&"late".to_owned()) {
+        tokio::task::yield_now().await;
+    }
+    asking.abort();
+    while !LOG.with_borrow(|log| String::from_utf8_lossy(log).contains("subject=\"late\"")) {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
     let text = String::from_utf8(LOG.take()).unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| line.contains(" audit: ")).collect();
     for (line, parts) in lines.iter().zip([
@@ -210,10 +250,11 @@ async fn the_audit_log_says_who_did_what_and_no_secret() {
         ["who=\"acme-read\"", "method=\"DELETE\"", "tenant=\"acme\"", "provider=\"main\"", "status=403"],
         ["who=\"unknown\"", "method=\"DELETE\"", "tenant=\"acme\"", "provider=\"main\"", "status=401"],
         ["who=\"all-write\"", "method=\"POST\"", "route=\"/explain\"", "control", "status=200"],
+        ["who=\"all-write\"", "method=\"POST\"", "subject=\"late\"", "provider=\"main\"", "status=0"],
     ]) {
         assert!(parts.iter().all(|part| line.contains(part)), "{line} lacks one of {parts:?}");
     }
-    assert_eq!(lines.len(), 6, "{text}");
+    assert_eq!(lines.len(), 7, "{text}");
     for secret in ["s3cret", &token("acme-write"), &token("nobody")] {
         assert!(!text.contains(secret), "{text}");
     }

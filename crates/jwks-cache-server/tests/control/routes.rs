@@ -33,7 +33,7 @@ async fn a_provider_is_registered_shown_refreshed_and_removed() {
     assert_eq!((status.status, &status.body["providerId"]), (200, &json!("main")));
 
     assert_eq!(stage.all.delete(MAIN).await.status, 204);
-    assert!(stage.state.was_removed("acme", "main"));
+    assert!(stage.state.registry().was_removed("acme", "main"));
     for path in [MAIN.to_owned(), format!("{MAIN}/status"), format!("{MAIN}/denials")] {
         let gone = stage.all.get(&path).await;
         assert_eq!((gone.status, &gone.body["error"]), (404, &json!("not_registered")), "{path}");
@@ -299,7 +299,7 @@ async fn what_is_wrong_is_named_with_what_to_do() {
         (of(json!({"pinnedSpki": ["short"]})), 400, "/pinnedSpki/0", "32 bytes"),
         (of(json!({"allowedDomains": ["other.example"]})), 400, "/jwksUrl", "allowed_domains"),
         (of(json!({"staleWileError": "PT1H"})), 400, "/staleWileError", "is no setting"),
-        (of(json!({"maxResponseBytes": 67_108_865})), 400, "/maxResponseBytes", "at most 67108864"),
+        (of(json!({"maxResponseBytes": 16_777_217})), 400, "/maxResponseBytes", "at most 16777216"),
         (of(json!({"allowedDomains": vec!["127.0.0.1"; 65]})), 400, "/allowedDomains", "at most 64"),
         (
             json!({"jwksUrl": format!("https://127.0.0.1/{}", "x".repeat(2048))}),
@@ -313,8 +313,25 @@ async fn what_is_wrong_is_named_with_what_to_do() {
             "/bearerToken/inline",
             "1 to 65536",
         ),
-        (of(json!({"maxKeys": 16_385})), 400, "/maxKeys", "at most 16384"),
-        (of(json!({"retryPolicy": {"maxRetries": 101}})), 400, "/retryPolicy/maxRetries", "at most 100"),
+        (of(json!({"maxKeys": 10_001})), 400, "/maxKeys", "at most 10000"),
+        (of(json!({"retryPolicy": {"maxRetries": 11}})), 400, "/retryPolicy/maxRetries", "at most 10"),
+        (of(json!({"retryPolicy": {"deadline": "PT61S"}})), 400, "/retryPolicy/deadline", "at most PT1M"),
+        (
+            of(json!({"retryPolicy": {"attemptTimeout": "1h"}})),
+            400,
+            "/retryPolicy/attemptTimeout",
+            "at most PT1M",
+        ),
+        (
+            of(json!({"retryPolicy": {"initialBackoff": "1h"}})),
+            400,
+            "/retryPolicy/initialBackoff",
+            "at most PT1M",
+        ),
+        (of(json!({"retryPolicy": {"maxBackoff": "1h"}})), 400, "/retryPolicy/maxBackoff", "at most PT1M"),
+        (of(json!({"connectTimeout": "1h"})), 400, "/connectTimeout", "at most PT1M"),
+        (of(json!({"kidMissWait": "1h"})), 400, "/kidMissWait", "at most PT1M"),
+        (of(json!({"staleWait": "1h"})), 400, "/staleWait", "at most PT1M"),
         (of(json!({"required": true, "refreshMode": "on_demand"})), 400, "/refreshMode", "always"),
     ] {
         let refused = stage.all.put(MAIN, &body).await;
@@ -359,12 +376,51 @@ async fn what_is_wrong_is_named_with_what_to_do() {
     for (body, pointer) in [
         (json!({"id": ""}), "/id"),
         (json!({"id": "x".repeat(1025)}), "/id"),
+        (json!({"id": "."}), "/id"),
+        (json!({"id": ".."}), "/id"),
         (json!({"id": "x", "reason": "y".repeat(501)}), "/reason"),
         (json!({}), "/id"),
     ] {
         let refused = stage.all.post(&format!("{MAIN}/denials"), &body).await;
         assert_eq!((refused.status, &refused.body["pointer"]), (400, &json!(pointer)), "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_tenant_has_so_many_providers_and_no_more() {
+    let (stage, idp) = (Stage::forgetful().await, IdentityProvider::start());
+    let path = |tenant: &str, number: usize| format!("/tenants/{tenant}/providers/p{number}");
+    for number in 0..20 {
+        assert_eq!(stage.all.put(&path("acme", number), &settings(&idp)).await.status, 202);
+    }
+    let refused = stage.all.put(&path("acme", 20), &settings(&idp)).await;
+    assert_eq!((refused.status, &refused.body["error"]), (403, &json!("refused_by_policy")));
+    assert_eq!(stage.all.get(&path("acme", 20)).await.status, 404);
+    // Of others, and in place of one that is there, it is taken.
+    assert_eq!(stage.all.put(&path("acme", 19), &settings(&idp)).await.status, 202);
+    assert_eq!(stage.all.put(&path("acm", 0), &settings(&idp)).await.status, 202);
+    assert_eq!(stage.all.put(&path("beta", 0), &settings(&idp)).await.status, 202);
+    assert_eq!(stage.all.delete(&path("acme", 3)).await.status, 204);
+    assert_eq!(stage.all.put(&path("acme", 20), &settings(&idp)).await.status, 202);
+}
+
+#[tokio::test]
+async fn refreshes_that_nobody_waits_for_leave_one_task_a_provider_behind() {
+    let (stage, idp) = (Stage::forgetful().await, IdentityProvider::start());
+    idp.origin().pause();
+    stage.all.put(MAIN, &settings(&idp)).await;
+    // After a first one, so that the client has its connections and their tasks.
+    stage.all.post(&format!("{MAIN}/refresh"), &Value::Null).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for _ in 0..50 {
+        assert_eq!(stage.all.post(&format!("{MAIN}/refresh"), &Value::Null).await.status, 202);
+    }
+    assert!(tasks() < before + 10, "{before}, then {}", tasks());
+    idp.origin().resume();
+    let refreshed = stage.all.post(&format!("{MAIN}/refresh?wait=true"), &Value::Null).await;
+    assert_eq!(refreshed.body["state"], json!("Ready"));
+    stage.all.post(&format!("{MAIN}/refresh"), &Value::Null).await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Extension;
 use jwks_cache::reqwest::{Client, ClientBuilder, Method, Response};
 use jwks_cache::{IdentityProviderRegistration, Registry};
+use jwks_cache_server::Registrations;
 use jwks_cache_server::control::access::{
     Access, Certificate, Grant, Identity, Peer, Reach, Right, TokenHash,
 };
@@ -98,6 +99,11 @@ fn builder() -> ClientBuilder {
     Client::builder().tls_backend_preconfigured(tls).no_proxy()
 }
 
+/// What one tenant may have at run time: few providers, so that a test can have one too many.
+fn limits() -> Registrations {
+    Registrations { per_tenant: 20, ..Registrations::default() }
+}
+
 /// What the server is configured with: `acme-read`, `acme-write`, `zeta-write`, `all-read`, `all-write` as tokens, and the
 /// certificates `acme-cert` (read) and the one whose hash is all 7s (write).
 pub(crate) fn access() -> Access {
@@ -124,9 +130,7 @@ pub(crate) fn access() -> Access {
 impl Stage {
     /// One that keeps its book in this folder.
     pub(crate) async fn start(folder: &Folder) -> Self {
-        let (book, unread) = Book::open(&folder.0).await.unwrap();
-        assert!(unread.is_empty(), "{unread:?}");
-        Self::with(book).await
+        Self::with(Book::open(&folder.0).await.unwrap()).await
     }
 
     pub(crate) async fn forgetful() -> Self {
@@ -136,7 +140,7 @@ impl Stage {
     async fn with(book: Book) -> Self {
         let hosts = ["127.0.0.1", "example.com"];
         let registry = Registry::builder().require_https(false).allowed_domains(hosts).build();
-        let state = State::new(registry, book, DAY);
+        let state = State::new(registry, book, DAY, limits());
         state.let_in(access());
         let url = "http://127.0.0.1".to_owned();
         let all = Caller { client: client(), url, token: Some(token("all-write")) };

@@ -66,6 +66,11 @@ impl Provider {
         engine.stores.restore(self).await;
     }
 
+    /// Has the stores keep what was denied from the beginning.
+    pub(crate) fn keep_denials(self: &Arc<Self>) {
+        self.keep(SnapshotKind::Denials);
+    }
+
     /// Has the stores keep what is held now.
     pub(super) fn keep(self: &Arc<Self>, kind: SnapshotKind) {
         self.engine.stores.mark(self, kind);
@@ -426,6 +431,16 @@ impl Owner {
     fn to_be_kept(&self) -> Option<Arc<Held>> {
         let held = self.lifecycle.held().filter(|held| held.serving == Serving::Primary)?;
         self.source.name().map(|_| held.clone())
+    }
+
+    /// # Errors
+    /// [`Error::Validation`] when so many are denied that stores could not keep one more.
+    pub(super) fn has_room_to_deny(&mut self, id: &str) -> Result<()> {
+        if self.seldom().denied.has_room(id) {
+            return Ok(());
+        }
+        let full = "1 MiB of ids is denied or was; allow those that the provider no longer publishes";
+        Err(Error::validation("id", full))
     }
 
     /// Whether anything was ever denied.

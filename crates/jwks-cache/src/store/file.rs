@@ -60,6 +60,9 @@ struct Inner {
     turns: Arc<Semaphore>,
 }
 
+/// A file of a [`FileStore`], and what it has, or why that is of no use.
+pub type KeptFile = (PathBuf, Result<Vec<u8>, StoreError>);
+
 impl FileStore {
     /// The store in `folder`, which is made where it is missing.
     ///
@@ -117,19 +120,28 @@ impl FileStore {
         self.0.own(&mut writer).is_ok()
     }
 
-    /// Everything that is kept, in no order, each with at most `most` bytes; for a folder that is one's own, and whose
-    /// bytes say what they are. What cannot be used is set aside as by a load, and its error stands in its place.
+    /// Everything that is kept, in no order, each with its file and at most `most` bytes; for a folder that is one's own, and
+    /// whose bytes say what they are. What cannot be used stays where it is, and its error stands in its place.
     ///
     /// # Errors
     /// [`StoreErrorKind::Unavailable`] when the folder cannot be read now.
-    pub async fn load_all(&self, most: u64) -> Result<Vec<Result<Vec<u8>, StoreError>>, StoreError> {
+    pub async fn load_all(&self, most: u64) -> Result<Vec<KeptFile>, StoreError> {
         self.blocking(move |inner| {
             let files = inner.disk.names(&inner.folder).map_err(|error| {
                 let what = format!("the folder {} cannot be read", inner.folder.display());
                 StoreError::new(StoreErrorKind::Unavailable, what).with_cause(error)
             })?;
             let kept = files.iter().filter_map(|file| file.strip_suffix(KEPT)?.strip_suffix('.'));
-            Ok(kept.filter_map(|name| inner.load(name, most).transpose()).collect())
+            let look = |name: &str| {
+                let path = inner.path(name, KEPT);
+                let looked = match inner.look(name, most) {
+                    Ok(kept) => Ok(kept?),
+                    Err(Unusable::Now(error)) => Err(error),
+                    Err(Unusable::ForGood(what, cause)) => Err(corrupt(&path, what, cause)),
+                };
+                Some((path, looked))
+            };
+            Ok(kept.filter_map(look).collect())
         })
         .await
     }
@@ -312,11 +324,7 @@ impl Inner {
             let _ = self.disk.rename(&kept, &aside);
         }
         tracing::warn!(file = %kept.display(), what, "a stored file was set aside");
-        let error = StoreError::new(StoreErrorKind::Corrupt, format!("{} {what}", kept.display()));
-        Err(match cause {
-            Some(cause) => error.with_cause(cause),
-            None => error,
-        })
+        Err(corrupt(&kept, what, cause))
     }
 
     /// Takes the lock of the one process that writes, unless it has it.
@@ -359,6 +367,14 @@ impl Inner {
 fn is_transient(error: &io::Error) -> bool {
     use io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
     !matches!(error.kind(), NotFound | IsADirectory | PermissionDenied)
+}
+
+fn corrupt(path: &Path, what: &str, cause: Option<io::Error>) -> StoreError {
+    let error = StoreError::new(StoreErrorKind::Corrupt, format!("{} {what}", path.display()));
+    match cause {
+        Some(cause) => error.with_cause(cause),
+        None => error,
+    }
 }
 
 fn cannot_be_read_now(path: &Path, error: io::Error) -> StoreError {
@@ -821,16 +837,16 @@ mod tests {
         std::fs::write(store.0.path("three", KEPT), "torn").unwrap();
         std::fs::write(folder.join("somebody's.txt"), "untouched").unwrap();
         let (mut kept, mut errors) = (Vec::new(), Vec::new());
-        for one in store.load_all(1 << 20).await.unwrap() {
+        for (file, one) in store.load_all(1 << 20).await.unwrap() {
             match one {
                 Ok(bytes) => kept.push(bytes),
-                Err(error) => errors.push(error.kind()),
+                Err(error) => errors.push((file, error.kind())),
             }
         }
         kept.sort();
         assert_eq!(kept, [entry(1).bytes, entry(2).bytes]);
-        assert_eq!(errors, [StoreErrorKind::Corrupt]);
-        assert!(folder.join("somebody's.txt").exists() && files(&folder, SET_ASIDE).len() == 1);
+        assert_eq!(errors, [(store.0.path("three", KEPT), StoreErrorKind::Corrupt)]);
+        assert!(folder.join("somebody's.txt").exists() && errors[0].0.exists());
         std::fs::remove_dir_all(folder).unwrap();
     }
 
