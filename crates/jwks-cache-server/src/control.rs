@@ -99,7 +99,7 @@ impl State {
 
     /// Keeps everybody else from changing anything until this is dropped: while a configuration is exchanged, and at the start.
     pub async fn hold(&self) -> Held<'_> {
-        Held { state: self, _pen: self.book().pen().await }
+        Held { state: self, _pen: self.book().pen(self.book().turn().await) }
     }
 
     /// What is denied of this provider, whoever registers it: to be told to the registry with the registration.

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use jwks_cache::store::{SnapshotEntry, SnapshotKey, SnapshotKind, StoreError, StoreErrorKind};
 use jwks_cache::{FileStore, IdentityProviderRegistration, SnapshotStore};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// The version of what stands in a file.
 const FORMAT: u32 = 1;
@@ -61,21 +61,24 @@ struct Page {
 pub struct Book {
     store: Option<FileStore>,
     records: RwLock<BTreeMap<Name, Arc<Record>>>,
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
+
+/// The turn to write. Who waits for it in a request leaves nothing behind by hanging up.
+pub(super) struct Turn(OwnedMutexGuard<()>);
 
 /// The right to write, which one has at a time: from looking at what there is to telling the registry.
 #[derive(Debug)]
 pub(super) struct Pen<'a> {
     book: &'a Book,
-    _turn: MutexGuard<'a, ()>,
+    _turn: OwnedMutexGuard<()>,
 }
 
 impl Book {
     /// One that is forgotten at the end, for demonstrations.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { store: None, records: RwLock::default(), turn: Mutex::default() }
+        Self { store: None, records: RwLock::default(), turn: Arc::default() }
     }
 
     /// The book in `folder`, which is its own; it is made where it is missing.
@@ -95,7 +98,7 @@ impl Book {
             let (name, record) = read(&file, &page?)?;
             records.insert(name, Arc::new(record));
         }
-        Ok(Self { store: Some(store), records: RwLock::new(records), turn: Mutex::default() })
+        Ok(Self { store: Some(store), records: RwLock::new(records), turn: Arc::default() })
     }
 
     pub(super) fn get(&self, name: &Name) -> Arc<Record> {
@@ -117,8 +120,12 @@ impl Book {
         records.iter().map(|(name, record)| (name.clone(), record.clone())).collect()
     }
 
-    pub(super) async fn pen(&self) -> Pen<'_> {
-        Pen { book: self, _turn: self.turn.lock().await }
+    pub(super) async fn turn(&self) -> Turn {
+        Turn(self.turn.clone().lock_owned().await)
+    }
+
+    pub(super) fn pen(&self, Turn(turn): Turn) -> Pen<'_> {
+        Pen { book: self, _turn: turn }
     }
 }
 
@@ -200,7 +207,7 @@ mod tests {
         {
             let book = Book::open(&folder).await.unwrap();
             assert!(book.all().is_empty());
-            let pen = book.pen().await;
+            let pen = book.pen(book.turn().await);
             pen.write(&name, record()).await.unwrap();
             pen.write(&other, record()).await.unwrap();
             pen.write(&other, Record::default()).await.unwrap();

@@ -92,7 +92,7 @@ pub(super) async fn deny(
         let name = (path.tenant, path.provider);
         // At once: other people's changes may wait for a disk, and so may that it is kept.
         state.registry().deny_key(&name.0, &name.1, &id).await?;
-        let pen = state.book().pen().await;
+        let pen = state.book().pen(state.book().turn().await);
         // Somebody may have allowed it, or replaced the provider, meanwhile.
         state.registry().deny_key(&name.0, &name.1, &id).await?;
         let mut record = (*state.book().get(&name)).clone();
@@ -139,9 +139,10 @@ pub(super) async fn allow(
     MayWrite(path, _): MayWrite,
     Names(DenialPath { id }): Names<DenialPath>,
 ) -> Result<StatusCode, Problem> {
+    let turn = state.book().turn().await;
     whole(async move {
         let name = (path.tenant, path.provider);
-        let pen = state.book().pen().await;
+        let pen = state.book().pen(turn);
         state.registry().provider(&name.0, &name.1)?;
         let mut record: Record = (*state.book().get(&name)).clone();
         let was_kept = record.denials.remove(&id).is_some();

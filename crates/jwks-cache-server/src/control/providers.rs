@@ -68,9 +68,10 @@ pub(super) async fn put(
     let limits = &state.0.limits;
     let registration = settings.registration(&tenant, &provider, grant.tenants == Reach::All, limits)?;
     state.registry().check(&registration)?;
+    let turn = state.book().turn().await;
     whole(async move {
         let name = (tenant, provider);
-        let pen = state.book().pen().await;
+        let pen = state.book().pen(turn);
         state.not_in_file(&name)?;
         let old = state.book().get(&name);
         hold(&headers, old.registered.as_ref().map(|of| etag(of.revision)).as_deref())?;
@@ -149,9 +150,10 @@ pub(super) async fn delete(
     MayWrite(path, _): MayWrite,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
+    let turn = state.book().turn().await;
     whole(async move {
         let name = (path.tenant, path.provider);
-        let pen = state.book().pen().await;
+        let pen = state.book().pen(turn);
         state.not_in_file(&name)?;
         let old = state.book().get(&name);
         let Some(registered) = &old.registered else { return Err(Problem::not_registered(&name.0, &name.1)) };

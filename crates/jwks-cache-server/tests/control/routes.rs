@@ -1,5 +1,6 @@
 //! The control plane over real sockets: what it does, and what is left of it after a restart.
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::stage::{Folder, Stage, settings};
 use jwks_cache::{Algorithm, Error, IdentityProviderRegistration, KeyError};
@@ -421,6 +422,30 @@ async fn refreshes_that_nobody_waits_for_leave_one_task_a_provider_behind() {
     let refreshed = stage.all.post(&format!("{MAIN}/refresh?wait=true"), &Value::Null).await;
     assert_eq!(refreshed.body["state"], json!("Ready"));
     stage.all.post(&format!("{MAIN}/refresh"), &Value::Null).await;
+}
+
+#[tokio::test]
+async fn who_hangs_up_before_their_turn_leaves_nothing_behind() {
+    let (stage, idp) = (Stage::forgetful().await, IdentityProvider::start());
+    stage.all.put(MAIN, &settings(&idp)).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let held = stage.state.hold().await;
+    let body = settings(&idp);
+    for _ in 0..50 {
+        let put = stage.all.put(MAIN, &body);
+        assert!(tokio::time::timeout(Duration::from_millis(10), put).await.is_err());
+    }
+    // The server sees each of them leave.
+    for _ in 0..10_000 {
+        if tasks() < before + 10 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(tasks() < before + 10, "{before}, then {}", tasks());
+    drop(held);
+    assert_eq!(stage.all.put(MAIN, &settings(&idp)).await.status, 202);
 }
 
 #[tokio::test]
