@@ -40,15 +40,15 @@ const CLEARED_ON_FAILURE: Mutant = Mutant {
 const OLDER_WINS: Mutant = Mutant {
     name: "older-wins",
     file: LIFECYCLE,
-    find: "Some((current, asker)) if current == number => asker,",
-    replace: "Some((_, asker)) => asker,",
+    find: "self.flight.filter(|flight| flight.number == number) else {",
+    replace: "self.flight else {",
     test: CORE,
 };
 const TRUST_AGE_IGNORED: Mutant = Mutant {
     name: "trust-age-ignored",
     file: LIFECYCLE,
-    find: "let servable_until = (expires_at + granted.stale_window).min(trust_until);",
-    replace: "let servable_until = expires_at + granted.stale_window;",
+    find: "(expires_at + granted.stale_window).min(received_at + self.policy.trust_age());",
+    replace: "expires_at + granted.stale_window;",
     test: CORE,
 };
 const AGE_IGNORED: Mutant = Mutant {
