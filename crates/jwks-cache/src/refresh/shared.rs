@@ -22,8 +22,9 @@ use crate::sync::{Mutex, lock};
 /// How long one provider's exchange that was of no use answers the others, so that an outage that all of them meet is
 /// not met by a request of each; twice as long after each more.
 const FAILURE_ANSWERS: Duration = Duration::from_secs(1);
-/// The longest that it does: for who has keys to serve, and for who has none.
-const LONGEST: Duration = Duration::from_secs(300);
+/// The longest that it does: for who has keys to serve, and for who has none. Short beside a provider's own backoff, as who
+/// is answered from memory goes back to that: the way back from a fallback may take the sum of both.
+const LONGEST: Duration = Duration::from_secs(30);
 const LONGEST_WITHOUT_KEYS: Duration = Duration::from_secs(10);
 /// The longest that a source's `Retry-After` does.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
@@ -70,8 +71,8 @@ impl Rare {
     /// Until when an exchange that was of no use answers others.
     fn answers_until(&self, cold: bool) -> Moment {
         let longest = if cold { LONGEST_WITHOUT_KEYS } else { LONGEST };
-        // Doubled nine times it is longer than the longest.
-        let times = self.setbacks.saturating_sub(1).min(9);
+        // Doubled five times it is longer than the longest.
+        let times = self.setbacks.saturating_sub(1).min(5);
         self.setback_at + FAILURE_ANSWERS.saturating_mul(1 << times).min(longest)
     }
 
