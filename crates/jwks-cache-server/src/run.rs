@@ -4,7 +4,6 @@ mod demonstration;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -58,7 +57,6 @@ pub(crate) async fn run(args: &ServeArgs) -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let mut upkeep = pin!(ops::keep_up_metrics());
     tell(&[NotifyState::Ready]);
     if let Some(demonstration) = &demonstration {
         // Its provider is in this process; who is quick would see it without keys.
@@ -70,7 +68,6 @@ pub(crate) async fn run(args: &ServeArgs) -> ExitCode {
             () = signals.end.recv() => break,
             _ = signals.reload.recv() => watch.reload(&server).await,
             () = watch.changed() => watch.reload(&server).await,
-            () = upkeep.as_mut() => {}
         }
     }
     tell(&[NotifyState::Stopping]);

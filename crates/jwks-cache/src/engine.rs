@@ -21,6 +21,7 @@ use crate::schedule::Schedule;
 use crate::store::{KeyRing, SnapshotStore, Stack};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
+use crate::telemetry::Counters;
 
 /// Shared by the providers of one registry, or owned by one cache on its own.
 pub(crate) struct Engine {
@@ -39,6 +40,8 @@ pub(crate) struct Engine {
     policy: Mutex<Weak<Policy>>,
     serials: AtomicU64,
     prepared: AtomicBool,
+    #[cfg(feature = "metrics")]
+    unrecorded: bool,
 }
 
 /// How an engine is built; every part has a default.
@@ -52,6 +55,9 @@ pub(crate) struct EngineParts {
     pub(crate) seed: Option<u64>,
     pub(crate) stores: Vec<Arc<dyn SnapshotStore>>,
     pub(crate) ring: Option<KeyRing>,
+    /// Numbers are for who asks, not for a recorder.
+    #[cfg(feature = "metrics")]
+    pub(crate) unrecorded: bool,
 }
 
 /// Half of SHA-256. To find something else with a digest that is given takes 2^128 tries; to find two things of one's own
@@ -137,6 +143,8 @@ impl Engine {
             policy: Mutex::default(),
             serials: AtomicU64::new(0),
             prepared: AtomicBool::new(false),
+            #[cfg(feature = "metrics")]
+            unrecorded: parts.unrecorded,
         })
     }
 
@@ -171,6 +179,15 @@ impl Engine {
     /// A number that no other provider of this engine has.
     pub(crate) fn serial(&self) -> u64 {
         self.serials.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Counters for a provider of this engine.
+    pub(crate) fn counters(&self) -> Counters {
+        #[cfg(feature = "metrics")]
+        if self.unrecorded {
+            return Counters::unrecorded();
+        }
+        Counters::default()
     }
 
     /// The dice. Whoever draws them one after another, they fall evenly: each draw steps on by the golden

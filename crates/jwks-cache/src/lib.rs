@@ -32,6 +32,7 @@ mod gate;
 mod issuers;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod numbers;
 pub mod preset;
 mod refresh;
 mod registration;

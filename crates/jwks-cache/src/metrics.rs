@@ -7,8 +7,11 @@ use crate::telemetry::ratio;
 
 #[cfg(feature = "prometheus")]
 mod exporter;
+mod text;
+
 #[cfg(feature = "prometheus")]
 pub use exporter::{install_default_exporter, prometheus_handle};
+pub(crate) use text::Text;
 
 /// The counters of one provider.
 #[derive(Clone, Debug)]

@@ -208,7 +208,7 @@ impl Provider {
             id: source.registration.provider_id.as_str().into(),
             serial: engine.serial(),
             slot,
-            counters: Counters::default(),
+            counters: engine.counters(),
             engine,
             owner: Mutex::new(Owner {
                 lifecycle,
@@ -651,7 +651,7 @@ impl Provider {
         if !cfg!(feature = "metrics") {
             return;
         }
-        self.counters.flush(&self.tenant, &self.id, || self.told());
+        self.counters.flush(&self.tenant, &self.id, || self.told().collect());
         if self.counters.enlists() {
             self.engine.schedule.enlist(&self.engine, self);
         }
@@ -659,7 +659,7 @@ impl Provider {
 
     /// Tells the recorder what was counted since.
     pub(crate) fn flush_counts(&self) {
-        self.counters.flush(&self.tenant, &self.id, || self.counters.told().collect());
+        self.counters.flush(&self.tenant, &self.id, || self.counted().collect());
     }
 
     /// Replaces what readers see by what the lifecycle says.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
+use jwks_cache_core::key::Key;
 use jwks_cache_core::keyset::{LedgerEntry, Verdict};
 use jwks_cache_core::published::Serving;
 use serde::{Deserialize, Serialize};
@@ -138,10 +139,10 @@ impl Health {
 }
 
 /// The states of a key; API.
-const USABLE: &str = "usable";
-const SET_ASIDE: &str = "set_aside";
-const DENIED: &str = "denied";
-const RETIRING: &str = "retiring";
+pub(crate) const USABLE: &str = "usable";
+pub(crate) const SET_ASIDE: &str = "set_aside";
+pub(crate) const DENIED: &str = "denied";
+pub(crate) const RETIRING: &str = "retiring";
 
 /// A kid as it may be shown: escaped and cut.
 pub(crate) fn shown_kid(kid: &str) -> String {
@@ -204,42 +205,7 @@ impl Provider {
             let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             Some(StatusMetric { name: told.name.to_owned(), value, labels })
         };
-        self.told().into_iter().filter_map(metric).collect()
-    }
-
-    /// Every number there is about this provider; this and what it calls is the one list of their names.
-    pub(crate) fn told(&self) -> Vec<Told> {
-        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
-        let view = self.slot.load();
-        let held = view.published.held.as_deref();
-        let keys = key_statuses(&view, now);
-        let in_state = |state: &'static str| {
-            let count = keys.iter().filter(|key| key.state == state).count();
-            let value = Value::Gauge(Some(number(count as u64)));
-            Told { name: "jwks_cache_keys", label: Some(("state", state)), value }
-        };
-        let gauge = |name, value| Told { name, label: None, value: Value::Gauge(value) };
-        #[expect(clippy::cast_precision_loss, reason = "seconds and 48 bits are exact")]
-        let seconds = |at: DateTime<Utc>| at.timestamp() as f64;
-        let expiry = held.and_then(|held| wall_at(held.fresh_until(), now, wall));
-        // 48 bits are enough to tell sets apart, and exact in what recorders hold.
-        let hash = held.map(|held| {
-            let [a, b, c, d, e, f, ..] = held.set.set_hash();
-            number(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
-        });
-        self.counters
-            .told()
-            .chain([USABLE, SET_ASIDE, DENIED, RETIRING].map(in_state))
-            .chain([
-                gauge("jwks_cache_set_hash", hash),
-                gauge(
-                    "jwks_cache_last_refresh_timestamp_seconds",
-                    held.map(|held| seconds(held.received_wall)),
-                ),
-                gauge("jwks_cache_expiry_timestamp_seconds", expiry.map(seconds)),
-                gauge("jwks_cache_store_lag_seconds", self.store_lag().map(|lag| lag.as_secs_f64())),
-            ])
-            .collect()
+        self.told().filter_map(metric).collect()
     }
 
     /// Whether it has servable usable keys; asking is a read of one that has none.
@@ -264,27 +230,42 @@ impl Provider {
 fn key_statuses(view: &View, now: Moment) -> Vec<KeyStatus> {
     let published = &view.published;
     let Some(held) = &published.held else { return Vec::new() };
-    let entry = |entry: &LedgerEntry| {
-        let (state, reason) = match entry.verdict() {
-            Verdict::SetAside { reason, .. } => (SET_ASIDE, Some(reason.as_str().to_owned())),
-            Verdict::Usable if entry.key().is_some_and(|key| published.denials.denies(key)) => (DENIED, None),
-            Verdict::Usable => (USABLE, None),
-        };
-        KeyStatus {
-            kid: entry.kid().map(shown_kid),
-            thumbprint: entry.thumbprint().map(|thumbprint| thumbprint.to_string()),
-            state: state.to_owned(),
-            reason,
-        }
+    let entry = |entry: &LedgerEntry| KeyStatus {
+        kid: entry.kid().map(shown_kid),
+        thumbprint: entry.thumbprint().map(|thumbprint| thumbprint.to_string()),
+        state: state_of(entry, view).to_owned(),
+        reason: match entry.verdict() {
+            Verdict::SetAside { reason, .. } => Some(reason.as_str().to_owned()),
+            Verdict::Usable => None,
+        },
     };
-    let mut keys: Vec<KeyStatus> = held.set.ledger().iter().map(entry).collect();
-    keys.extend(published.retiring.iter().filter(|old| now < old.until).map(|old| KeyStatus {
-        kid: old.key.kid().map(shown_kid),
-        thumbprint: Some(old.key.thumbprint().to_string()),
+    let old = |key: &Arc<Key>| KeyStatus {
+        kid: key.kid().map(shown_kid),
+        thumbprint: Some(key.thumbprint().to_string()),
         state: RETIRING.to_owned(),
         reason: None,
-    }));
-    keys
+    };
+    held.set.ledger().iter().map(entry).chain(retiring(view, now).map(old)).collect()
+}
+
+/// The state of every key of the held document, and of the retiring ones.
+pub(crate) fn key_states(view: &View, now: Moment) -> impl Iterator<Item = &'static str> {
+    let ledger = view.published.held.iter().flat_map(|held| held.set.ledger());
+    ledger.map(|entry| state_of(entry, view)).chain(retiring(view, now).map(|_| RETIRING))
+}
+
+fn state_of(entry: &LedgerEntry, view: &View) -> &'static str {
+    match entry.verdict() {
+        Verdict::SetAside { .. } => SET_ASIDE,
+        Verdict::Usable if entry.key().is_some_and(|key| view.published.denials.denies(key)) => DENIED,
+        Verdict::Usable => USABLE,
+    }
+}
+
+/// Keys that no document has any more, and that are still trusted.
+fn retiring(view: &View, now: Moment) -> impl Iterator<Item = &Arc<Key>> {
+    let held = view.published.held.is_some();
+    view.published.retiring.iter().filter(move |old| held && now < old.until).map(|old| &old.key)
 }
 
 /// A moment on the wall, as far as the wall's calendar reaches.

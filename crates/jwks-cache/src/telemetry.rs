@@ -11,10 +11,16 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::time::Duration;
 
+#[cfg(feature = "metrics")]
+pub(crate) use recorder::Flights;
 use recorder::Recorder;
 
 /// How far the recorder may lag behind.
 pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
+
+/// The buckets of what flights took, in seconds: from 5 ms, a fetch nearby, to 10 s, beyond the default deadline of one.
+#[cfg(feature = "metrics")]
+pub(crate) const FLIGHT_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0];
 
 const STRIPES: usize = 8;
 
@@ -127,6 +133,28 @@ pub(crate) struct Counts {
 }
 
 impl Counters {
+    /// Counters of which no recorder is told: what else would be told it alone is kept here.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn unrecorded() -> Self {
+        // Marked as they are for good, nobody marks them, and no tick looks at them.
+        Self {
+            unflushed: AtomicBool::new(true),
+            enlisted: AtomicBool::new(true),
+            recorder: Recorder::here(),
+            ..Self::default()
+        }
+    }
+
+    /// What no counter here has, but its recorder; nothing while one is told.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn flights(&self) -> Option<Flights> {
+        self.recorder.flights()
+    }
+
+    pub(crate) fn not_modified(&self) -> u64 {
+        self.not_modified.load(Relaxed)
+    }
+
     /// Counts an answer from what is held.
     pub(crate) fn hit(&self, stale: bool) {
         let seat = Seat::mine();
@@ -163,7 +191,7 @@ impl Counters {
         self.rare.get_or_init(Box::default)
     }
 
-    fn count_of(&self, of: fn(&RareCounters) -> &AtomicU64) -> u64 {
+    pub(crate) fn count_of(&self, of: fn(&RareCounters) -> &AtomicU64) -> u64 {
         self.rare.get().map_or(0, |rare| of(rare).load(Relaxed))
     }
 
@@ -208,53 +236,6 @@ impl Counters {
             refresh_errors: self.count_of(|rare| &rare.refresh_errors),
             last_refresh_micros: (micros > 0).then_some(micros),
         }
-    }
-
-    /// What was counted, each number once.
-    pub(crate) fn told(&self) -> impl Iterator<Item = Told> {
-        let counts = self.counts();
-        let counter = |name, value| Told { name, label: None, value: Value::Counter(value) };
-        let labelled = |name, label, value| Told { name, label: Some(label), value: Value::Counter(value) };
-        let not_modified = self.not_modified.load(Relaxed);
-        let kids = "jwks_cache_kid_misses_total";
-        let refreshes = "jwks_cache_refresh_total";
-        let rare = |name, of| counter(name, self.count_of(of));
-        let kids = |outcome, of| labelled(kids, ("outcome", outcome), self.count_of(of));
-        let stored = |outcome, of| {
-            labelled("jwks_cache_store_operations_total", ("outcome", outcome), self.count_of(of))
-        };
-        let micros = counts.last_refresh_micros.map(number);
-        [
-            counter("jwks_cache_requests_total", counts.requests),
-            counter("jwks_cache_hits_total", counts.hits),
-            counter("jwks_cache_misses_total", counts.misses),
-            counter("jwks_cache_stale_total", counts.stale),
-            counter("jwks_cache_failed_lookups_total", counts.failed),
-            labelled(refreshes, ("status", "success"), counts.refresh_successes.saturating_sub(not_modified)),
-            labelled(refreshes, ("status", "not_modified"), not_modified),
-            labelled(refreshes, ("status", "error"), counts.refresh_errors),
-            counter("jwks_cache_not_modified_total", not_modified),
-            counter("jwks_cache_refresh_errors_total", counts.refresh_errors),
-            counter("jwks_cache_upstream_requests_total", self.requests_sent.load(Relaxed)),
-            counter("jwks_cache_shared_refreshes_total", self.adopted.load(Relaxed)),
-            kids("known_missing", |rare| &rare.kids_known_missing),
-            kids("waited", |rare| &rare.kids_waited_for),
-            kids("not_now", |rare| &rare.kids_not_asked_for),
-            rare("jwks_cache_kid_fetches_total", |rare| &rare.kid_fetches),
-            rare("jwks_cache_lost_flights_total", |rare| &rare.lost_flights),
-            rare("jwks_cache_refused_addresses_total", |rare| &rare.refused_addresses),
-            rare("jwks_cache_pin_mismatches_total", |rare| &rare.pin_mismatches),
-            rare("jwks_cache_credentials_not_renewed_total", |rare| &rare.old_credentials_kept),
-            Told { name: "jwks_cache_last_refresh_micros", label: None, value: Value::Gauge(micros) },
-            stored("saved", |rare| &rare.stored.saved),
-            stored("superseded", |rare| &rare.stored.superseded),
-            stored("loaded", |rare| &rare.stored.loaded),
-            stored("absent", |rare| &rare.stored.absent),
-            stored("failed", |rare| &rare.stored.failed),
-            stored("refused", |rare| &rare.stored.refused),
-            stored("set_aside", |rare| &rare.stored.set_aside),
-        ]
-        .into_iter()
     }
 
     /// Tells the recorder. The list always begins with the same numbers in the same order.

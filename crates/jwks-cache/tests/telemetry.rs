@@ -87,15 +87,18 @@ async fn hits_emit_no_span_and_no_event() {
 
 #[cfg(feature = "prometheus")]
 mod prometheus {
-    use std::collections::HashMap;
+    use std::collections::{HashMap, HashSet};
 
     use super::*;
-    use jwks_cache::What;
     use jwks_cache::metrics::prometheus_handle;
+    use jwks_cache::{ProviderStatus, What};
 
     /// The value of every series of a tenant, by name and further labels.
     fn rendered(tenant: &str) -> HashMap<String, f64> {
-        let text = prometheus_handle().unwrap().render();
+        series_of(tenant, &prometheus_handle().unwrap().render())
+    }
+
+    fn series_of(tenant: &str, text: &str) -> HashMap<String, f64> {
         let mine = format!("tenant=\"{tenant}\"");
         let lines = text.lines().filter(|line| line.contains(&mine) && line.contains("provider=\"main\""));
         lines
@@ -111,8 +114,8 @@ mod prometheus {
             .collect()
     }
 
-    async fn stage_of(tenant: &str) -> Stage {
-        let stage = Stage::new();
+    async fn stage_of(tenant: &str, recorded: bool) -> Stage {
+        let stage = Stage::with(|builder| builder.record_metrics(recorded));
         let mut registration = stage.registration();
         registration.tenant_id = tenant.to_owned();
         registration.kid_miss_wait = Duration::from_secs(5);
@@ -120,18 +123,22 @@ mod prometheus {
         stage
     }
 
-    #[tokio::test]
-    async fn the_recorder_agrees_with_the_status_after_a_flush() {
-        jwks_cache::install_default_exporter().unwrap();
-        jwks_cache::install_default_exporter().unwrap();
-        let tenant = "recorded";
-        let stage = stage_of(tenant).await;
+    /// Whether what is rendered tells the numbers of the status.
+    fn agrees(status: &ProviderStatus, rendered: &HashMap<String, f64>, which: fn(&str) -> bool) -> bool {
+        status.metrics.iter().filter(|metric| which(&metric.name)).all(|metric| {
+            let further = metric.labels.iter().filter(|(name, _)| *name != "tenant" && *name != "provider");
+            let further = further.map(|(name, value)| format!(" {name}=\"{value}\"")).collect::<String>();
+            rendered.get(&format!("{}{further}", metric.name)) == Some(&metric.value)
+        })
+    }
+
+    /// A failed lookup, a miss, hits, a 304, an unknown kid, a failed refresh, stale answers.
+    async fn live(stage: &Stage, tenant: &str) {
         let (registry, origin) = (&stage.registry, &stage.origin);
         let refresh = async || {
             stage.clock.advance(Duration::from_secs(1));
             soon(registry.refresh_and_wait(tenant, "main")).await
         };
-        // A failed lookup, a miss, hits, a 304, an unknown kid, a failed refresh, stale answers.
         origin.push(JWKS, Reply::status(404));
         soon(registry.resolve(tenant, "main", None)).await.unwrap_err();
         origin.set(JWKS, Reply::json(set(&HELD)).etag("\"1\"").conditional());
@@ -151,17 +158,19 @@ mod prometheus {
         let failed =
             async { while !matches!(events.next().await.unwrap().what, What::RefreshFailed { .. }) {} };
         soon(failed).await;
+    }
+
+    #[tokio::test]
+    async fn the_recorder_agrees_with_the_status_after_a_flush() {
+        jwks_cache::install_default_exporter().unwrap();
+        jwks_cache::install_default_exporter().unwrap();
+        let tenant = "recorded";
+        let stage = stage_of(tenant, true).await;
+        let registry = &stage.registry;
+        live(&stage, tenant).await;
 
         let status = async || registry.provider_status(tenant, "main").await.unwrap();
-        let agree = async || {
-            let (status, rendered) = (status().await, rendered(tenant));
-            status.metrics.iter().filter(|metric| metric.name.ends_with("_total")).all(|metric| {
-                let further =
-                    metric.labels.iter().filter(|(name, _)| *name != "tenant" && *name != "provider");
-                let further = further.map(|(name, value)| format!(" {name}=\"{value}\"")).collect::<String>();
-                rendered.get(&format!("{}{further}", metric.name)) == Some(&metric.value)
-            })
-        };
+        let agree = async || agrees(&status().await, &rendered(tenant), |name| name.ends_with("_total"));
         assert!(agree().await, "at a landing: {:#?}\n{:#?}", status().await.metrics, rendered(tenant));
 
         // What readers count alone waits for a tick. Nothing goes over sockets now, so time may jump there.
@@ -193,12 +202,58 @@ mod prometheus {
     #[tokio::test]
     async fn a_provider_that_goes_away_loses_no_count() {
         jwks_cache::install_default_exporter().unwrap();
-        let stage = stage_of("leaving").await;
+        let stage = stage_of("leaving", true).await;
         stage.origin.set(JWKS, Reply::json(set(&HELD)));
         for _ in 0..5 {
             soon(stage.registry.resolve("leaving", "main", None)).await.unwrap();
         }
         stage.registry.unregister("leaving", "main").await.unwrap();
         assert_eq!(rendered("leaving")["jwks_cache_requests_total"], 5.0);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_recorded_is_rendered_when_asked_and_goes_with_its_provider() {
+        jwks_cache::install_default_exporter().unwrap();
+        let tenant = "unrecorded";
+        let stage = stage_of(tenant, false).await;
+        live(&stage, tenant).await;
+        let text = || stage.registry.metrics_text().collect::<String>();
+        let status = stage.registry.provider_status(tenant, "main").await.unwrap();
+        let series = series_of(tenant, &text());
+        assert!(agrees(&status, &series, |_| true), "{:#?}\n{series:#?}", status.metrics);
+        let errors = series["jwks_cache_refresh_errors_total"];
+        assert_eq!(series["jwks_cache_refresh_duration_seconds_count"], errors + 3.0);
+        assert_eq!(series["jwks_cache_refresh_duration_seconds_bucket le=\"+Inf\""], errors + 3.0);
+        assert!(series["jwks_cache_refresh_duration_seconds_bucket le=\"10\""] <= errors + 3.0);
+        assert!(series["jwks_cache_refresh_duration_seconds_sum"] > 0.0);
+        assert_eq!(series["jwks_cache_upstream_responses_total code=\"304\""], 2.0);
+        assert!(rendered(tenant).is_empty(), "{:#?}", rendered(tenant));
+
+        stage.registry.unregister(tenant, "main").await.unwrap();
+        assert!(series_of(tenant, &text()).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_text_in_pieces_names_each_metric_once() {
+        let stage = Stage::with(|builder| builder.record_metrics(false));
+        for at in 0..500 {
+            let mut registration = stage.registration();
+            registration.tenant_id = format!("tenant-{at}");
+            stage.register(registration).await;
+        }
+        let pieces: Vec<String> = stage.registry.metrics_text().collect();
+        assert!(pieces.len() > 10 && pieces.iter().all(|piece| piece.len() < 20_000));
+        let text = pieces.concat();
+        let (mut named, mut name) = (HashSet::new(), "");
+        for line in text.lines() {
+            if let Some(head) = line.strip_prefix("# TYPE ") {
+                name = head.split(' ').next().unwrap();
+                assert!(named.insert(name), "{name} is named twice");
+            } else if !line.starts_with('#') {
+                assert_eq!(line.split('{').next(), Some(name), "{line}");
+            }
+        }
+        let requests = text.lines().filter(|line| line.starts_with("jwks_cache_requests_total{"));
+        assert_eq!(requests.count(), 500);
     }
 }

@@ -43,6 +43,8 @@ fn policies(config: &Config) -> RegistryBuilder {
         .allowed_domains(defaults.allowed_domains.clone())
         .private_networks(defaults.private_networks.clone())
         .max_concurrent_fetches(defaults.max_concurrent_fetches)
+        // A recorder would keep more memory for many providers than their keys take: `ops` renders them.
+        .record_metrics(false)
 }
 
 /// A registry of the same rules that keeps nothing.

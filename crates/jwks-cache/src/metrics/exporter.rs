@@ -5,12 +5,11 @@ use std::sync::{Mutex, OnceLock};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::error::{Error, Result};
+use crate::numbers::REFRESH_SECONDS;
 use crate::sync::lock;
+use crate::telemetry::FLIGHT_SECONDS;
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
-
-/// From 5 ms, a fetch nearby, to 10 s, beyond the default deadline of a flight.
-const SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0];
 
 /// Installs a Prometheus recorder for the whole process. Repeat calls do nothing.
 ///
@@ -23,9 +22,9 @@ pub fn install_default_exporter() -> Result<()> {
     if HANDLE.get().is_some() {
         return Ok(());
     }
-    let name = Matcher::Full("jwks_cache_refresh_duration_seconds".into());
+    let name = Matcher::Full(REFRESH_SECONDS.into());
     let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(name, &SECONDS)
+        .set_buckets_for_metric(name, &FLIGHT_SECONDS)
         .map_err(|error| Error::Cache(format!("the exporter refused its buckets: {error}")))?
         .build_recorder();
     let handle = recorder.handle();

@@ -6,17 +6,32 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, IntoF64, Key, Label, Level, Metadata, with_recorder};
 
-use super::{Told, Value};
+use super::{FLIGHT_SECONDS, Told, Value};
+use crate::numbers::{REFRESH_SECONDS, RESPONSES};
 use crate::sync::{Mutex, lock};
-
-const REFRESH_SECONDS: &str = "jwks_cache_refresh_duration_seconds";
-const RESPONSES: &str = "jwks_cache_upstream_responses_total";
 
 static METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
-/// The handles of one provider.
+/// Who is told of one provider. Nothing is kept before there is somebody.
 #[derive(Default)]
-pub(super) struct Recorder(Mutex<Option<Box<Handles>>>);
+pub(super) struct Recorder(Mutex<Option<Box<Kept>>>);
+
+enum Kept {
+    Handles(Handles),
+    /// Nobody is told; who wants to know asks.
+    Here(Flights),
+}
+
+/// How long flights took, and what providers answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Flights {
+    /// How many took at most as long as the bucket says, and longer than the one before.
+    pub(crate) within: [u64; FLIGHT_SECONDS.len()],
+    pub(crate) count: u64,
+    pub(crate) took: Duration,
+    /// By status code.
+    pub(crate) answers: Vec<(u16, u64)>,
+}
 
 struct Handles {
     /// The recorder these were made by: a recorder that is installed later gets handles of its own.
@@ -32,62 +47,103 @@ enum Handle {
 }
 
 impl Recorder {
+    /// No recorder is told, but [`flights`](Self::flights) tells who asks.
+    pub(super) fn here() -> Self {
+        Self(Mutex::new(Some(Box::new(Kept::Here(Flights::default())))))
+    }
+
+    pub(super) fn flights(&self) -> Option<Flights> {
+        match lock(&self.0).as_deref() {
+            Some(Kept::Here(flights)) => Some(flights.clone()),
+            _ => None,
+        }
+    }
+
     /// Asks for the numbers only when somebody listens.
     pub(super) fn flush(&self, tenant: &str, provider: &str, told: impl FnOnce() -> Vec<Told>) {
-        self.with(tenant, provider, |handles, recorder| {
-            let told = told();
-            handles.told.reserve_exact(told.len().saturating_sub(handles.told.len()));
-            for told in told.iter().skip(handles.told.len()) {
-                let key = key(told.name, tenant, provider, told.label);
-                handles.told.push(match told.value {
-                    Value::Counter(_) => {
-                        Handle::Counter { counter: recorder.register_counter(&key, &METADATA), told: 0 }
-                    }
-                    Value::Gauge(_) => Handle::Gauge(recorder.register_gauge(&key, &METADATA)),
-                });
-            }
-            for (handle, now) in handles.told.iter_mut().zip(&told) {
-                match (handle, now.value) {
-                    (Handle::Counter { counter, told }, Value::Counter(now)) => {
-                        counter.increment(now.saturating_sub(*told));
-                        // Another flush may have been faster.
-                        *told = now.max(*told);
-                    }
-                    (Handle::Gauge(gauge), Value::Gauge(Some(now))) => gauge.set(now),
-                    _ => {}
+        self.with(
+            tenant,
+            provider,
+            |handles, recorder| {
+                let told = told();
+                handles.told.reserve_exact(told.len().saturating_sub(handles.told.len()));
+                for told in told.iter().skip(handles.told.len()) {
+                    let key = key(told.name, tenant, provider, told.label);
+                    handles.told.push(match told.value {
+                        Value::Counter(_) => {
+                            Handle::Counter { counter: recorder.register_counter(&key, &METADATA), told: 0 }
+                        }
+                        Value::Gauge(_) => Handle::Gauge(recorder.register_gauge(&key, &METADATA)),
+                    });
                 }
-            }
-        });
+                for (handle, now) in handles.told.iter_mut().zip(&told) {
+                    match (handle, now.value) {
+                        (Handle::Counter { counter, told }, Value::Counter(now)) => {
+                            counter.increment(now.saturating_sub(*told));
+                            // Another flush may have been faster.
+                            *told = now.max(*told);
+                        }
+                        (Handle::Gauge(gauge), Value::Gauge(Some(now))) => gauge.set(now),
+                        _ => {}
+                    }
+                }
+            },
+            |_| {},
+        );
     }
 
     pub(super) fn took(&self, tenant: &str, provider: &str, took: Duration) {
-        self.with(tenant, provider, |handles, _| handles.seconds.record(took));
+        let count = |flights: &mut Flights| {
+            let bucket = FLIGHT_SECONDS.iter().position(|bound| took.as_secs_f64() <= *bound);
+            if let Some(within) = bucket.and_then(|bucket| flights.within.get_mut(bucket)) {
+                *within += 1;
+            }
+            flights.count += 1;
+            flights.took = flights.took.saturating_add(took);
+        };
+        self.with(tenant, provider, |handles, _| handles.seconds.record(took), count);
     }
 
     pub(super) fn answered(&self, tenant: &str, provider: &str, code: u16) {
-        let mut labels = labels(tenant, provider);
-        labels.push(Label::new("code", code.to_string()));
-        // One handle per code would be kept for nothing: answers are rare.
-        let key = Key::from_parts(RESPONSES, labels);
-        with_recorder(|recorder| recorder.register_counter(&key, &METADATA).increment(1));
+        let tell = |_: &mut Handles, recorder: &dyn metrics::Recorder| {
+            let mut labels = labels(tenant, provider);
+            labels.push(Label::new("code", code.to_string()));
+            // One handle per code would be kept for nothing: answers are rare.
+            let key = Key::from_parts(RESPONSES, labels);
+            recorder.register_counter(&key, &METADATA).increment(1);
+        };
+        let count = |flights: &mut Flights| match flights.answers.iter_mut().find(|(of, _)| *of == code) {
+            Some((_, count)) => *count += 1,
+            None => flights.answers.push((code, 1)),
+        };
+        self.with(tenant, provider, tell, count);
     }
 
-    fn with(&self, tenant: &str, provider: &str, act: impl FnOnce(&mut Handles, &dyn metrics::Recorder)) {
+    /// Tells the recorder, or counts here where none is told.
+    fn with(
+        &self,
+        tenant: &str,
+        provider: &str,
+        tell: impl FnOnce(&mut Handles, &dyn metrics::Recorder),
+        count: impl FnOnce(&mut Flights),
+    ) {
+        if let Some(Kept::Here(flights)) = lock(&self.0).as_deref_mut() {
+            return count(flights);
+        }
         with_recorder(|recorder| {
             let made_by = std::ptr::from_ref(recorder).cast::<()>().addr();
             let mut kept = lock(&self.0);
-            let handles = match &mut *kept {
-                Some(handles) if handles.made_by == made_by => handles,
-                kept => {
-                    let key = key(REFRESH_SECONDS, tenant, provider, None);
-                    let seconds = recorder.register_histogram(&key, &METADATA);
-                    if nobody_listens(recorder, &seconds) {
-                        return;
-                    }
-                    kept.insert(Box::new(Handles { made_by, told: Vec::new(), seconds }))
+            if !matches!(kept.as_deref(), Some(Kept::Handles(handles)) if handles.made_by == made_by) {
+                let key = key(REFRESH_SECONDS, tenant, provider, None);
+                let seconds = recorder.register_histogram(&key, &METADATA);
+                if nobody_listens(recorder, &seconds) {
+                    return;
                 }
-            };
-            act(handles, recorder);
+                *kept = Some(Box::new(Kept::Handles(Handles { made_by, told: Vec::new(), seconds })));
+            }
+            if let Some(Kept::Handles(handles)) = kept.as_deref_mut() {
+                tell(handles, recorder);
+            }
         });
     }
 }
