@@ -1,5 +1,8 @@
 //! Counts what is allocated, while somebody asks for it. The one file with unsafe code: an allocator's trait is.
-#![allow(unsafe_code, reason = "GlobalAlloc is an unsafe trait; every call goes to the system's allocator as it came")]
+#![allow(
+    unsafe_code,
+    reason = "GlobalAlloc is an unsafe trait; every call goes to the system's allocator as it came"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};

@@ -97,7 +97,9 @@ struct Line(Arc<[Key; 4]>);
 
 impl<const STRIPES: usize> Whole<STRIPES> {
     pub fn new() -> Self {
-        Self(ArcSwap::from_pointee(std::array::from_fn(|_| Line(Arc::new([1; 4].map(|byte| Key([byte; 64])))))))
+        Self(ArcSwap::from_pointee(std::array::from_fn(|_| {
+            Line(Arc::new([1; 4].map(|byte| Key([byte; 64]))))
+        })))
     }
 
     pub fn set(&self) -> Arc<[Key; 4]> {

@@ -75,7 +75,8 @@ pub async fn readers(upstream: &Upstream, providers: usize) -> Vec<Reader> {
 
     let kids = |n| (0..KEYS).map(|key| kid(n, key)).collect();
     let limit = Arc::new(Limit::new((0..providers).map(|n| (names(n).0, names(n).1, kids(n)))));
-    let sets: Vec<_> = places.iter().filter_map(|of| Some((limit.provider(&of.tenant, &of.id)?, &of.kid))).collect();
+    let sets: Vec<_> =
+        places.iter().filter_map(|of| Some((limit.provider(&of.tenant, &of.id)?, &of.kid))).collect();
     let sets: Arc<Vec<_>> = Arc::new(sets.into_iter().map(|(set, kid)| (set, kid.clone())).collect());
 
     let ours = ours::Registry::builder().require_https(false).build();
@@ -95,12 +96,16 @@ pub async fn readers(upstream: &Upstream, providers: usize) -> Vec<Reader> {
     }
     in_crowd(&places, |place| {
         let ours = ours.clone();
-        async move { ours.resolve(&place.tenant, &place.id, None).await.map(drop).map_err(|error| error.to_string()) }
+        async move {
+            ours.resolve(&place.tenant, &place.id, None).await.map(drop).map_err(|error| error.to_string())
+        }
     })
     .await;
     in_crowd(&places, |place| {
         let theirs = theirs.clone();
-        async move { theirs.resolve(&place.tenant, &place.id, None).await.map(drop).map_err(|error| error.to_string()) }
+        async move {
+            theirs.resolve(&place.tenant, &place.id, None).await.map(drop).map_err(|error| error.to_string())
+        }
     })
     .await;
     let handle = |of: &Place| (ours.provider(&of.tenant, &of.id).expect("it is registered"), of.kid.clone());
@@ -108,13 +113,25 @@ pub async fn readers(upstream: &Upstream, providers: usize) -> Vec<Reader> {
 
     let mut all = vec![
         reader!(LIMIT, limit.clone(), &places, |of, at| of.key(&at.tenant, &at.id, &at.kid, Clock::Coarse)),
-        reader!(LIMIT_INSTANT, limit.clone(), &places, |of, at| of.key(&at.tenant, &at.id, &at.kid, Clock::Instant)),
+        reader!(LIMIT_INSTANT, limit.clone(), &places, |of, at| of.key(
+            &at.tenant,
+            &at.id,
+            &at.kid,
+            Clock::Instant
+        )),
         reader!(LIMIT_BORROWED, (), &sets, |_of, at| at.0.with(&at.1, Clock::Coarse, |key| key.first())),
-        reader!(RESOLVE, ours.clone(), &places, |of, at| of.resolve(&at.tenant, &at.id, Some(&at.kid)).await.is_ok()),
+        reader!(RESOLVE, ours.clone(), &places, |of, at| of
+            .resolve(&at.tenant, &at.id, Some(&at.kid))
+            .await
+            .is_ok()),
         reader!("ours: Registry::key", ours.clone(), &places, |of, at| {
             of.key(&at.tenant, &at.id, Some(&at.kid), Algorithm::RS256).await.is_ok()
         }),
-        reader!("ours: ProviderHandle::resolve", (), &handles, |_of, at| at.0.resolve(Some(&at.1)).await.is_ok()),
+        reader!("ours: ProviderHandle::resolve", (), &handles, |_of, at| at
+            .0
+            .resolve(Some(&at.1))
+            .await
+            .is_ok()),
         reader!("ours: ProviderHandle::key", (), &handles, |_of, at| {
             at.0.key(Some(&at.1), Algorithm::RS256).await.is_ok()
         }),
@@ -146,7 +163,8 @@ async fn of_one_provider(upstream: &Upstream, places: &Arc<Vec<Place>>) -> Vec<R
     let by_hand = Arc::new(by_hand::Cache::new(url.to_string(), hour));
     by_hand.key(None).await.expect("upstream is up");
 
-    let source = jwks_client_rs::source::WebSource::builder().build(url.clone()).expect("a client can be built");
+    let source =
+        jwks_client_rs::source::WebSource::builder().build(url.clone()).expect("a client can be built");
     let jwks_client = jwks_client_rs::JwksClient::builder().build(source);
 
     let cached = jsonwebtoken_jwks_cache::CachedJWKS::new(url.clone(), hour / 60, Default::default());
@@ -160,7 +178,8 @@ async fn of_one_provider(upstream: &Upstream, places: &Arc<Vec<Place>>) -> Vec<R
         .build();
     built.expect("a client can be built").initialize().await.map(drop).expect("upstream is up");
 
-    let built = jwt_authorizer::AuthorizerBuilder::<jwt_authorizer::RegisteredClaims>::from_jwks_url(url.as_str());
+    let built =
+        jwt_authorizer::AuthorizerBuilder::<jwt_authorizer::RegisteredClaims>::from_jwks_url(url.as_str());
     let authorizer = built.build().await.expect("it can be built");
     let mut header = jsonwebtoken_9::Header::new(jsonwebtoken_9::Algorithm::RS256);
     header.kid = Some(places[0].kid.clone());
@@ -171,7 +190,9 @@ async fn of_one_provider(upstream: &Upstream, places: &Arc<Vec<Place>>) -> Vec<R
         reader!("limit, whole set out, in 8 stripes", Whole::<8>::new(), places, |of, _at| of.set()),
         reader!("by hand: key cloned", by_hand.clone(), places, |of, at| of.key(Some(&at.kid)).await.is_ok()),
         reader!("by hand: key under guard", by_hand.clone(), places, |of, at| of.has(&at.kid).await),
-        reader!("axum-jwt-auth: its map, key cloned", held.clone(), places, |of, at| of.get(&at.kid).map(|key| key.clone())),
+        reader!("axum-jwt-auth: its map, key cloned", held.clone(), places, |of, at| of
+            .get(&at.kid)
+            .map(|key| key.clone())),
         reader!("axum-jwt-auth: its map, key under guard", held, places, |of, at| {
             of.get(&at.kid).is_some()
         }),

@@ -59,7 +59,9 @@ impl Cell {
         match *self {
             Self::Count(count) | Self::Of(count, _) => count.into(),
             Self::Time(time) => time.as_secs_f64().into(),
-            Self::Nanos(value) | Self::Times(value) | Self::Mean(value) | Self::Kilobytes(value) => value.into(),
+            Self::Nanos(value) | Self::Times(value) | Self::Mean(value) | Self::Kilobytes(value) => {
+                value.into()
+            }
             Self::NotWithin(_) | Self::None => Value::Null,
         }
     }
@@ -134,8 +136,11 @@ impl Table {
             .lines
             .iter()
             .map(|line| {
-                let cells =
-                    self.columns.iter().zip(&line.cells).map(|(name, cell)| ((*name).to_owned(), cell.json()));
+                let cells = self
+                    .columns
+                    .iter()
+                    .zip(&line.cells)
+                    .map(|(name, cell)| ((*name).to_owned(), cell.json()));
                 json!({
                     "what": line.what,
                     "seen": cells.collect::<serde_json::Map<_, _>>(),

@@ -165,7 +165,8 @@ pub(super) fn run_idle(_cap: Duration) -> Table {
         for n in 0..IDLE {
             register(n).await;
         }
-        let (heap, files, threads) = (before.0.live(), files().saturating_sub(before.1), self::threads().saturating_sub(before.2));
+        let (heap, files, threads) =
+            (before.0.live(), files().saturating_sub(before.1), self::threads().saturating_sub(before.2));
         (heap / IDLE as f64, files, threads)
     });
     let mut table = Table::with_columns("W7b", "100,000 idle providers", [Kind::Ours.name()]);
@@ -204,7 +205,8 @@ impl Fetch for Counted {
         let timing = Timing { requested_at: now, received_at: now, received_wall: self.clock.wall() };
         let lifetime = http::HeaderValue::from(LIFETIME);
         let value = [b"max-age=", lifetime.as_bytes()].concat();
-        let headers = [(http::header::CACHE_CONTROL, http::HeaderValue::from_bytes(&value).expect("it is ASCII"))];
+        let headers =
+            [(http::header::CACHE_CONTROL, http::HeaderValue::from_bytes(&value).expect("it is ASCII"))];
         let fetched = Fetched {
             status: http::StatusCode::OK,
             headers: headers.into_iter().collect(),
@@ -224,7 +226,8 @@ pub(super) fn run_refreshes(_cap: Duration) -> Table {
         let total = AtomicUsize::new(0);
         let fetch = Counted { clock: clock.clone(), start: clock.now(), seconds, total, body: document(0) };
         let fetch = Arc::new(fetch);
-        let registry = ours::Registry::builder().clock(Arc::new(clock.clone())).fetcher(fetch.clone()).seed(1).build();
+        let registry =
+            ours::Registry::builder().clock(Arc::new(clock.clone())).fetcher(fetch.clone()).seed(1).build();
         for n in 0..MANY {
             let url = format!("https://id-{n}.example.com/jwks.json");
             let made = ours::IdentityProviderRegistration::new(tenant(n), "main", url);
@@ -245,12 +248,16 @@ pub(super) fn run_refreshes(_cap: Duration) -> Table {
         "refreshes of 10,000 providers in mode Always, all fetched at once with a lifetime of 600 s; a second's",
         ["peak", "mean", "peak of the mean"],
     );
-    for (what, seconds) in [("first lifetime", &seconds[1..lifetime]), ("second lifetime", &seconds[lifetime..2 * lifetime])] {
+    for (what, seconds) in
+        [("first lifetime", &seconds[1..lifetime]), ("second lifetime", &seconds[lifetime..2 * lifetime])]
+    {
         let peak = seconds.iter().copied().max().unwrap_or(0);
         let mean = seconds.iter().sum::<usize>() as f64 / seconds.len() as f64;
         let cells = [Cell::Count(peak), Cell::Mean(mean), Cell::Times(peak as f64 / mean)];
         match what {
-            "second lifetime" => table.judge(what, cells, "≤ 2 × mean", peak as f64 <= 2.0 * mean && mean > 0.0),
+            "second lifetime" => {
+                table.judge(what, cells, "≤ 2 × mean", peak as f64 <= 2.0 * mean && mean > 0.0)
+            }
             _ => table.tell(what, cells),
         }
     }

@@ -28,7 +28,11 @@ pub(super) fn run(_cap: Duration) -> Table {
     let home = runtime();
     let readers = home.block_on(readers(&upstream, 1));
     let runtimes = [1, 2].map(|threads| {
-        Builder::new_multi_thread().worker_threads(threads).enable_all().build().expect("threads can be started")
+        Builder::new_multi_thread()
+            .worker_threads(threads)
+            .enable_all()
+            .build()
+            .expect("threads can be started")
     });
     let mut control = [f64::INFINITY; 2];
     let mut best = vec![[f64::INFINITY; 2]; readers.len()];
