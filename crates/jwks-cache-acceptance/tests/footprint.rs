@@ -198,5 +198,5 @@ async fn memory_and_time_to_be_ready() {
         assert!(ready < Duration::from_secs(20), "{ready:?}");
         process.end();
     }
-    assert!(idle < 80.0 && fetched < 400.0 && restored < 400.0, "{idle} {fetched} {restored}");
+    assert!(idle < 80.0 && fetched < 250.0 && restored < 250.0, "{idle} {fetched} {restored}");
 }
