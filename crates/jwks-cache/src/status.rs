@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
 use jwks_cache_core::keyset::{LedgerEntry, Verdict};
-use jwks_cache_core::published::Serving;
+use jwks_cache_core::published::{Published, Retiring, Serving};
 use serde::{Deserialize, Serialize};
 
 use crate::refresh::Provider;
@@ -137,11 +137,53 @@ impl Health {
     }
 }
 
-/// The states of a key; API.
-const USABLE: &str = "usable";
-const SET_ASIDE: &str = "set_aside";
-const DENIED: &str = "denied";
-const RETIRING: &str = "retiring";
+/// What became of a key.
+#[derive(Clone, Copy)]
+enum Fate {
+    Usable,
+    SetAside,
+    Denied,
+    Retiring,
+}
+
+impl Fate {
+    const ALL: [Self; 4] = [Self::Usable, Self::SetAside, Self::Denied, Self::Retiring];
+
+    /// The state of a key; API.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Usable => "usable",
+            Self::SetAside => "set_aside",
+            Self::Denied => "denied",
+            Self::Retiring => "retiring",
+        }
+    }
+
+    fn of(entry: &LedgerEntry, published: &Published) -> Self {
+        match entry.verdict() {
+            Verdict::SetAside { .. } => Self::SetAside,
+            Verdict::Usable if entry.key().is_some_and(|key| published.denials.denies(key)) => Self::Denied,
+            Verdict::Usable => Self::Usable,
+        }
+    }
+
+    /// How many keys there are of each.
+    fn counts(published: &Published, now: Moment) -> [u64; 4] {
+        let mut counts = [0; 4];
+        let held = published.held.iter().flat_map(|held| held.set.ledger());
+        let held = held.map(|entry| Self::of(entry, published));
+        for fate in held.chain(retiring(published, now).map(|_| Self::Retiring)) {
+            counts[fate as usize] += 1;
+        }
+        counts
+    }
+}
+
+/// The keys that retire, while anything is held.
+fn retiring(published: &Published, now: Moment) -> impl Iterator<Item = &Retiring> {
+    let retiring: &[Retiring] = if published.held.is_some() { &published.retiring } else { &[] };
+    retiring.iter().filter(move |old| now < old.until)
+}
 
 /// A kid as it may be shown: escaped and cut.
 pub(crate) fn shown_kid(kid: &str) -> String {
@@ -195,13 +237,17 @@ impl Provider {
     }
 
     fn status_metrics(&self) -> Vec<StatusMetric> {
+        let label = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        // A copy costs less than a map that is made anew, and there are dozens.
+        let labels: HashMap<_, _> =
+            [("tenant", &*self.tenant), ("provider", &*self.id)].map(label).into_iter().collect();
         let metric = |told: Told| {
             let value = match told.value {
                 Value::Counter(count) => number(count),
                 Value::Gauge(value) => value?,
             };
-            let labels = [("tenant", &*self.tenant), ("provider", &*self.id)].into_iter().chain(told.label);
-            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let mut labels = labels.clone();
+            labels.extend(told.label.map(label));
             Some(StatusMetric { name: told.name.to_owned(), value, labels })
         };
         self.told().into_iter().filter_map(metric).collect()
@@ -212,11 +258,11 @@ impl Provider {
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         let view = self.slot.load();
         let held = view.published.held.as_deref();
-        let keys = key_statuses(&view, now);
-        let in_state = |state: &'static str| {
-            let count = keys.iter().filter(|key| key.state == state).count();
-            let value = Value::Gauge(Some(number(count as u64)));
-            Told { name: "jwks_cache_keys", label: Some(("state", state)), value }
+        let counts = Fate::counts(&view.published, now);
+        let keys = |fate: Fate| Told {
+            name: "jwks_cache_keys",
+            label: Some(("state", fate.as_str())),
+            value: Value::Gauge(Some(number(counts[fate as usize]))),
         };
         let gauge = |name, value| Told { name, label: None, value: Value::Gauge(value) };
         #[expect(clippy::cast_precision_loss, reason = "seconds and 48 bits are exact")]
@@ -229,7 +275,7 @@ impl Provider {
         });
         self.counters
             .told()
-            .chain([USABLE, SET_ASIDE, DENIED, RETIRING].map(in_state))
+            .chain(Fate::ALL.map(keys))
             .chain([
                 gauge("jwks_cache_set_hash", hash),
                 gauge(
@@ -264,24 +310,20 @@ impl Provider {
 fn key_statuses(view: &View, now: Moment) -> Vec<KeyStatus> {
     let published = &view.published;
     let Some(held) = &published.held else { return Vec::new() };
-    let entry = |entry: &LedgerEntry| {
-        let (state, reason) = match entry.verdict() {
-            Verdict::SetAside { reason, .. } => (SET_ASIDE, Some(reason.as_str().to_owned())),
-            Verdict::Usable if entry.key().is_some_and(|key| published.denials.denies(key)) => (DENIED, None),
-            Verdict::Usable => (USABLE, None),
-        };
-        KeyStatus {
-            kid: entry.kid().map(shown_kid),
-            thumbprint: entry.thumbprint().map(|thumbprint| thumbprint.to_string()),
-            state: state.to_owned(),
-            reason,
-        }
+    let entry = |entry: &LedgerEntry| KeyStatus {
+        kid: entry.kid().map(shown_kid),
+        thumbprint: entry.thumbprint().map(|thumbprint| thumbprint.to_string()),
+        state: Fate::of(entry, published).as_str().to_owned(),
+        reason: match entry.verdict() {
+            Verdict::SetAside { reason, .. } => Some(reason.as_str().to_owned()),
+            Verdict::Usable => None,
+        },
     };
     let mut keys: Vec<KeyStatus> = held.set.ledger().iter().map(entry).collect();
-    keys.extend(published.retiring.iter().filter(|old| now < old.until).map(|old| KeyStatus {
+    keys.extend(retiring(published, now).map(|old| KeyStatus {
         kid: old.key.kid().map(shown_kid),
         thumbprint: Some(old.key.thumbprint().to_string()),
-        state: RETIRING.to_owned(),
+        state: Fate::Retiring.as_str().to_owned(),
         reason: None,
     }));
     keys
