@@ -196,13 +196,17 @@ impl Provider {
     }
 
     fn status_metrics(&self) -> Vec<StatusMetric> {
+        let label = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        // A copy costs less than a map that is made anew, and there are dozens.
+        let labels: HashMap<_, _> =
+            [("tenant", &*self.tenant), ("provider", &*self.id)].map(label).into_iter().collect();
         let metric = |told: Told| {
             let value = match told.value {
                 Value::Counter(count) => number(count),
                 Value::Gauge(value) => value?,
             };
-            let labels = [("tenant", &*self.tenant), ("provider", &*self.id)].into_iter().chain(told.label);
-            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let mut labels = labels.clone();
+            labels.extend(told.label.map(label));
             Some(StatusMetric { name: told.name.to_owned(), value, labels })
         };
         self.told().filter_map(metric).collect()

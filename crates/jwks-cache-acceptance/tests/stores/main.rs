@@ -118,8 +118,11 @@ impl Lookups {
 }
 
 /// The store keeps its duties, and the keys of one process serve the next while the provider is down.
-async fn outlives(make: impl Fn() -> Arc<dyn SnapshotStore>) {
-    timeout(Duration::from_secs(60), store_conformance(make())).await.unwrap();
+async fn outlives(make: impl Fn() -> RedisStore) {
+    // What it owes is not how fast the machine is: the limit of a command has tests of its own below.
+    let patient = make().command_limit(Duration::from_secs(10));
+    timeout(Duration::from_secs(60), store_conformance(Arc::new(patient))).await.unwrap();
+    let make = || Arc::new(make());
     let idp = IdentityProvider::start();
     let first = with_keys(&idp, |it| it.with_store(make())).await;
     first.shutdown().await;
@@ -135,7 +138,7 @@ async fn outlives(make: impl Fn() -> Arc<dyn SnapshotStore>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_alone() {
     let server = Server::redis(&[]);
-    outlives(|| Arc::new(RedisStore::new(server.client()))).await;
+    outlives(|| RedisStore::new(server.client())).await;
     // Under the promised name, with the promised names in it, for as long as it may be served.
     let text: String = server.ask(&["GET", KEY]);
     let snapshot: PersistentSnapshot = serde_json::from_str(&text).unwrap();
@@ -148,14 +151,14 @@ async fn redis_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn valkey_alike() {
     let server = Server::valkey();
-    outlives(|| Arc::new(RedisStore::new(server.client()))).await;
+    outlives(|| RedisStore::new(server.client())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_with_tls_and_an_acl_user() {
     let authority = Authority::new("redis");
     let (server, client) = Server::with_tls(&authority);
-    outlives(|| Arc::new(RedisStore::new(client.clone()))).await;
+    outlives(|| RedisStore::new(client.clone())).await;
     // Beyond its keys the user may nothing, and that is an error like others.
     let elsewhere = RedisStore::new(client).namespace("elsewhere");
     let key = jwks_cache::store::SnapshotKey {
@@ -197,11 +200,12 @@ async fn sentinels_with_a_failover_in_the_middle() {
         });
     }
     let urls: Vec<String> = sentinels.iter().map(Server::url).collect();
-    let make = || -> Arc<dyn SnapshotStore> {
+    let make = || {
         let client = SentinelClient::build(urls.clone(), "keys", None, SentinelServerType::Master).unwrap();
-        Arc::new(RedisStore::sentinel(client))
+        RedisStore::sentinel(client)
     };
     outlives(make).await;
+    let make = || Arc::new(make());
 
     let idp = IdentityProvider::start();
     let registry = with_keys(&idp, |it| it.with_store(make())).await;
@@ -224,10 +228,9 @@ async fn sentinels_with_a_failover_in_the_middle() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_a_slot_moved() {
     let cluster = Cluster::start();
-    let make = || -> Arc<dyn SnapshotStore> {
-        Arc::new(RedisStore::cluster(ClusterClient::new(cluster.urls()).unwrap()))
-    };
+    let make = || RedisStore::cluster(ClusterClient::new(cluster.urls()).unwrap());
     outlives(make).await;
+    let make = || Arc::new(make());
     let idp = IdentityProvider::start();
     let registry = with_keys(&idp, |it| it.with_store(make())).await;
     let lookups = Lookups::start(&registry);

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::clock::{later, socket_now};
 
-/// The longest that one command may take.
+/// The longest that one command may take, where nothing else is set.
 const COMMAND: Duration = Duration::from_millis(250);
 /// The longest that a connection may take to be made: names, TLS, a sentinel's answer.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -68,6 +68,7 @@ return 1";
 pub struct RedisStore {
     server: Server,
     namespace: Arc<str>,
+    command_limit: Duration,
     link: Mutex<Link>,
     save: Script,
 }
@@ -115,7 +116,7 @@ impl RedisStore {
 
     fn of(server: Server) -> Self {
         let namespace = NAMESPACE.into();
-        Self { server, namespace, link: Mutex::default(), save: Script::new(SAVE) }
+        Self { server, namespace, command_limit: COMMAND, link: Mutex::default(), save: Script::new(SAVE) }
     }
 
     /// The first part of every key, and what signed snapshots are bound to. Default `jwks-cache`; 1–64 of ASCII letters, digits and `-_.:/`. Under another, every
@@ -123,6 +124,14 @@ impl RedisStore {
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into().into();
+        self
+    }
+
+    /// The longest that one command may take; what takes longer has failed, and the connection is made anew. Default
+    /// 250 ms: many times what a server nearby needs. No lookup waits for it.
+    #[must_use]
+    pub const fn command_limit(mut self, limit: Duration) -> Self {
+        self.command_limit = limit;
         self
     }
 
@@ -170,7 +179,7 @@ impl RedisStore {
         let config = || {
             AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(CONNECT))
-                .set_response_timeout(Some(COMMAND))
+                .set_response_timeout(Some(self.command_limit))
         };
         Ok(match &self.server {
             Server::Single(client) => {
@@ -181,8 +190,9 @@ impl RedisStore {
                 Connection::Single(client.get_async_connection_with_config(&config()).await?)
             }
             Server::Cluster(client) => {
-                let config =
-                    ClusterConfig::new().set_connection_timeout(CONNECT_NODE).set_response_timeout(COMMAND);
+                let config = ClusterConfig::new()
+                    .set_connection_timeout(CONNECT_NODE)
+                    .set_response_timeout(self.command_limit);
                 Connection::Cluster(client.get_async_connection_with_config(config).await?)
             }
         })
@@ -194,10 +204,10 @@ impl RedisStore {
         act: impl AsyncFnOnce(&mut Connection) -> Result<T, RedisError>,
     ) -> Result<T, StoreError> {
         let (mut connection, number) = self.connection().await?;
-        let done = match timeout(COMMAND, act(&mut connection)).await {
+        let done = match timeout(self.command_limit, act(&mut connection)).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => Err(failed("the command failed", error)),
-            Err(_) => Err(StoreError::out_of_time(COMMAND)),
+            Err(_) => Err(StoreError::out_of_time(self.command_limit)),
         };
         let mut link = self.link.lock().await;
         match &done {
@@ -237,9 +247,9 @@ impl SnapshotStore for RedisStore {
         "redis"
     }
 
-    /// Two commands and a connection: each has a limit of its own, of 250 ms and 1 s.
+    /// Two commands and a connection: each has a limit of its own, of [`RedisStore::command_limit`] and 1 s.
     fn time_limit(&self) -> Duration {
-        CONNECT + 2 * COMMAND
+        self.command_limit.saturating_mul(2).saturating_add(CONNECT)
     }
 
     fn namespace(&self) -> &str {
