@@ -66,7 +66,7 @@ pub struct Data {
     /// TLS of our own. Default none.
     pub tls: Option<Tls>,
     /// What clients call this plane, where a proxy stands before it or they use a name of its own: the beginning of the
-    /// URLs it gives out, as in https://keys.example.com. Default: what each request names as its host.
+    /// URLs it gives out, as in `https://keys.example.com`. Default: what each request names as its host.
     pub public_url: Option<PublicUrl>,
 }
 
