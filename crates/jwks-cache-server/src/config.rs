@@ -105,7 +105,8 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// A PEM file: its private key.
     pub key: PathBuf,
-    /// A PEM file of authorities. With it, only clients that show a certificate of theirs are let in. Default none.
+    /// A PEM file of authorities. With it, only clients that show a certificate of theirs are let in, and no
+    /// longer than it is good. Default none.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
 }

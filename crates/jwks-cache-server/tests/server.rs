@@ -1,45 +1,23 @@
 //! The server as a process among others: signals, files that change, systemd, health; and reloads under load.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod folder;
+
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use folder::Folder;
 use jwks_cache::Algorithm;
 use jwks_cache_server::{Config, Listen, Server, Source};
 use jwks_cache_testkit::{IdentityProvider, Token, split};
 
 const LONG: Duration = Duration::from_secs(30);
-
-/// A folder that goes with its test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("jwks-cache-server-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A configuration on sockets in that folder, with these providers on loopback.
 fn settings(folder: &Path, providers: &[(&str, &str)]) -> String {

@@ -2,37 +2,13 @@
 //! that order; secrets stand in files.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
+mod folder;
+
 use std::time::Duration;
 
+use folder::Folder;
 use jwks_cache::PrivateNetworks;
 use jwks_cache_server::{Access, Config, Listen, Loaded, Place, Problem, Problems, Source, Span, schema};
-
-/// A folder that goes with its test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("jwks-cache-config-{}-{count}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 fn load_with(
     text: &str,

@@ -4,10 +4,12 @@
 //! are made anew in each test and live in memory.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
+use chrono::{DateTime, Utc};
 use jwks_cache::{Moment, SpkiFingerprint, SystemClock};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -94,6 +96,18 @@ impl Authority {
     #[must_use]
     pub fn client(&self, name: &str) -> Certificate {
         self.certify(&[name], ExtendedKeyUsagePurpose::ClientAuth, |_| ())
+    }
+
+    /// The same, which is good from the first of these times to the last, in whole seconds.
+    ///
+    /// # Panics
+    /// For a name or a time that cannot stand in a certificate.
+    #[must_use]
+    pub fn client_during(&self, name: &str, good: RangeInclusive<DateTime<Utc>>) -> Certificate {
+        self.certify(&[name], ExtendedKeyUsagePurpose::ClientAuth, |params| {
+            params.not_before = SystemTime::from(*good.start()).into();
+            params.not_after = SystemTime::from(*good.end()).into();
+        })
     }
 
     fn certify(

@@ -9,13 +9,16 @@ use chrono::{DateTime, Utc};
 use jwks_cache::store::{SnapshotEntry, SnapshotKey, SnapshotKind, StoreError, StoreErrorKind};
 use jwks_cache::{FileStore, IdentityProviderRegistration, SnapshotStore};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
 /// The version of what stands in a file.
 const FORMAT: u32 = 1;
 
 /// More than this about one provider is not kept: some 5,000 denials with their reasons.
 const MOST_BYTES: u64 = 4 << 20;
+
+/// How many denials wait for their turn at most: each is in force already, and keeps a task though its caller hangs up.
+const MOST_WAITING: usize = 256;
 
 /// A provider, by tenant and name.
 pub(crate) type Name = (String, String);
@@ -62,7 +65,11 @@ pub struct Book {
     store: Option<FileStore>,
     records: RwLock<BTreeMap<Name, Arc<Record>>>,
     turn: Arc<Mutex<()>>,
+    waiting: Arc<Semaphore>,
 }
+
+/// A place among those who wait for their turn, whoever hangs up; until it is dropped.
+pub(super) struct Place(#[expect(dead_code, reason = "kept for its end")] OwnedSemaphorePermit);
 
 /// The turn to write. Who waits for it in a request leaves nothing behind by hanging up.
 pub(super) struct Turn(OwnedMutexGuard<()>);
@@ -78,7 +85,7 @@ impl Book {
     /// One that is forgotten at the end, for demonstrations.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self { store: None, records: RwLock::default(), turn: Arc::default() }
+        Self::of(None, BTreeMap::new())
     }
 
     /// The book in `folder`, which is its own; it is made where it is missing.
@@ -98,7 +105,12 @@ impl Book {
             let (name, record) = read(&file, &page?)?;
             records.insert(name, Arc::new(record));
         }
-        Ok(Self { store: Some(store), records: RwLock::new(records), turn: Arc::default() })
+        Ok(Self::of(Some(store), records))
+    }
+
+    fn of(store: Option<FileStore>, records: BTreeMap<Name, Arc<Record>>) -> Self {
+        let waiting = Arc::new(Semaphore::new(MOST_WAITING));
+        Self { store, records: RwLock::new(records), turn: Arc::default(), waiting }
     }
 
     pub(super) fn get(&self, name: &Name) -> Arc<Record> {
@@ -118,6 +130,18 @@ impl Book {
     pub(super) fn all(&self) -> Vec<(Name, Arc<Record>)> {
         let records = self.records.read().unwrap_or_else(PoisonError::into_inner);
         records.iter().map(|(name, record)| (name.clone(), record.clone())).collect()
+    }
+
+    /// A place to wait in.
+    ///
+    /// # Errors
+    /// When they are all taken.
+    pub(super) fn place(&self) -> Result<Place, StoreError> {
+        let full = |_| {
+            let what = format!("{MOST_WAITING} changes wait for the disk already");
+            StoreError::new(StoreErrorKind::Unavailable, what)
+        };
+        self.waiting.clone().try_acquire_owned().map(Place).map_err(full)
     }
 
     pub(super) async fn turn(&self) -> Turn {

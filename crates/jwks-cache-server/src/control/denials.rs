@@ -88,10 +88,13 @@ pub(super) async fn deny(
         return refuse("id", what);
     }
     subject.is(&id);
+    let name = (path.tenant, path.provider);
+    // At once: other people's changes may wait for a disk, and so may that it is kept.
+    state.registry().deny_key(&name.0, &name.1, &id).await?;
+    let in_force = "the key is denied now, until the server restarts";
+    let place = state.book().place().map_err(|error| not_kept(&error, in_force))?;
     whole(async move {
-        let name = (path.tenant, path.provider);
-        // At once: other people's changes may wait for a disk, and so may that it is kept.
-        state.registry().deny_key(&name.0, &name.1, &id).await?;
+        let _place = place;
         let pen = state.book().pen(state.book().turn().await);
         // Somebody may have allowed it, or replaced the provider, meanwhile.
         state.registry().deny_key(&name.0, &name.1, &id).await?;
@@ -99,7 +102,6 @@ pub(super) async fn deny(
         let denied = Denied { reason, at: SystemClock.wall(), by: grant.name.clone() };
         let said = denial(&id, &denied);
         let is_new = record.denials.insert(id.clone(), denied).is_none();
-        let in_force = "the key is denied now, until the server restarts";
         pen.write(&name, record).await.map_err(|error| not_kept(&error, in_force))?;
         let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
         let mut url = url::Url::parse("http://x/").map_err(|_| Problem::new(Code::Internal, "no URL"))?;

@@ -10,7 +10,7 @@ use http::{HeaderName, Method};
 use jwks_cache::reqwest::Client;
 use jwks_cache::{Algorithm, IdentityProviderRegistration, KeyError};
 use jwks_cache_testkit::{IdentityProvider, ManualClock, MemoryStore, Origin, Reply};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -54,6 +54,13 @@ impl Got {
 
     fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// All that could tell one answer from another, but for the clock.
+    fn all_but_the_date(&self) -> (u16, HeaderMap, &str) {
+        let mut headers = self.headers.clone();
+        headers.remove("date");
+        (self.status, headers, self.text())
     }
 }
 
@@ -285,14 +292,63 @@ async fn nobody_learns_which_tenants_there_are() {
     assert_eq!((first.status, first.json()["error"].as_str()), (404, Some("not_registered")));
     for path in [
         "/tenants/other/providers/main/jwks",
+        "/tenants/other/providers/other/jwks",
         "/tenants/acme%2Fmain/providers/x/jwks",
         "/tenants/acme/providers/%FF/jwks",
         "/tenants/ACME/providers/main/jwks",
+        "/tenants/other/providers/main/jwks?kid=k1",
+        "/tenants/acme/providers/other/jwks?kid=k1",
         "/tenants/acme/providers/other/keys/k1.pem",
+        "/tenants/other/providers/main/keys/k1.pem",
+        "/tenants/acme/providers/other/.well-known/openid-configuration",
         "/tenants/other/providers/main/.well-known/openid-configuration",
     ] {
-        let other = stage.get(path).await;
-        assert_eq!((other.status, other.text()), (404, first.text()), "{path}");
+        for headers in [&[][..], &[("if-none-match", "*")], &[("accept-encoding", "gzip")]] {
+            let other = stage.ask(Method::GET, path, headers).await;
+            assert_eq!(other.all_but_the_date(), first.all_but_the_date(), "{path} {headers:?}");
+        }
+    }
+    // What is wrong with the request itself is said of any name, before one is looked up.
+    for (method, rest) in [
+        (Method::GET, "jwks?kid=a&kid=b"),
+        (Method::GET, "keys/k1"),
+        (Method::POST, "jwks"),
+        (Method::OPTIONS, "jwks"),
+    ] {
+        let ask = async |tenant| {
+            let path = format!("/tenants/{tenant}/providers/main/{rest}");
+            stage.ask(method.clone(), &path, &[]).await
+        };
+        let (there, not_there) = (ask("acme").await, ask("other").await);
+        assert_eq!(there.all_but_the_date(), not_there.all_but_the_date(), "{method} {rest}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_withheld_is_as_one_that_was_never_there() {
+    let (stage, origin) = (Stage::open().await, Origin::start());
+    let idp = IdentityProvider::builder().kid("good").start();
+    idp.rotate_to("denied", Algorithm::ES256);
+    idp.rotate_to("private", Algorithm::ES256);
+    let published = stage.client.get(idp.jwks_url()).send().await.unwrap().bytes().await.unwrap();
+    let mut set: Value = serde_json::from_slice(&published).unwrap();
+    set["keys"][2]["d"] = set["keys"][2]["x"].clone();
+    let symmetric = json!({"kty": "oct", "kid": "symmetric", "k": "c2VjcmV0"});
+    set["keys"].as_array_mut().unwrap().push(symmetric);
+    let set = set.to_string();
+    origin.set("/jwks", Reply::json(&set).header("Cache-Control", "max-age=600"));
+    stage.register(origin.url("/jwks").as_str(), |_| {}).await;
+    assert_eq!(stage.get(JWKS).await.kids(), ["good", "denied"]);
+    stage.registry.deny_key("acme", "main", "denied").await.unwrap();
+    let jwks = |kid: &str| format!("{JWKS}?kid={kid}");
+    let pem = |kid: &str| format!("{MAIN}/keys/{kid}.pem");
+    for path in [&jwks as &dyn Fn(&str) -> String, &pem] {
+        let never = stage.get(&path("made-up")).await;
+        assert_ne!(stage.get(&path("good")).await.all_but_the_date(), never.all_but_the_date());
+        for kid in ["denied", "private", "symmetric"] {
+            let withheld = stage.get(&path(kid)).await;
+            assert_eq!(withheld.all_but_the_date(), never.all_but_the_date(), "{kid}");
+        }
     }
 }
 

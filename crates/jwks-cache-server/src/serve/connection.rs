@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -113,6 +113,9 @@ where
             let (busy, desk, peer) = (Work::begin(&work), desk.clone(), peer.clone());
             async move {
                 let answer = desk.answer(request, &peer).await;
+                if peer.has_expired() {
+                    busy.0.leave.notify_one();
+                }
                 drop(busy);
                 Ok::<_, Infallible>(answer)
             }
@@ -141,7 +144,8 @@ async fn pressed_twice(mut pressed: watch::Receiver<()>) {
     }
 }
 
-/// Waits until a connection has to go: it rests too long, places are short, or the server ends (true).
+/// Waits until a connection has to go: it rests too long, places are short, who is there has expired, or the server ends
+/// (true).
 pub(super) async fn has_to_go(work: &Work, manners: &Manners, mut signals: Signals) -> bool {
     let until = signals.until;
     let mut over = pin!(signals.phase.wait_for(|phase| *phase >= until));
@@ -151,6 +155,7 @@ pub(super) async fn has_to_go(work: &Work, manners: &Manners, mut signals: Signa
     loop {
         tokio::select! {
             _ = over.as_mut() => return true,
+            () = work.leave.notified() => return false,
             // The listener that presses may be gone; then the phase has the say.
             Ok(()) = signals.pressed.changed() => {
                 let begun = work.begun.load(Ordering::Relaxed);
@@ -178,6 +183,8 @@ pub(super) struct Work {
     running: AtomicUsize,
     /// Requests that have come.
     begun: AtomicU64,
+    /// Who is there has expired: nothing more is answered here.
+    leave: Notify,
 }
 
 impl Work {

@@ -46,6 +46,12 @@ impl Peer {
     pub(super) fn tcp(address: SocketAddr, identity: Option<Identity>) -> Self {
         Self { address: Some(address), identity }
     }
+
+    /// Whether its certificate was good when it was shown, and is no more.
+    pub(super) fn has_expired(&self) -> bool {
+        let now = SystemClock.wall().timestamp();
+        self.identity.as_ref().is_some_and(|of| now > of.good_until.timestamp())
+    }
 }
 
 /// What a request is called, by its sender or by us: 1 to 64 ASCII letters, digits and `-_.`; an extension of each
@@ -117,7 +123,13 @@ impl Desk {
         let id = RequestId::of(&head.headers);
         let began = tracing::enabled!(tracing::Level::DEBUG)
             .then(|| (SystemClock.now(), head.method.clone(), head.uri.clone()));
-        let mut answer = if body.size_hint().lower() > self.body_bytes {
+        let mut answer = if peer.has_expired() {
+            // A handshake would fail now, so what the last one agreed on is over; a token does not mend that.
+            Problem::new(Code::Unauthenticated, "the client certificate of this connection has expired")
+                .remedy("connect anew, with one that is good")
+                .challenge(r#"Bearer realm="jwks-cache""#)
+                .into_response()
+        } else if body.size_hint().lower() > self.body_bytes {
             let what = format!("the body is longer than {} bytes", self.body_bytes);
             Problem::new(Code::BodyTooLarge, what).into_response()
         } else {

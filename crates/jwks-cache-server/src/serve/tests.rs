@@ -1,14 +1,17 @@
 //! Listeners on real sockets, with routes that a test can hold: bounds, TLS, drain. Waits here end by what happens; only
 //! what is about a time limit takes that time.
 
+#[path = "../../tests/folder/mod.rs"]
+mod folder;
+
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
 use axum::Extension;
 use axum::body::Bytes;
 use axum::routing::{get, post};
+use folder::Folder;
 use futures_util::FutureExt as _;
 use jwks_cache::reqwest::Client;
 use jwks_cache_testkit::IdentityProvider;
@@ -26,32 +29,6 @@ use super::*;
 use crate::config::{Limits, Source, Span};
 
 const LONG: Duration = Duration::from_secs(30);
-
-/// A folder that goes with its test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name =
-            format!("jwks-cache-serve-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// One listener, and what ends it.
 struct Stage {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::aws_lc_rs::digest::{SHA256, digest};
 use arc_swap::ArcSwap;
+use chrono::{DateTime, Utc};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -29,6 +30,8 @@ pub struct Identity {
     /// lower case) and `email:`, as they stand in it: foreign text. `cn:`, the common names, only where it has no
     /// alternative names at all (RFC 6125 §6.4.4).
     pub names: Vec<String>,
+    /// The last second in which it is good (RFC 5280 §4.1.2.5).
+    pub good_until: DateTime<Utc>,
 }
 
 /// The TLS that a listener speaks now.
@@ -164,9 +167,17 @@ fn server_config(tls: &Tls) -> Result<ServerConfig, Refused> {
 pub(super) fn identity(chain: Option<&[CertificateDer<'_>]>) -> Option<Identity> {
     let leaf = chain?.first()?;
     let sha256 = digest(&SHA256, leaf).as_ref().try_into().map(Digest).ok()?;
-    let names =
-        X509Certificate::from_der(leaf).map(|(_, certificate)| names(&certificate)).unwrap_or_default();
-    Some(Identity { sha256, names })
+    // One that cannot be read here has no names, and nobody knows until when it is good.
+    let (names, good_until) = match X509Certificate::from_der(leaf) {
+        Ok((_, certificate)) => (names(&certificate), last_second(&certificate)),
+        Err(_) => (Vec::new(), DateTime::<Utc>::MIN_UTC),
+    };
+    Some(Identity { sha256, names, good_until })
+}
+
+fn last_second(certificate: &X509Certificate<'_>) -> DateTime<Utc> {
+    let seconds = certificate.validity().not_after.timestamp();
+    DateTime::from_timestamp(seconds, 0).unwrap_or(DateTime::<Utc>::MIN_UTC)
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// What a route takes.
 #[derive(Clone, Copy, PartialEq)]
-enum Takes {
+pub(crate) enum Takes {
     Read,
     Write,
     /// Shows what the caller reaches.
@@ -18,7 +18,7 @@ enum Takes {
 }
 
 /// Every route of the control plane, and what it answers to whoever may do everything.
-const ROUTES: [(&str, &str, Takes, u16); 12] = [
+pub(crate) const ROUTES: [(&str, &str, Takes, u16); 12] = [
     ("GET", "/tenants/{tenant}/providers/{provider}", Takes::Read, 200),
     ("PUT", "/tenants/{tenant}/providers/{provider}", Takes::Write, 202),
     ("DELETE", "/tenants/{tenant}/providers/{provider}", Takes::Write, 204),
@@ -32,6 +32,21 @@ const ROUTES: [(&str, &str, Takes, u16); 12] = [
     ("GET", "/statuses", Takes::Anybody, 200),
     ("POST", "/explain", Takes::Read, 200),
 ];
+
+/// What to ask of a route about the provider main of the tenant acme and its denied key k9.
+pub(crate) fn about_main(method: &str, route: &str, idp: &IdentityProvider) -> (String, Option<Value>) {
+    let path = route.replace("{tenant}", "acme").replace("{provider}", "main").replace("{id}", "k9");
+    let body = match (method, route) {
+        ("PUT", _) => Some(settings(idp)),
+        ("POST", "/explain") => {
+            let header = r#"{"alg": "RS256"}"#;
+            Some(json!({"token": header, "within": {"tenantId": "acme", "providerId": "main"}}))
+        }
+        ("POST", _) if route.ends_with("denials") => Some(json!({"id": "k9"})),
+        _ => None,
+    };
+    (path, body)
+}
 
 /// Who somebody is, over what, and what they may do to the tenant acme.
 struct Who {
@@ -87,16 +102,7 @@ async fn every_route_lets_in_who_may_and_nobody_else() {
             let put = stage.all.put(main, &settings(&idp)).await;
             let denied = stage.all.post(&format!("{main}/denials"), &json!({"id": "k9"})).await;
             assert!(put.status == 202 && denied.status < 300);
-            let path = route.replace("{tenant}", "acme").replace("{provider}", "main").replace("{id}", "k9");
-            let body = match (method, route) {
-                ("PUT", _) => Some(settings(&idp)),
-                ("POST", "/explain") => {
-                    let header = r#"{"alg": "RS256"}"#;
-                    Some(json!({"token": header, "within": {"tenantId": "acme", "providerId": "main"}}))
-                }
-                ("POST", _) if route.ends_with("denials") => Some(json!({"id": "k9"})),
-                _ => None,
-            };
+            let (path, body) = about_main(method, route, &idp);
             let answer = who.caller.ask(method, &path, body.as_ref()).await;
             let want = match takes {
                 _ if !who.known => 401,

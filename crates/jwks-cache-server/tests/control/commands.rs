@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::stage::{Folder, Stage, settings, token};
+use crate::folder::Folder;
+use crate::stage::{Stage, settings, token};
 use jwks_cache_testkit::IdentityProvider;
 use serde_json::{Value, json};
 
@@ -101,7 +102,6 @@ async fn a_key_is_denied_and_allowed_from_the_command_line() {
 async fn what_does_not_work_says_why_and_what_to_do() {
     let stage = Stage::forgetful().await;
     let folder = Folder::new();
-    std::fs::create_dir_all(&folder.0).unwrap();
     let file = |name: &str, text: &str| -> PathBuf {
         let path = folder.0.join(name);
         std::fs::write(&path, text).unwrap();

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::stage::{Answer, Folder, client_at};
+use crate::folder::Folder;
+use crate::stage::{Answer, client_at};
 use jwks_cache::reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -131,7 +132,6 @@ fn fits(is: &Held, want: &Held) -> bool {
 /// Kills it so many times, each time at another moment.
 async fn survive(kills: u64) {
     let folder = Folder::new();
-    std::fs::create_dir_all(&folder.0).unwrap();
     let mut all: Vec<Known> = (0..WRITERS).map(|_| Known::default()).collect();
     let (mut acknowledged, mut cut) = (0, 0);
     for round in 0..=kills {

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod access;
+mod certificates;
 mod commands;
+#[path = "../folder/mod.rs"]
+mod folder;
 mod kill;
 mod routes;
 mod stage;

@@ -2,7 +2,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::stage::{Folder, Stage, settings};
+use crate::folder::Folder;
+use crate::stage::{Stage, settings};
 use jwks_cache::{Algorithm, Error, IdentityProviderRegistration, KeyError};
 use jwks_cache_testkit::{IdentityProvider, Token};
 use serde_json::{Value, json};
@@ -446,6 +447,53 @@ async fn who_hangs_up_before_their_turn_leaves_nothing_behind() {
     assert!(tasks() < before + 10, "{before}, then {}", tasks());
     drop(held);
     assert_eq!(stage.all.put(MAIN, &settings(&idp)).await.status, 202);
+}
+
+#[tokio::test]
+async fn denials_that_wait_for_a_disk_are_so_many_and_no_more_and_all_in_force() {
+    const MOST: usize = 256;
+    let (stage, idp) = (Stage::forgetful().await, IdentityProvider::start());
+    stage.all.put(MAIN, &settings(&idp)).await;
+    let path = format!("{MAIN}/denials");
+    let denied = async || stage.state.registry().provider_status("acme", "main").await.unwrap().denied;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let held = stage.state.hold().await;
+    // Each caller hangs up once it is in force.
+    for at in 0..MOST {
+        let (all, path) = (stage.all.clone(), path.clone());
+        let asking = tokio::spawn(async move { all.post(&path, &json!({"id": format!("k{at}")})).await });
+        while denied().await.len() <= at {
+            tokio::task::yield_now().await;
+        }
+        asking.abort();
+    }
+    for id in ["one too many", "another"] {
+        let body = json!({"id": id});
+        let refused = tokio::time::timeout(Duration::from_secs(30), stage.all.post(&path, &body)).await;
+        let refused = refused.expect("it does not wait");
+        assert_eq!(
+            (refused.status, &refused.body["error"]),
+            (503, &json!("store_unavailable")),
+            "{refused:?}"
+        );
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(detail.contains("wait for the disk") && detail.contains("is denied now"), "{detail}");
+        assert!(denied().await.contains(&id.to_owned()));
+    }
+    drop(held);
+    // Those who hung up are kept all the same, and then there is room again.
+    let kept = async || {
+        let listed = stage.all.get(&path).await;
+        let items = listed.body["items"].as_array().unwrap();
+        items.iter().filter(|item| item["deniedBy"].is_string()).count()
+    };
+    while kept().await < MOST || tasks() > before + 10 {
+        tokio::task::yield_now().await;
+    }
+    let again = stage.all.post(&path, &json!({"id": "one too many"})).await;
+    assert_eq!(again.status, 201, "{again:?}");
+    assert_eq!(kept().await, MOST + 1);
 }
 
 #[tokio::test]

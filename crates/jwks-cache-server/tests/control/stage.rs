@@ -1,8 +1,6 @@
 //! A control plane on sockets of its own, with callers that have each kind of credentials.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Extension;
@@ -14,30 +12,15 @@ use jwks_cache_server::control::access::{
 };
 use jwks_cache_server::control::{self, Book, Restored, State};
 use jwks_cache_testkit::IdentityProvider;
+use jwks_cache_testkit::tls::Authority;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
+
+use crate::folder::Folder;
 
 /// For how long this server serves expired keys.
 const DAY: Duration = Duration::from_secs(24 * 3600);
-
-/// A folder that is removed at the end.
-pub(crate) struct Folder(pub(crate) PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let name =
-            format!("jwks-cache-control-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        let _ = std::fs::remove_dir_all(&path);
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The server.
 pub(crate) struct Stage {
@@ -90,13 +73,35 @@ fn client() -> Client {
 }
 
 fn builder() -> ClientBuilder {
+    let tls = verifying(rustls::RootCertStore::empty()).with_no_client_auth();
+    Client::builder().tls_backend_preconfigured(tls).no_proxy()
+}
+
+/// A client of its own that believes this authority's servers, and shows that certificate.
+pub(crate) fn client_showing(
+    shown: &jwks_cache_testkit::tls::Certificate,
+    believed: &Authority,
+    http2: bool,
+) -> Client {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(believed.pem().as_bytes()).unwrap()).unwrap();
+    let chain = CertificateDer::pem_slice_iter(shown.chain_pem().as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(shown.key_pem().as_bytes()).unwrap();
+    let mut tls = verifying(roots).with_client_auth_cert(chain, key).unwrap();
+    if http2 {
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+    }
+    Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
+}
+
+fn verifying(
+    roots: rustls::RootCertStore,
+) -> rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Client::builder().tls_backend_preconfigured(tls).no_proxy()
+        .with_root_certificates(roots)
 }
 
 /// What one tenant may have at run time: few providers, so that a test can have one too many.
@@ -205,6 +210,17 @@ impl Caller {
         body: Option<&Value>,
         headers: &[(&str, &str)],
     ) -> Answer {
+        self.try_to_ask(method, path, body, headers).await.unwrap()
+    }
+
+    /// The same, where the server may turn the whole connection away.
+    pub(crate) async fn try_to_ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, jwks_cache::reqwest::Error> {
         let method: Method = method.parse().unwrap();
         let mut request = self.client.request(method, format!("{}{path}", self.url));
         if let Some(token) = &self.token {
@@ -216,7 +232,7 @@ impl Caller {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Answer::of(request.send().await.unwrap()).await
+        Ok(Answer::of(request.send().await?).await)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
