@@ -13,9 +13,10 @@ fuzz_target!(|payload: &str| {
     for again in [remembering.verify_now::<Value>(&token), remembering.verify_now::<Value>(&token)] {
         assert_eq!(first.is_ok(), again.is_ok(), "{payload}");
     }
-    // Nor does the type asked for decide, unless it has other claims than these.
+    // Nor does the type asked for decide, unless it cannot hold what is claimed, as a number beyond a double's reach.
     let typed = plain.verify_now::<StandardClaims>(&token);
-    assert!(typed.is_err() || first.is_ok(), "{payload}");
+    let holds_all = serde_json::from_str::<Value>(payload).is_ok();
+    assert!(typed.is_err() || first.is_ok() || !holds_all, "{payload}");
     match first {
         Ok(verified) => {
             let said: Value = serde_json::from_str(payload).expect("claims are JSON");
