@@ -241,6 +241,16 @@ pub(crate) const PARTS: &[Part] = &[
         },
     },
     Part {
+        name: "answer-times",
+        shows: "how long the data plane takes for tenants, providers and kids that are there and that are not: 10,000 each",
+        needs: &[],
+        commands: |_| {
+            let test =
+                "cargo test --release -p jwks-cache-server --test answer_times -- --ignored --nocapture";
+            Ok(vec![words(test)])
+        },
+    },
+    Part {
         name: "footprint",
         shows: "memory of the server idle and with 10,000 providers, and how soon it is ready, cold and from snapshots",
         needs: &[],

@@ -108,7 +108,8 @@ impl From<Problems> for StartError {
 
 impl Server {
     /// Opens the stores, registers the providers with what the stores kept of them, and listens. Keys that are missing are
-    /// fetched in the background.
+    /// fetched in the background. Its providers' numbers are told at `/metrics` of its ops listener and in no recorder;
+    /// what the server itself counts goes to the recorder of this process.
     ///
     /// # Errors
     /// What cannot be had, with the field that asked for it and what to do. Nothing is left running then.

@@ -389,9 +389,9 @@ impl Registry {
     }
 
     /// Every provider's numbers in the text format of Prometheus (version 0.0.4), in pieces of about 16 KiB that are made
-    /// when they are asked for. Providers that are unregistered meanwhile are in it; without
-    /// [`record_metrics(false)`](RegistryBuilder::record_metrics) how long flights took and what providers answered is
-    /// left to the recorder that was told.
+    /// when they are asked for. It is meant for registries built with
+    /// [`record_metrics(false)`](RegistryBuilder::record_metrics): beside a recorder that is told the same, one page must
+    /// not have both, and how long flights took and what providers answered is known to the recorder alone.
     #[cfg(feature = "metrics")]
     pub fn metrics_text(&self) -> impl Iterator<Item = String> + Send + use<> {
         crate::metrics::Text::of(self.sorted())

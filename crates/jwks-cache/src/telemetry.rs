@@ -38,7 +38,8 @@ pub(crate) struct Counters {
     /// The tick looks at this provider.
     enlisted: AtomicBool,
     misses: AtomicU64,
-    refresh_successes: AtomicU64,
+    /// Flights that brought a document.
+    brought: AtomicU64,
     not_modified: AtomicU64,
     pub(crate) requests_sent: AtomicU64,
     pub(crate) adopted: AtomicU64,
@@ -128,6 +129,7 @@ pub(crate) struct Counts {
     pub(crate) misses: u64,
     pub(crate) failed: u64,
     pub(crate) refresh_successes: u64,
+    pub(crate) not_modified: u64,
     pub(crate) refresh_errors: u64,
     pub(crate) last_refresh_micros: Option<u64>,
 }
@@ -149,10 +151,6 @@ impl Counters {
     #[cfg(feature = "metrics")]
     pub(crate) fn flights(&self) -> Option<Flights> {
         self.recorder.flights()
-    }
-
-    pub(crate) fn not_modified(&self) -> u64 {
-        self.not_modified.load(Relaxed)
     }
 
     /// Counts an answer from what is held.
@@ -226,13 +224,15 @@ impl Counters {
         let (hits, stale): (u64, u64) = (sum(|stripe| &stripe.hits), sum(|stripe| &stripe.stale));
         let (misses, failed) = (self.misses.load(Relaxed), self.count_of(|rare| &rare.failed));
         let micros = self.last_refresh_micros.load(Relaxed);
+        let not_modified = self.not_modified.load(Relaxed);
         Counts {
             requests: hits + misses + failed,
             hits,
             stale,
             misses,
             failed,
-            refresh_successes: self.refresh_successes.load(Relaxed),
+            refresh_successes: self.brought.load(Relaxed) + not_modified,
+            not_modified,
             refresh_errors: self.count_of(|rare| &rare.refresh_errors),
             last_refresh_micros: (micros > 0).then_some(micros),
         }
@@ -248,13 +248,11 @@ impl Counters {
         if status == FlightStatus::Error {
             self.rare().refresh_errors.fetch_add(1, Relaxed);
         } else {
-            self.refresh_successes.fetch_add(1, Relaxed);
+            let of = if status == FlightStatus::NotModified { &self.not_modified } else { &self.brought };
+            of.fetch_add(1, Relaxed);
             let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             // 0 stands for "never".
             self.last_refresh_micros.store(micros.max(1), Relaxed);
-        }
-        if status == FlightStatus::NotModified {
-            self.not_modified.fetch_add(1, Relaxed);
         }
         self.recorder.took(tenant, provider, took);
     }

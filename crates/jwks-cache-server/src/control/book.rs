@@ -17,7 +17,8 @@ const FORMAT: u32 = 1;
 /// More than this about one provider is not kept: some 5,000 denials with their reasons.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// How many denials wait for their turn at most: each is in force already, and keeps a task though its caller hangs up.
+/// How many denials wait for their turn though their callers hang up: each keeps a task. What comes beyond is in force as
+/// well, and waits with its caller.
 const MOST_WAITING: usize = 256;
 
 /// A provider, by tenant and name.
@@ -69,7 +70,7 @@ pub struct Book {
 }
 
 /// A place among those who wait for their turn, whoever hangs up; until it is dropped.
-pub(super) struct Place(#[expect(dead_code, reason = "kept for its end")] OwnedSemaphorePermit);
+pub(super) struct Place(#[expect(dead_code, reason = "kept for its end")] Option<OwnedSemaphorePermit>);
 
 /// The turn to write. Who waits for it in a request leaves nothing behind by hanging up.
 pub(super) struct Turn(OwnedMutexGuard<()>);
@@ -132,16 +133,10 @@ impl Book {
         records.iter().map(|(name, record)| (name.clone(), record.clone())).collect()
     }
 
-    /// A place to wait in.
-    ///
-    /// # Errors
-    /// When they are all taken.
-    pub(super) fn place(&self) -> Result<Place, StoreError> {
-        let full = |_| {
-            let what = format!("{MOST_WAITING} changes wait for the disk already");
-            StoreError::new(StoreErrorKind::Unavailable, what)
-        };
-        self.waiting.clone().try_acquire_owned().map(Place).map_err(full)
+    /// A place among those whose change goes on though they hang up; until there is one, who hangs up leaves nothing.
+    pub(super) async fn place(&self) -> Place {
+        // It is never closed.
+        Place(self.waiting.clone().acquire_owned().await.ok())
     }
 
     pub(super) async fn turn(&self) -> Turn {

@@ -92,7 +92,7 @@ pub(super) async fn deny(
     // At once: other people's changes may wait for a disk, and so may that it is kept.
     state.registry().deny_key(&name.0, &name.1, &id).await?;
     let in_force = "the key is denied now, until the server restarts";
-    let place = state.book().place().map_err(|error| not_kept(&error, in_force))?;
+    let place = state.book().place().await;
     whole(async move {
         let _place = place;
         let pen = state.book().pen(state.book().turn().await);

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody as _};
+use axum::response::Response;
+use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -116,8 +119,7 @@ where
                 if peer.has_expired() {
                     busy.0.leave.notify_one();
                 }
-                drop(busy);
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(until_sent(answer, busy))
             }
         })
     };
@@ -134,6 +136,19 @@ where
     } else {
         let _ = timeout(FAREWELL.min(manners.first), connection).await;
     }
+}
+
+/// Keeps a connection busy while a body is made that goes out as it is made. What is there already takes no such time.
+fn until_sent(answer: Response, busy: Busy) -> Response {
+    if answer.body().size_hint().exact().is_some() {
+        return answer;
+    }
+    answer.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _until_the_end = &busy;
+            frame
+        }))
+    })
 }
 
 /// Waits until it was asked to leave twice: whoever has just come is asked soon, and gets the time between the two.

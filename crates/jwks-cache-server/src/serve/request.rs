@@ -21,6 +21,7 @@ use tower::Service as _;
 
 use super::tls::Identity;
 use crate::config::Limits;
+use crate::logs::AUDIT;
 use crate::problem::{Code, Problem};
 
 /// The header that names a request.
@@ -125,7 +126,12 @@ impl Desk {
             .then(|| (SystemClock.now(), head.method.clone(), head.uri.clone()));
         let mut answer = if peer.has_expired() {
             // A handshake would fail now, so what the last one agreed on is over; a token does not mend that.
-            Problem::new(Code::Unauthenticated, "the client certificate of this connection has expired")
+            let certificate = peer.identity.as_ref().map(|of| of.sha256.to_string());
+            let (method, path) = (head.method.as_str(), crate::terminal::shown(head.uri.path(), 200));
+            tracing::info!(target: AUDIT, who = "expired", certificate, listener = self.name, method, path, status = 401, "refused");
+            let what =
+                "the client certificate of this connection has expired, or nobody can read when it does";
+            Problem::new(Code::Unauthenticated, what)
                 .remedy("connect anew, with one that is good")
                 .challenge(r#"Bearer realm="jwks-cache""#)
                 .into_response()

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::numbers::{
-    FAMILIES, Family, Of, REFRESH_SECONDS, REFRESH_SECONDS_HELP, RESPONSES, RESPONSES_HELP,
+    FAMILIES, Family, Number, REFRESH_SECONDS, REFRESH_SECONDS_HELP, RESPONSES, RESPONSES_HELP,
 };
 use crate::refresh::Provider;
 use crate::telemetry::FLIGHT_SECONDS;
@@ -18,15 +18,15 @@ const PIECE: usize = 16 * 1024;
 /// The text, piece by piece.
 pub(crate) struct Text {
     providers: Vec<Arc<Provider>>,
-    /// Which name is next.
-    name: usize,
+    /// Which part is next.
+    part: usize,
     /// Which provider of it is next.
     provider: usize,
 }
 
 /// What goes through all providers under one name.
 #[derive(Clone, Copy)]
-enum Name {
+enum Part {
     Numbers(&'static Family),
     Responses,
     Seconds,
@@ -34,7 +34,7 @@ enum Name {
 
 impl Text {
     pub(crate) fn of(providers: Vec<Arc<Provider>>) -> Self {
-        Self { providers, name: 0, provider: 0 }
+        Self { providers, part: 0, provider: 0 }
     }
 }
 
@@ -44,23 +44,23 @@ impl Iterator for Text {
     fn next(&mut self) -> Option<String> {
         let mut text = String::new();
         while text.len() < PIECE {
-            let Some(name) = Name::at(self.name) else { break };
+            let Some(part) = Part::at(self.part) else { break };
             if self.provider == 0 {
-                name.head(&mut text);
+                part.head(&mut text);
             }
             match self.providers.get(self.provider) {
                 Some(provider) => {
-                    name.of(provider, &mut text);
+                    part.write(provider, &mut text);
                     self.provider += 1;
                 }
-                None => (self.name, self.provider) = (self.name + 1, 0),
+                None => (self.part, self.provider) = (self.part + 1, 0),
             }
         }
         (!text.is_empty()).then_some(text)
     }
 }
 
-impl Name {
+impl Part {
     fn at(index: usize) -> Option<Self> {
         let others = [Self::Responses, Self::Seconds];
         FAMILIES.iter().map(Self::Numbers).chain(others).nth(index)
@@ -69,7 +69,7 @@ impl Name {
     fn head(self, to: &mut String) {
         let (name, help, kind) = match self {
             Self::Numbers(family) => {
-                let counted = matches!(family.series.first(), Some((_, Of::Counter(_))));
+                let counted = matches!(family.series.first(), Some((_, Number::Counter(_))));
                 (family.name, family.help, if counted { "counter" } else { "gauge" })
             }
             Self::Responses => (RESPONSES, RESPONSES_HELP, "counter"),
@@ -79,20 +79,23 @@ impl Name {
         let _ = writeln!(to, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn of(self, provider: &Provider, to: &mut String) {
+    fn write(self, provider: &Provider, to: &mut String) {
         let flights = || provider.counters.flights();
         match self {
-            Self::Numbers(family) => family.series.iter().for_each(|&(value, of)| {
-                let label = family.label(value);
-                match of {
-                    Of::Counter(count) => line(to, family.name, provider, label, count(&provider.counters)),
-                    Of::Gauge(measure) => {
-                        if let Some(measured) = measure(provider) {
-                            line(to, family.name, provider, label, measured);
+            Self::Numbers(family) => {
+                let seen = provider.seen();
+                for &(value, of) in family.series {
+                    let label = family.label(value);
+                    match of {
+                        Number::Counter(count) => line(to, family.name, provider, label, count(&seen)),
+                        Number::Gauge(measure) => {
+                            if let Some(measured) = measure(&seen) {
+                                line(to, family.name, provider, label, measured);
+                            }
                         }
                     }
                 }
-            }),
+            }
             Self::Responses => flights().into_iter().flat_map(|of| of.answers).for_each(|(code, count)| {
                 line(to, RESPONSES, provider, Some(("code", code)), count);
             }),

@@ -128,7 +128,7 @@ impl RedisStore {
     }
 
     /// The longest that one command may take; what takes longer has failed, and the connection is made anew. Default
-    /// 250 ms: many times what a server nearby needs. No lookup waits for it.
+    /// 250 ms: many times what a server nearby needs. No lookup waits for it. With 0 every call is refused.
     #[must_use]
     pub const fn command_limit(mut self, limit: Duration) -> Self {
         self.command_limit = limit;
@@ -143,6 +143,10 @@ impl RedisStore {
     fn key(&self, key: &SnapshotKey) -> Result<String, StoreError> {
         if !Self::is_namespace(&self.namespace) {
             let rule = "the namespace must be 1 to 64 of ASCII letters, digits and `-_.:/`";
+            return Err(StoreError::new(StoreErrorKind::Refused, rule));
+        }
+        if self.command_limit.is_zero() {
+            let rule = "command_limit must not be 0: no command is done in no time";
             return Err(StoreError::new(StoreErrorKind::Refused, rule));
         }
         let SnapshotKey { tenant, provider, kind } = key;
@@ -334,6 +338,20 @@ mod tests {
             }
         }
         assert_eq!(keys.len(), names);
+    }
+
+    #[test]
+    fn settings_that_cannot_work_refuse_every_call() {
+        let store = || RedisStore::new(Client::open("redis://127.0.0.1:1/").unwrap());
+        let key = SnapshotKey { tenant: "a".into(), provider: "b".into(), kind: SnapshotKind::Keys };
+        for (store, what) in [
+            (store().namespace("{a}"), "namespace"),
+            (store().command_limit(Duration::ZERO), "command_limit"),
+        ] {
+            let refused = store.key(&key).unwrap_err().to_string();
+            assert!(refused.contains(what), "{refused}");
+        }
+        assert!(store().key(&key).is_ok());
     }
 
     #[test]
