@@ -177,7 +177,8 @@ pub struct Key {
     findings: Findings,
     said: Said,
     set: Arc<JwkSet>,
-    index: usize,
+    /// Its number in the set; of 32 bits, as there are many keys, and never so many in one set.
+    index: u32,
     parsed: OnceLock<Box<Parsed>>,
 }
 
@@ -187,7 +188,22 @@ pub(crate) struct Said {
     /// The whole document: keys of one share it.
     pub(crate) document: Arc<str>,
     /// Where the key stands in it.
-    pub(crate) place: Range<usize>,
+    pub(crate) place: Place,
+}
+
+/// A place in a document, in half the room: there are many keys, and no document of 4 GiB. What would stand beyond is nowhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place(u32, u32);
+
+impl Place {
+    pub(crate) fn of(range: Range<usize>) -> Self {
+        let end = |at: usize| u32::try_from(at).ok();
+        end(range.start).zip(end(range.end)).map(|(start, end)| Self(start, end)).unwrap_or_default()
+    }
+
+    pub(crate) const fn range(self) -> Range<usize> {
+        self.0 as usize..self.1 as usize
+    }
 }
 
 /// A parsed key for one algorithm. The list only grows, so readers take no lock; most keys serve one algorithm.
@@ -201,6 +217,7 @@ impl Key {
     /// The key at `index` of `set`; none beyond its end.
     pub(crate) fn new(findings: Findings, said: Said, set: Arc<JwkSet>, index: usize) -> Option<Self> {
         set.keys.get(index)?;
+        let index = u32::try_from(index).ok()?;
         Some(Self { findings, said, set, index, parsed: OnceLock::new() })
     }
 
@@ -215,19 +232,24 @@ impl Key {
             return Some(self.clone());
         }
         let findings = Findings { algorithms, ..self.findings.clone() };
-        Self::new(findings, self.said.clone(), self.set.clone(), self.index).map(Arc::new)
+        Self::new(findings, self.said.clone(), self.set.clone(), self.index as usize).map(Arc::new)
     }
 
     /// The key as callers of `jsonwebtoken` know it, its numbers encoded canonically.
     #[must_use]
     pub fn jwk(&self) -> &Jwk {
-        self.set.keys.get(self.index).expect("`new` looked")
+        self.set.keys.get(self.index as usize).expect("`new` looked")
     }
 
     /// The key as it was published: a JSON object, without private members, for with any it would be no key.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.said.document.get(self.said.place.clone()).unwrap_or_default()
+        self.said.document.get(self.place()).unwrap_or_default()
+    }
+
+    /// Where it stands in the published text.
+    pub(crate) const fn place(&self) -> Range<usize> {
+        self.said.place.range()
     }
 
     /// The member `kid`; an empty one is a kid like any other.

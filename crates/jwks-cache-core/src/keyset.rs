@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 pub use diff::{KeyId, SetDiff, diff};
 pub use reason::Reason;
 
-use crate::key::{Findings, Key, Said, Thumbprint};
+use crate::key::{Findings, Key, Place, Said, Thumbprint};
 use crate::published::Denials;
 use crate::select::{self, NoKey};
 use crate::{Algorithm, AlgorithmSet};
@@ -103,14 +103,14 @@ impl KeySet {
         let (text, places) = published(text, &entries, &judged, secret_beside);
         let mut places = places.into_iter();
         let mut jwks = Vec::new();
-        let rows: Vec<(Result<Findings, Unfit>, Place)> = judged
+        let rows: Vec<(Result<Findings, Unfit>, Option<Place>)> = judged
             .into_iter()
             .map(|Judged { outcome, publishable }| {
                 let outcome = outcome.map(|(findings, jwk)| {
                     jwks.push(jwk);
                     findings
                 });
-                (outcome, if publishable { places.next() } else { None })
+                (outcome, if publishable { places.next().map(Place::of) } else { None })
             })
             .collect();
         jwks.shrink_to_fit();
@@ -120,15 +120,16 @@ impl KeySet {
         let ledger = rows.into_iter().enumerate().map(|(index, (row, place))| {
             let row = match row {
                 Ok(findings) => {
-                    let said = Said { document: text.clone(), place: place.clone().unwrap_or_default() };
+                    // It has one: a key with private members is none.
+                    let said = Said { document: text.clone(), place: place.unwrap_or_default() };
                     let key = Key::new(findings, said, Arc::clone(&jwks), keys.len());
                     let key = Arc::new(key.expect("there is a JWK for each"));
                     keys.push(Arc::clone(&key));
                     Row::Key(key)
                 }
-                Err(unfit) => Row::Unfit(Arc::new(unfit)),
+                Err(unfit) => Row::Unfit(Arc::new(Unfit { place, ..unfit })),
             };
-            LedgerEntry { index, row, place }
+            LedgerEntry { index, row }
         });
         let ledger = ledger.collect();
         let index = keys.iter().map(|key| select::Row::of(key)).collect();
@@ -214,15 +215,11 @@ impl fmt::Debug for KeySet {
     }
 }
 
-/// Where an entry stands in the published text; none if it is left out there.
-type Place = Option<Range<usize>>;
-
 /// One entry of a document.
 #[derive(Clone)]
 pub struct LedgerEntry {
     index: usize,
     row: Row,
-    place: Place,
 }
 
 #[derive(Clone)]
@@ -254,8 +251,11 @@ impl LedgerEntry {
 
     /// Where the entry stands in [`KeySet::text`]; none if it is left out there.
     #[must_use]
-    pub const fn place(&self) -> Option<&Range<usize>> {
-        self.place.as_ref()
+    pub fn place(&self) -> Option<Range<usize>> {
+        match &self.row {
+            Row::Key(key) => Some(key.place()),
+            Row::Unfit(unfit) => unfit.place.map(Place::range),
+        }
     }
 
     /// Whether the entry is denied. One that is no well-formed key is, too, where nobody can tell that it is not: readers

@@ -47,7 +47,7 @@ impl Document {
                 retiring.push(old);
             }
         }
-        let places: Vec<Range<usize>> = all.iter().filter_map(|entry| entry.place().cloned()).collect();
+        let places: Vec<Range<usize>> = all.iter().filter_map(|entry| entry.place()).collect();
         if places.is_empty() {
             // Beside no key of the document, none retires.
             return Some(Self { text: text.clone(), entries: Box::default(), until: None });
@@ -56,7 +56,7 @@ impl Document {
             (text.clone(), places)
         } else {
             let (start, end) = around(text, &places);
-            let kept = kept.iter().filter_map(|entry| entry.place());
+            let kept: Vec<Range<usize>> = kept.iter().filter_map(|entry| entry.place()).collect();
             let mut pool = text.to_string();
             let added: Vec<Range<usize>> = retiring
                 .iter()
@@ -66,7 +66,7 @@ impl Document {
                     begins..pool.len()
                 })
                 .collect();
-            join(&pool, start, kept.chain(&added), end)
+            join(&pool, start, kept.iter().chain(&added), end)
         };
         let of_entry = |entry: &&LedgerEntry| {
             let key = entry.key().filter(|key| key.is_usable());
@@ -202,7 +202,7 @@ mod tests {
         let part = |kid: &str| {
             let set = KeySet::judge(text.as_bytes(), &KeyRules::default()).unwrap();
             let entry = set.ledger().iter().find(|entry| entry.kid() == Some(kid)).unwrap().clone();
-            set.text()[entry.place().unwrap().clone()].to_owned()
+            set.text()[entry.place().unwrap()].to_owned()
         };
         assert!(text.contains(&part("a")) && part("a").contains("[1 ,2]"));
         let document = Document::of(&published(&text, &[("old", 3, 60)], &[]), at(1)).unwrap();

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::material::Numbers;
 use super::{KeyRules, Reason};
 use crate::AlgorithmSet;
-use crate::key::{DeclaredAlgorithm, Findings, Thumbprint};
+use crate::key::{DeclaredAlgorithm, Findings, Place, Thumbprint};
 
 /// Real moduli take 1.4 kB at most; a longer member only costs memory and time.
 const MAX_MEMBER: usize = 16 * 1024;
@@ -46,6 +46,8 @@ pub(super) struct Unfit {
     /// What its numbers would be as a key, where they can be read: a denial is by material too.
     pub(super) material: Option<Thumbprint>,
     pub(super) reason: Reason,
+    /// Where it stands in the published text; none if it is left out there.
+    pub(super) place: Option<Place>,
 }
 
 /// Judges one entry by itself.
@@ -234,6 +236,7 @@ impl<'a> Members<'a> {
             curve: label("crv"),
             material: None,
             reason,
+            place: None,
         }
     }
 }
