@@ -117,7 +117,7 @@ impl KeySet {
         let jwks = Arc::new(JwkSet { keys: jwks });
 
         let mut keys = Vec::with_capacity(jwks.keys.len());
-        let ledger = rows.into_iter().enumerate().map(|(index, (row, place))| {
+        let ledger = (0..).zip(rows).map(|(index, (row, place))| {
             let row = match row {
                 Ok(findings) => {
                     // It has one: a key with private members is none.
@@ -125,11 +125,11 @@ impl KeySet {
                     let key = Key::new(findings, said, Arc::clone(&jwks), keys.len());
                     let key = Arc::new(key.expect("there is a JWK for each"));
                     keys.push(Arc::clone(&key));
-                    Row::Key(key)
+                    Row::Key(key, index)
                 }
-                Err(unfit) => Row::Unfit(Arc::new(Unfit { place, ..unfit })),
+                Err(unfit) => Row::Unfit(Arc::new(Unfit { place, ..unfit }), index),
             };
-            LedgerEntry { index, row }
+            LedgerEntry { row }
         });
         let ledger = ledger.collect();
         let index = keys.iter().map(|key| select::Row::of(key)).collect();
@@ -218,14 +218,14 @@ impl fmt::Debug for KeySet {
 /// One entry of a document.
 #[derive(Clone)]
 pub struct LedgerEntry {
-    index: usize,
     row: Row,
 }
 
 #[derive(Clone)]
 enum Row {
-    Key(Arc<Key>),
-    Unfit(Arc<Unfit>),
+    // With the entry's number, which has room here beside the tag.
+    Key(Arc<Key>, u32),
+    Unfit(Arc<Unfit>, u32),
 }
 
 /// What an entry is worth.
@@ -246,15 +246,16 @@ impl LedgerEntry {
     /// The entry's place in the document, from 0.
     #[must_use]
     pub const fn index(&self) -> usize {
-        self.index
+        let (Row::Key(_, index) | Row::Unfit(_, index)) = &self.row;
+        *index as usize
     }
 
     /// Where the entry stands in [`KeySet::text`]; none if it is left out there.
     #[must_use]
     pub fn place(&self) -> Option<Range<usize>> {
         match &self.row {
-            Row::Key(key) => Some(key.place()),
-            Row::Unfit(unfit) => unfit.place.map(Place::range),
+            Row::Key(key, _) => Some(key.place()),
+            Row::Unfit(unfit, _) => unfit.place.map(Place::range),
         }
     }
 
@@ -263,9 +264,9 @@ impl LedgerEntry {
     #[must_use]
     pub fn is_denied(&self, denials: &Denials) -> bool {
         match &self.row {
-            Row::Key(key) => denials.denies(key),
-            Row::Unfit(_) if denials.is_empty() => false,
-            Row::Unfit(unfit) => {
+            Row::Key(key, _) => denials.denies(key),
+            Row::Unfit(..) if denials.is_empty() => false,
+            Row::Unfit(unfit, _) => {
                 matches!(
                     unfit.reason,
                     Reason::RepeatedMember | Reason::Malformed("kid") | Reason::TooLong("kid")
@@ -279,8 +280,8 @@ impl LedgerEntry {
     #[must_use]
     pub const fn key(&self) -> Option<&Arc<Key>> {
         match &self.row {
-            Row::Key(key) => Some(key),
-            Row::Unfit(_) => None,
+            Row::Key(key, _) => Some(key),
+            Row::Unfit(..) => None,
         }
     }
 
@@ -288,8 +289,8 @@ impl LedgerEntry {
     #[must_use]
     pub fn kid(&self) -> Option<&str> {
         match &self.row {
-            Row::Key(key) => key.kid(),
-            Row::Unfit(unfit) => unfit.kid.as_deref(),
+            Row::Key(key, _) => key.kid(),
+            Row::Unfit(unfit, _) => unfit.kid.as_deref(),
         }
     }
 
@@ -297,8 +298,8 @@ impl LedgerEntry {
     #[must_use]
     pub fn kty(&self) -> Option<&str> {
         match &self.row {
-            Row::Key(key) => Some(key.kty().as_str()),
-            Row::Unfit(unfit) => unfit.kty.as_deref(),
+            Row::Key(key, _) => Some(key.kty().as_str()),
+            Row::Unfit(unfit, _) => unfit.kty.as_deref(),
         }
     }
 
@@ -306,8 +307,8 @@ impl LedgerEntry {
     #[must_use]
     pub fn alg(&self) -> Option<&str> {
         match &self.row {
-            Row::Key(key) => key.alg(),
-            Row::Unfit(unfit) => unfit.alg.as_deref(),
+            Row::Key(key, _) => key.alg(),
+            Row::Unfit(unfit, _) => unfit.alg.as_deref(),
         }
     }
 
@@ -315,8 +316,8 @@ impl LedgerEntry {
     #[must_use]
     pub fn key_use(&self) -> Option<&str> {
         match &self.row {
-            Row::Key(key) => key.key_use(),
-            Row::Unfit(unfit) => unfit.key_use.as_deref(),
+            Row::Key(key, _) => key.key_use(),
+            Row::Unfit(unfit, _) => unfit.key_use.as_deref(),
         }
     }
 
@@ -324,8 +325,8 @@ impl LedgerEntry {
     #[must_use]
     pub fn curve(&self) -> Option<&str> {
         match &self.row {
-            Row::Key(key) => key.curve().map(crate::key::Curve::as_str),
-            Row::Unfit(unfit) => unfit.curve.as_deref(),
+            Row::Key(key, _) => key.curve().map(crate::key::Curve::as_str),
+            Row::Unfit(unfit, _) => unfit.curve.as_deref(),
         }
     }
 
@@ -345,8 +346,8 @@ impl LedgerEntry {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let reason = match &self.row {
-            Row::Key(key) => key.set_aside().copied(),
-            Row::Unfit(unfit) => Some(unfit.reason),
+            Row::Key(key, _) => key.set_aside().copied(),
+            Row::Unfit(unfit, _) => Some(unfit.reason),
         };
         match reason {
             None => Verdict::Usable,
@@ -358,7 +359,7 @@ impl LedgerEntry {
 impl fmt::Debug for LedgerEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LedgerEntry")
-            .field("index", &self.index)
+            .field("index", &self.index())
             .field("kid", &self.kid())
             .field("thumbprint", &self.thumbprint())
             .field("verdict", &self.verdict())
