@@ -2052,6 +2052,35 @@ mod tests {
         }
     }
 
+    /// One whose keys have ceased to be servable while the source asked for patience, with a fallback at hand.
+    fn without_keys_in_backoff() -> Life {
+        let mut life = Life::holding("max-age=100", |policy| policy.fallbacks = vec![secs(24 * HOUR)]);
+        life.pass(155).fail_asking(Reader, Some(secs(60)));
+        assert_eq!(life.pass(6).standing(), Standing::Unusable);
+        assert!(life.now < life.it.backoff_until);
+        life
+    }
+
+    #[test]
+    fn the_backoff_of_the_source_holds_back_no_fallback() {
+        for asker in [Reader, Asker::Timer { read: true }] {
+            let mut life = without_keys_in_backoff();
+            life.it.wake_at = Some(life.now);
+            let plan = life.start(asker);
+            assert_eq!((plan.fallbacks, plan.primary), (vec![0], false), "{asker:?}");
+        }
+    }
+
+    #[test]
+    fn beside_a_fallback_the_source_is_asked_by_who_insists_and_after_its_backoff() {
+        let plan = without_keys_in_backoff().start(Person);
+        assert_eq!((plan.fallbacks, plan.primary), (vec![0], true));
+        let mut life = without_keys_in_backoff();
+        life.now = life.it.backoff_until;
+        let plan = life.start(Reader);
+        assert_eq!((plan.fallbacks, plan.primary), (vec![0], true));
+    }
+
     #[test]
     fn keys_of_a_fallback_do_not_retire_when_a_snapshot_comes() {
         let mut life = fallen(RefreshMode::OnDemand);
