@@ -2006,6 +2006,81 @@ mod tests {
         assert_eq!(life.it.wake_at(), Some(due));
     }
 
+    // Documents that another provider of the same source was brought.
+
+    #[test]
+    fn providers_of_one_source_share_the_budget_for_missing_kids() {
+        let mut life = Life::holding("max-age=3600", |_| {});
+        life.it.charge_kid_flight(life.now);
+        life.it.charge_kid_flight(life.now - secs(5));
+        assert_eq!(life.wait_of(MissingKid), secs(10), "the later one counts");
+    }
+
+    /// Whether what came `received` seconds after the held document would do for `asker` at `now` seconds.
+    fn would_do(life: &Life, asker: Asker, received: u64, now: u64) -> bool {
+        let at = |seconds: u64| START + secs(seconds);
+        let timing = Timing { requested_at: at(received), received_at: at(received), ..life.timing() };
+        let headers = StoredHeaders::from_response(&head(&[("cache-control", "max-age=3600")]));
+        life.it.would_adopt(asker, &headers, &timing, at(now))
+    }
+
+    #[test]
+    fn a_newer_document_of_the_same_source_does_for_all_but_who_insists() {
+        let life = Life::holding("max-age=3600", |_| {});
+        assert!(would_do(&life, Reader, 10, 20));
+        assert!(would_do(&life, MissingKid, 10, 20));
+        assert!(!would_do(&life, Person, 10, 20), "who insists asks the source itself");
+        assert!(would_do(&Life::new(|_| {}), Reader, 10, 20), "it is newer than nothing");
+    }
+
+    #[test]
+    fn what_is_no_newer_than_what_is_held_does_not_do() {
+        let mut life = Life::new(|_| {});
+        life.pass(10).adopt(&doc(&[("a", 1)]), "max-age=3600");
+        assert!(!would_do(&life, Reader, 9, 20));
+        assert!(!would_do(&life, Reader, 10, 20));
+        assert!(would_do(&life, Reader, 11, 20));
+        // It came later, and the question was asked earlier.
+        let (before, after) = (START + secs(9), START + secs(11));
+        let timing = Timing { requested_at: before, received_at: after, ..life.timing() };
+        let headers = StoredHeaders::from_response(&head(&[("cache-control", "max-age=3600")]));
+        assert!(!life.it.would_adopt(Reader, &headers, &timing, START + secs(20)));
+        life.pass(5).start(Person);
+        assert!(!would_do(&life, Reader, 11, 20), "a flight runs");
+    }
+
+    #[test]
+    fn keys_of_a_fallback_give_way_to_any_document_of_the_source() {
+        let mut life = fallen(RefreshMode::OnDemand);
+        life.pass(5);
+        assert!(would_do(&life, Reader, 0, 5));
+    }
+
+    #[test]
+    fn a_document_that_is_due_by_the_settings_in_force_does_not_do() {
+        // 3,600 s less a lead of 30 s and the most jitter of 5 s.
+        let life = Life::holding("max-age=3600", |_| {});
+        assert!(would_do(&life, Reader, 10, 10 + 3_564));
+        assert!(!would_do(&life, Reader, 10, 10 + 3_565));
+        assert!(!would_do(&life, Reader, 10, 10 + 3_566));
+    }
+
+    #[test]
+    fn a_newer_document_does_for_a_timer_that_would_fetch() {
+        let mut life = Life::holding("max-age=3600", |_| {});
+        life.it.wake_at = Some(START + secs(100));
+        let timer = |read| Asker::Timer { read };
+        assert!(!would_do(&life, timer(true), 10, 99), "it is not due");
+        assert!(would_do(&life, timer(true), 10, 100));
+        assert!(would_do(&life, timer(true), 10, 101));
+        assert!(!would_do(&life, timer(false), 10, 100), "it goes quiet");
+        let mut always = Life::holding("max-age=3600", |policy| policy.refresh_mode = RefreshMode::Always);
+        always.it.wake_at = Some(START + secs(100));
+        assert!(would_do(&always, timer(false), 10, 100));
+        life.it.wake_at = None;
+        assert!(!would_do(&life, timer(true), 10, 100), "it is not set");
+    }
+
     // Fallbacks.
 
     /// One that holds the keys of its only fallback, which the timer sees to.
@@ -2050,6 +2125,32 @@ mod tests {
                 "{refresh_mode:?}: {of_primary:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_fallback_is_asked_again_when_it_is_due_and_after_a_failure_when_it_has_waited() {
+        const MOMENT: Duration = Duration::from_nanos(1);
+        let mut life = fallen(RefreshMode::OnDemand);
+        let wanted = |life: &Life, at: Moment| life.it.wanted_fallbacks(at);
+        let due = START + secs(3_600 - 30 - 5);
+        assert_eq!(wanted(&life, due - MOMENT), Vec::<u16>::new());
+        assert_eq!(wanted(&life, due), [0]);
+        life.now = due;
+        life.fail(Reader);
+        let waited = life.it.fallbacks_wait_until();
+        assert!(waited > due);
+        assert_eq!(wanted(&life, waited - MOMENT), Vec::<u16>::new());
+        assert_eq!(wanted(&life, waited), [0]);
+        assert_eq!(wanted(&life, waited + MOMENT), [0]);
+    }
+
+    #[test]
+    fn a_fallback_that_has_served_as_long_as_it_may_is_asked_no_more() {
+        const MOMENT: Duration = Duration::from_nanos(1);
+        let life = fallen(RefreshMode::OnDemand);
+        let end = START + secs(24 * HOUR);
+        assert_eq!(life.it.wanted_fallbacks(end - MOMENT), [0]);
+        assert_eq!(life.it.wanted_fallbacks(end), Vec::<u16>::new());
     }
 
     /// One whose keys have ceased to be servable while the source asked for patience, with a fallback at hand.

@@ -474,6 +474,7 @@ impl Stage {
         let calm = self.calm_since.lock().expect("nobody panics with it");
         let caught_up = calm.is_some_and(|since| passed.saturating_sub(since) > CAUGHT_UP);
         let state = scene.sites[slot].book.now().clone();
+        let stored = state.as_stored();
         let shown = |wanted: &str| -> BTreeSet<Material> {
             let keys = status.keys.iter().filter(|key| key.state == wanted);
             let material = |print: &str| material_of_thumbprint(print).unwrap_or(Material::MAX);
@@ -491,15 +492,15 @@ impl Stage {
             Some(format!("I5: another process shows a key of p{owner}"))
         } else if ready && age.is_some_and(|age| age >= trust) {
             Some(format!("I2: another process trusts keys of {age:?}"))
-        } else if caught_up && ready && usable != state.usable() {
-            Some(format!("I6: another process has {usable:?}, this one {:?}", state.usable()))
+        } else if caught_up && ready && usable != stored.usable() {
+            Some(format!("I6: another process has {usable:?}, a store {:?}", stored.usable()))
         } else if caught_up
             && !ready
             && self.must_be_served(slot, &state, (now, wall), calm.map(|since| passed.saturating_sub(since)))
         {
             Some(format!("I6: another process has nothing, this one {:?}", state.usable()))
-        } else if caught_up && !retiring.is_subset(&state.retiring(now)) {
-            Some(format!("I3: another process honours {retiring:?}, this one {:?}", state.retiring(now)))
+        } else if caught_up && !retiring.is_subset(&stored.retiring(now)) {
+            Some(format!("I3: another process honours {retiring:?}, a store {:?}", stored.retiring(now)))
         } else {
             None
         };
