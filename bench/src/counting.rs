@@ -5,7 +5,8 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 struct Counting;
 
@@ -14,12 +15,17 @@ static ALLOCATOR: Counting = Counting;
 
 /// Off while times are taken, so that counting costs those who allocate one load each.
 static ON: AtomicBool = AtomicBool::new(false);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static LIVE: AtomicI64 = AtomicI64::new(0);
+
+thread_local! {
+    /// Of this thread: what others do in the background is not a lookup's.
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
 
 fn note(allocations: u64, bytes: i64) {
     if ON.load(Relaxed) {
-        ALLOCATIONS.fetch_add(allocations, Relaxed);
+        // A thread that ends counts no more.
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
         LIVE.fetch_add(bytes, Relaxed);
     }
 }
@@ -49,13 +55,13 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Allocations that all threads make while `of` runs.
+/// Allocations that this thread makes while `of` runs.
 pub fn allocations(of: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.load(Relaxed);
+    let before = ALLOCATIONS.get();
     ON.store(true, Relaxed);
     of();
     ON.store(false, Relaxed);
-    ALLOCATIONS.load(Relaxed) - before
+    ALLOCATIONS.get() - before
 }
 
 /// Counts bytes from now on, until it is dropped.

@@ -9,6 +9,7 @@ mod counting;
 mod limit;
 mod load;
 mod reads;
+mod registries;
 mod report;
 mod upstream;
 mod workload;

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use jsonwebtoken::DecodingKey;
 use jwks_cache_testkit::Algorithm;
-use tokio::task::JoinSet;
 
 use crate::by_hand;
 use crate::limit::{Clock, Limit, Whole};
+use crate::registries::{PROVIDER, Registry, add_all, fetch_all, tenant};
 use crate::upstream::{KEYS, Upstream, kid};
 
 /// A number of lookups, the first at this place.
@@ -63,7 +63,7 @@ pub const WITH_KEY: &str = "ours: ProviderHandle::with_key";
 
 /// Everybody who can hold so many providers, with all keys fetched.
 pub async fn readers(upstream: &Upstream, providers: usize) -> Vec<Reader> {
-    let names = |n: usize| (format!("tenant-{n:05}"), "main".to_owned());
+    let names = |n: usize| (tenant(n), PROVIDER.to_owned());
     // Everybody goes through the providers in the same random order.
     let mut order: Vec<usize> = (0..providers).collect();
     fastrand::Rng::with_seed(7).shuffle(&mut order);
@@ -79,35 +79,13 @@ pub async fn readers(upstream: &Upstream, providers: usize) -> Vec<Reader> {
         places.iter().filter_map(|of| Some((limit.provider(&of.tenant, &of.id)?, &of.kid))).collect();
     let sets: Arc<Vec<_>> = Arc::new(sets.into_iter().map(|(set, kid)| (set, kid.clone())).collect());
 
-    let ours = ours::Registry::builder().require_https(false).build();
-    let theirs = predecessor::Registry::builder().require_https(false).build();
-    for n in 0..providers {
-        let (tenant, id) = names(n);
-        let made = ours::IdentityProviderRegistration::new(&tenant, &id, upstream.url(n));
-        let registered = ours.register(made.expect("the URL parses")).await;
-        registered.expect("the registration is valid");
-    }
-    // After ours, so that nobody's providers lie between another's.
-    for n in 0..providers {
-        let (tenant, id) = names(n);
-        let made = predecessor::IdentityProviderRegistration::new(tenant, id, upstream.url(n));
-        let registration = made.expect("the URL parses").with_require_https(false);
-        theirs.register(registration).await.expect("the registration is valid");
-    }
-    in_crowd(&places, |place| {
-        let ours = ours.clone();
-        async move {
-            ours.resolve(&place.tenant, &place.id, None).await.map(drop).map_err(|error| error.to_string())
-        }
-    })
-    .await;
-    in_crowd(&places, |place| {
-        let theirs = theirs.clone();
-        async move {
-            theirs.resolve(&place.tenant, &place.id, None).await.map(drop).map_err(|error| error.to_string())
-        }
-    })
-    .await;
+    let (ours, theirs) =
+        (<ours::Registry as Registry>::start(), <predecessor::Registry as Registry>::start());
+    // One after the other, so that nobody's providers lie between another's.
+    add_all(&ours, upstream, providers).await;
+    add_all(&theirs, upstream, providers).await;
+    fetch_all(&ours, providers).await;
+    fetch_all(&theirs, providers).await;
     let handle = |of: &Place| (ours.provider(&of.tenant, &of.id).expect("it is registered"), of.kid.clone());
     let handles: Arc<Vec<_>> = Arc::new(places.iter().map(handle).collect());
 
@@ -211,33 +189,4 @@ async fn of_one_provider(upstream: &Upstream, places: &Arc<Vec<Place>>) -> Vec<R
             of.key_source.get_key(header).await.is_ok()
         }),
     ]
-}
-
-/// Does something at every place, 64 at a time.
-async fn in_crowd<F, E>(places: &Arc<Vec<Place>>, visit: impl Fn(PlaceRef) -> F)
-where
-    F: Future<Output = Result<(), E>> + Send + 'static,
-    E: std::fmt::Debug + Send + 'static,
-{
-    let mut running: JoinSet<Result<(), E>> = JoinSet::new();
-    for at in 0..places.len() {
-        if running.len() == 64 {
-            running.join_next().await.expect("some run").expect("no panic").expect("upstream is up");
-        }
-        running.spawn(visit(PlaceRef(Arc::clone(places), at)));
-    }
-    while let Some(ended) = running.join_next().await {
-        ended.expect("no panic").expect("upstream is up");
-    }
-}
-
-/// A place that a task can own.
-struct PlaceRef(Arc<Vec<Place>>, usize);
-
-impl std::ops::Deref for PlaceRef {
-    type Target = Place;
-
-    fn deref(&self) -> &Place {
-        &self.0[self.1]
-    }
 }

@@ -49,14 +49,14 @@ fn runtime() -> Runtime {
     runtime.expect("the machine can start threads")
 }
 
-/// Runs one contender's part to its end; background tasks it leaves are dropped.
+/// Runs one contender's part to its end; background tasks it leaves are dropped, and their connections closed.
 fn alone<T, F>(part: F) -> T
 where
     F: Future<Output = T>,
 {
     let runtime = runtime();
     let seen = runtime.block_on(part);
-    runtime.shutdown_background();
+    runtime.shutdown_timeout(Duration::from_secs(5));
     seen
 }
 

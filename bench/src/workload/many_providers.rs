@@ -1,97 +1,49 @@
 //! W7: the memory, files and time of many providers, and how their refreshes spread.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use jwks_cache_testkit::{Algorithm, ManualClock};
 use ours::{Clock, Fetch, FetchRequest, Fetched, Fetching, Timing};
-use tokio::task::JoinSet;
 
 use super::alone;
 use crate::contender::Kind;
 use crate::counting::{self, Heap};
+use crate::registries::{PROVIDER, Registry, add_all, fetch_all, tenant};
 use crate::report::{Cell, Table};
 use crate::upstream::{KEYS, Upstream, document, kid};
 
 const MANY: usize = 10_000;
 const IDLE: usize = 100_000;
-/// Callers at once.
-const CROWD: usize = 64;
-/// Times are the median of so many.
-const SET_UPS: usize = 3;
+/// Times are the median of so many: where the kernel puts the threads makes some set-ups almost twice as slow, whoever is
+/// measured.
+const SET_UPS: usize = 9;
 
-fn tenant(number: usize) -> String {
-    format!("tenant-{number:05}")
+/// How long registering and resolving all takes, with an upstream and a runtime of its own and while nothing is counted:
+/// counters that all threads write would be most of what is measured.
+fn time<R: Registry>() -> [Duration; 2] {
+    let upstream = Upstream::start();
+    alone(async {
+        let registry = R::start();
+        let start = Instant::now();
+        add_all(&registry, &upstream, MANY).await;
+        let registering = start.elapsed();
+        let start = Instant::now();
+        fetch_all(&registry, MANY).await;
+        [registering, start.elapsed()]
+    })
 }
 
-/// A registry of a contender.
-trait Registry: Clone + Send + Sync + 'static {
-    fn new() -> Self;
-    fn register(&self, n: usize, url: String) -> impl Future<Output = ()> + Send;
-    fn resolve(&self, n: usize) -> impl Future<Output = ()> + Send;
-}
-
-impl Registry for ours::Registry {
-    fn new() -> Self {
-        Self::builder().require_https(false).build()
-    }
-
-    async fn register(&self, n: usize, url: String) {
-        let made = ours::IdentityProviderRegistration::new(tenant(n), "main", url);
-        let registration = made.expect("the URL parses");
-        self.register(registration).await.expect("the registration is valid");
-    }
-
-    async fn resolve(&self, n: usize) {
-        self.resolve(&tenant(n), "main", None).await.expect("upstream is up");
-    }
-}
-
-impl Registry for predecessor::Registry {
-    fn new() -> Self {
-        Self::builder().require_https(false).build()
-    }
-
-    async fn register(&self, n: usize, url: String) {
-        let made = predecessor::IdentityProviderRegistration::new(tenant(n), "main", url);
-        let registration = made.expect("the URL parses").with_require_https(false);
-        self.register(registration).await.expect("the registration is valid");
-    }
-
-    async fn resolve(&self, n: usize) {
-        self.resolve(&tenant(n), "main", None).await.expect("upstream is up");
-    }
-}
-
-/// Registers all, one after another.
-async fn register_all<R: Registry>(registry: &R, upstream: &Upstream) {
-    for n in 0..MANY {
-        registry.register(n, upstream.url(n)).await;
-    }
-}
-
-/// How long registering and resolving all takes, while nothing is counted: counters that all threads write would be
-/// most of what is measured.
-async fn time<R: Registry>(upstream: Arc<Upstream>) -> [Duration; 2] {
-    let registry = R::new();
-    let start = Instant::now();
-    register_all(&registry, &upstream).await;
-    let registering = start.elapsed();
-    let start = Instant::now();
-    in_crowd(&registry).await;
-    [registering, start.elapsed()]
-}
-
-/// The median of a few set-ups, each with a runtime of its own.
-fn times<R: Registry>(upstream: &Arc<Upstream>) -> [Duration; 2] {
-    let seen: Vec<[Duration; 2]> = (0..SET_UPS).map(|_| alone(time::<R>(upstream.clone()))).collect();
-    [0, 1].map(|step| {
+/// The median of each step, and the slowest resolving.
+fn of_set_ups(seen: &[[Duration; 2]]) -> [Duration; 3] {
+    let sorted = |step: usize| {
         let mut of: Vec<Duration> = seen.iter().map(|both| both[step]).collect();
         of.sort_unstable();
-        of[SET_UPS / 2]
-    })
+        of
+    };
+    let (registering, resolving) = (sorted(0), sorted(1));
+    [registering[SET_UPS / 2], resolving[SET_UPS / 2], resolving[SET_UPS - 1]]
 }
 
 /// What a contender's providers hold, registered, resolved, and after every key was used.
@@ -103,12 +55,12 @@ struct Held {
 
 async fn held<R: Registry>(registry: &R, upstream: &Upstream) -> Held {
     // The client's own memory and the machine's roots are not a provider's.
-    registry.register(MANY, upstream.url(MANY)).await;
-    registry.resolve(MANY).await;
+    registry.add(MANY, upstream.url(MANY)).await;
+    registry.fetch(MANY).await;
     let (files, heap) = (files(), Heap::watch());
-    register_all(registry, upstream).await;
+    add_all(registry, upstream, MANY).await;
     let registered = heap.live() / MANY as f64;
-    in_crowd(registry).await;
+    fetch_all(registry, MANY).await;
     let files = self::files().saturating_sub(files);
     settle().await;
     let resolved = heap.live() / MANY as f64;
@@ -116,15 +68,15 @@ async fn held<R: Registry>(registry: &R, upstream: &Upstream) -> Held {
 }
 
 /// With every key used, which only ours can.
-async fn ours_held(upstream: Arc<Upstream>) -> Held {
-    let registry = <ours::Registry as Registry>::new();
+async fn ours_held() -> Held {
+    let (registry, upstream) = (<ours::Registry as Registry>::start(), Upstream::start());
     let mut seen = held(&registry, &upstream).await;
     // Parsed keys are the C library's, which our allocator does not see.
     let malloced = counting::malloced();
     let (input, signature) = ([0; 64], [1; 256]);
     for n in 0..MANY {
         for key in 0..KEYS {
-            let found = registry.key(&tenant(n), "main", Some(&kid(n, key)), Algorithm::RS256).await;
+            let found = registry.key(&tenant(n), PROVIDER, Some(&kid(n, key)), Algorithm::RS256).await;
             let verified = found.expect("the key is held").verify(&input, &signature);
             assert!(verified.is_err(), "nobody can sign for these keys");
         }
@@ -133,14 +85,12 @@ async fn ours_held(upstream: Arc<Upstream>) -> Held {
     seen
 }
 
-async fn theirs_held(upstream: Arc<Upstream>) -> Held {
-    held(&<predecessor::Registry as Registry>::new(), &upstream).await
+async fn theirs_held() -> Held {
+    held(&<predecessor::Registry as Registry>::start(), &Upstream::start()).await
 }
 
 pub(super) fn run_in_use(_cap: Duration) -> Table {
-    let upstream = Arc::new(Upstream::start());
-    let ours = alone(ours_held(upstream.clone()));
-    let theirs = alone(theirs_held(upstream.clone()));
+    let (ours, theirs) = (alone(ours_held()), alone(theirs_held()));
     let title = "10,000 providers, each with a set of 4 RSA keys (1.8 kB) of its own, 64 callers";
     let mut table = Table::with_columns("W7a", title, [Kind::Ours.name(), Kind::Predecessor.name()]);
     let both = |of: fn(&Held) -> Cell| [of(&ours), of(&theirs)];
@@ -150,31 +100,22 @@ pub(super) fn run_in_use(_cap: Duration) -> Table {
     table.judge("… every key used", both(|of| kilobytes(of.heap[2])), "≤ 14 kB", within(2, 14e3));
     table.judge("files opened", both(|of| of.files.into()), "≤ 128", ours.files <= 128);
     table.tell("threads", both(|of| of.threads.into()));
-    let (ours, theirs) = (times::<ours::Registry>(&upstream), times::<predecessor::Registry>(&upstream));
+    // In turn.
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        (0..SET_UPS).map(|_| (time::<ours::Registry>(), time::<predecessor::Registry>())).unzip();
+    let (ours, theirs) = (of_set_ups(&ours), of_set_ups(&theirs));
     for (step, what, goal, most) in
         [(0, "registering all", "≤ 0.1 s", 100), (1, "resolving all", "≤ 0.6 s", 600)]
     {
         let cells = [ours[step], theirs[step]].map(Cell::Time);
         table.judge(what, cells, goal, ours[step] <= Duration::from_millis(most));
     }
+    table.tell("… in the slowest set-up", [ours[2], theirs[2]].map(Cell::Time));
     table
 }
 
 fn kilobytes(bytes: Option<f64>) -> Cell {
     bytes.map_or(Cell::None, Cell::Kilobytes)
-}
-
-/// Resolves each provider, so many at a time.
-async fn in_crowd<R: Registry>(registry: &R) {
-    let mut running = JoinSet::new();
-    for n in 0..MANY {
-        if running.len() == CROWD {
-            running.join_next().await;
-        }
-        let registry = registry.clone();
-        running.spawn(async move { registry.resolve(n).await });
-    }
-    running.join_all().await;
 }
 
 /// Lets a flush of counters and whatever the last flights left behind pass.
@@ -191,28 +132,35 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
+/// Processor time of this process, in steps of 10 ms.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // After the name: user and system time are the 14th and the 15th word of all.
+    let words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split(' ');
+    let ticks: u64 = words.skip(12).take(2).filter_map(|word| word.parse::<u64>().ok()).sum();
+    Duration::from_millis(10 * ticks)
+}
+
 pub(super) fn run_idle(_cap: Duration) -> Table {
-    let (heap, files, threads) = alone(async {
-        let registry = ours::Registry::builder().require_https(false).build();
-        let register = |n: usize| {
-            let url = format!("https://id.example.com/{n}/jwks.json");
-            let made = ours::IdentityProviderRegistration::new(tenant(n), "main", url);
-            let (registry, registration) = (registry.clone(), made.expect("the URL parses"));
-            async move { registry.register(registration).await.expect("the registration is valid") }
-        };
-        register(IDLE).await;
-        let before = (Heap::watch(), files(), threads());
+    let (heap, files, threads, busy) = alone(async {
+        let registry = <ours::Registry as Registry>::start();
+        let add = |n: usize| registry.add(n, format!("https://id.example.com/{n}/jwks.json"));
+        add(IDLE).await;
+        let (heap, files, threads) = (Heap::watch(), files(), threads());
         for n in 0..IDLE {
-            register(n).await;
+            add(n).await;
         }
-        let (heap, files, threads) =
-            (before.0.live(), files().saturating_sub(before.1), self::threads().saturating_sub(before.2));
-        (heap / IDLE as f64, files, threads)
+        let heap = heap.live() / IDLE as f64;
+        let busy = cpu();
+        settle().await;
+        let busy = cpu() - busy;
+        (heap, self::files().saturating_sub(files), self::threads().saturating_sub(threads), busy)
     });
     let mut table = Table::with_columns("W7b", "100,000 idle providers", [Kind::Ours.name()]);
     table.judge("heap a provider", [Cell::Kilobytes(heap)], "≤ 2 kB", heap <= 2e3);
     table.judge("threads more", [threads], "0", threads == 0);
     table.judge("files more", [files], "0", files == 0);
+    table.tell("processor time in the 1.5 s after", [Cell::Time(busy)]);
     table
 }
 

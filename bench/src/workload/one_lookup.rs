@@ -20,6 +20,7 @@ const SETUPS: usize = 3;
 const BATCHES: usize = 2;
 const SLICES: usize = 15;
 const LOOKUPS: usize = 20_000;
+/// Allocations are counted over so many lookups, or one of each provider.
 const COUNTED: usize = 1_000;
 
 pub(super) fn run_bare(_cap: Duration) -> Table {
@@ -55,6 +56,8 @@ pub(super) fn install_subscriber() {
 struct Seen {
     name: &'static str,
     nanos: f64,
+    /// Times the limit in the same set-up.
+    times: f64,
     allocations: f64,
 }
 
@@ -74,24 +77,20 @@ fn run(id: &'static str, title: &str) -> Table {
             .collect();
         medians(&setups)
     });
-    let limit = |of: &[Seen]| of.iter().find(|seen| seen.name == LIMIT).map_or(f64::NAN, |seen| seen.nanos);
-    let limits = [limit(&one), limit(&many)];
     for seen in &one {
         let other = many.iter().find(|other| other.name == seen.name);
-        let of = |seen: Option<&Seen>, limit: f64| match seen {
-            Some(seen) => {
-                [Cell::Nanos(seen.nanos), Cell::Times(seen.nanos / limit), Cell::Mean(seen.allocations)]
-            }
+        let of = |seen: Option<&Seen>| match seen {
+            Some(seen) => [Cell::Nanos(seen.nanos), Cell::Times(seen.times), Cell::Mean(seen.allocations)],
             None => [Cell::None, Cell::None, Cell::None],
         };
-        let [a, b, c] = of(Some(seen), limits[0]);
-        let [d, e, f] = of(other, limits[1]);
+        let [a, b, c] = of(Some(seen));
+        let [d, e, f] = of(other);
         let cells = [a, b, c, d, e, f];
         let within = |most: f64| {
-            [(Some(seen), limits[0]), (other, limits[1])]
+            [Some(seen), other]
                 .into_iter()
-                .filter_map(|(seen, limit)| Some((seen?, limit)))
-                .all(|(seen, limit)| seen.nanos <= most * limit && seen.allocations == 0.0)
+                .flatten()
+                .all(|seen| seen.times <= most && seen.allocations == 0.0)
         };
         match seen.name {
             RESOLVE => table.judge(seen.name, cells, "≤ 1.5 × limit, no allocation", within(1.5)),
@@ -113,6 +112,7 @@ fn medians(setups: &[Vec<Seen>]) -> Vec<Seen> {
         Seen {
             name: setups[0][at].name,
             nanos: median(|it| it.nanos),
+            times: median(|it| it.times),
             allocations: median(|it| it.allocations),
         }
     };
@@ -141,18 +141,13 @@ fn measure(runtime: &Runtime, readers: &[Reader], warm_up: usize) -> Vec<Seen> {
             *best = best.min(times[SLICES / 2]);
         }
     }
-    readers
-        .iter()
-        .zip(best)
-        .map(|(reader, nanos)| {
-            let lookups = reader.lookups(0, COUNTED);
-            let counted = counting::allocations(|| runtime.block_on(lookups));
-            // Background work of anybody may fall into the count; a lookup allocates each time or never.
-            Seen {
-                name: reader.name,
-                nanos,
-                allocations: (counted as f64 / COUNTED as f64 * 10.0).round() / 10.0,
-            }
-        })
-        .collect()
+    let limit = readers.iter().zip(&best).find(|(reader, _)| reader.name == LIMIT);
+    let limit = limit.map_or(f64::NAN, |(_, nanos)| *nanos);
+    let lookups = COUNTED.max(warm_up);
+    let seen = readers.iter().zip(best).map(|(reader, nanos)| {
+        let looked = reader.lookups(0, lookups);
+        let counted = counting::allocations(|| runtime.block_on(looked));
+        Seen { name: reader.name, nanos, times: nanos / limit, allocations: counted as f64 / lookups as f64 }
+    });
+    seen.collect()
 }

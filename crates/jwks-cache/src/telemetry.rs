@@ -37,6 +37,8 @@ pub(crate) struct Counters {
     unflushed: AtomicBool,
     /// The tick looks at this provider.
     enlisted: AtomicBool,
+    /// The last tick told the recorder.
+    told: AtomicBool,
     misses: AtomicU64,
     /// Flights that brought a document.
     brought: AtomicU64,
@@ -210,9 +212,15 @@ impl Counters {
         cfg!(feature = "metrics") && !self.enlisted.swap(true, Relaxed)
     }
 
-    /// Whether the recorder does not know everything; asking takes the mark away.
+    /// Whether the recorder may not know everything; asking takes the mark away. For the tick alone. `true` once more on
+    /// the tick after: a reader may have seen the mark before it was taken and yet be counted after the tick had looked.
     pub(crate) fn wants_flush(&self) -> bool {
-        self.unflushed.load(Relaxed) && self.unflushed.swap(false, Relaxed)
+        let marked = self.unflushed.load(Relaxed) && self.unflushed.swap(false, Relaxed);
+        let told = self.told.load(Relaxed);
+        if marked != told {
+            self.told.store(marked, Relaxed);
+        }
+        marked || told
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -322,6 +330,15 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(feature = "metrics")]
+    fn the_tick_looks_once_more_for_who_counted_while_it_told() {
+        let counters = Counters::default();
+        assert!(!counters.wants_flush());
+        counters.hit(false);
+        assert_eq!([(); 3].map(|()| counters.wants_flush()), [true, true, false]);
+    }
 
     #[test]
     fn no_hit_is_lost_however_many_threads_count_and_go() {

@@ -328,9 +328,9 @@ async fn the_requests_of_a_flight_that_is_ended_are_counted() {
 
 /// The bound of `dial::idle`.
 #[tokio::test]
-async fn however_many_providers_64_origins_keep_connections_and_the_others_close_theirs() {
+async fn however_many_providers_32_origins_keep_connections_and_the_others_close_theirs() {
     let stage = Stage::new();
-    let origins: Vec<_> = (0..70).map(|_| Origin::start()).collect();
+    let origins: Vec<_> = (0..38).map(|_| Origin::start()).collect();
     for (n, origin) in origins.iter().enumerate() {
         origin.set(JWKS, Reply::json(set(&HELD)));
         let mut registration = registration(origin.url(JWKS).as_str());
@@ -344,7 +344,7 @@ async fn however_many_providers_64_origins_keep_connections_and_the_others_close
         }
     }
     let connections: Vec<_> = origins.iter().map(Origin::connections).collect();
-    assert_eq!(connections, [vec![1; 64], vec![2; 6]].concat());
+    assert_eq!(connections, [vec![1; 32], vec![2; 6]].concat());
 }
 
 fn names(headers: &[(String, String)]) -> Vec<&str> {

@@ -14,7 +14,7 @@ pub(super) const PER_ORIGIN: usize = 4;
 /// How long one is kept.
 pub(super) const FOR: Duration = Duration::from_secs(30);
 /// Origins with idle connections at once, of all identities together.
-const ORIGINS: usize = 64;
+const ORIGINS: usize = 32;
 /// When an origin's connections are gone for certain: [`FOR`] after the end of the longest usual exchange.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 

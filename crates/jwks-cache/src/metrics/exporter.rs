@@ -11,7 +11,8 @@ use crate::telemetry::FLIGHT_SECONDS;
 
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Installs a Prometheus recorder for the whole process. Repeat calls do nothing.
+/// Installs a Prometheus recorder for the whole process. Repeat calls do nothing. What is counted reaches it, as any other
+/// recorder, once a second; a lookup that is counted while it is told may wait for the second after.
 ///
 /// # Errors
 /// [`Error::Cache`] when another recorder was installed before.
