@@ -26,6 +26,12 @@ const WHY: &[(&str, &str)] = &[
         "changes nothing: a backslash outside a string is no JSON, and is refused a line later",
     ),
     ("::expecting -> fmt::Result", "words for serde that nobody reads: a refusal has its own"),
+    (" in tag", "changes the speed alone: the text of the kid decides"),
+    ("replace tag -> u32", "changes the speed alone: the text of the kid decides"),
+    ("| with ^ in small_number", "changes nothing: the bits on both sides are apart"),
+    ("| with ^ in has_roca_fingerprint", "changes nothing: the bits on both sides are apart"),
+    ("270:31: replace % with + in has_roca_fingerprint", "changes nothing: the power is reduced in the loop"),
+    ("23:41: replace - with /", "changes nothing: the one number more is even, and exponents are odd"),
 ];
 
 /// cargo-mutants' lists, and what stands in them.

@@ -463,6 +463,27 @@ mod tests {
         check(&[("expires", "Tue, 05 May 2026 13:00:00 GMT"), ("date", NOON), ("age", "600")], 3000);
         check(&[("expires", "Fri, 31 Dec 9999 23:59:59 GMT"), ("date", NOON)], 86_400);
         check(&[("expires", "Tuesday, 05-May-65 13:00:00 GMT"), ("date", NOON)], 86_400);
+        check(&[("expires", "Wednesday, 06-May-26 12:00:00 GMT"), ("date", NOON)], 86_400);
+    }
+
+    #[test]
+    fn a_backslash_outside_of_quotes_escapes_no_comma() {
+        check(&[("cache-control", "a=b\\, max-age=600")], 600);
+        check(&[("cache-control", "a=\"b\\\", max-age=7\", max-age=600")], 600);
+    }
+
+    #[test]
+    fn stored_validators_are_sent_again_if_they_are_any() {
+        let sent = |etag: Option<&str>, at: Option<i64>| {
+            let at = at.and_then(|at| DateTime::from_timestamp(at, 0));
+            let Validators { etag, last_modified } = StoredHeaders::from_validators(etag, at).validators();
+            (etag, last_modified)
+        };
+        assert_eq!(sent(Some("\"a\""), None), (Some("\"a\"".to_owned()), None));
+        assert_eq!(sent(Some(""), None), (None, None));
+        assert_eq!(sent(Some(&"a".repeat(StoredHeaders::MAX_ETAG_BYTES + 1)), None), (None, None));
+        assert_eq!(sent(None, Some(0)), (None, Some("Thu, 01 Jan 1970 00:00:00 GMT".to_owned())));
+        assert_eq!(sent(None, Some(253_402_300_800)), (None, None), "the year 10,000");
     }
 
     #[test]

@@ -2006,6 +2006,94 @@ mod tests {
         assert_eq!(life.it.wake_at(), Some(due));
     }
 
+    // Borders.
+
+    #[test]
+    fn a_retiring_key_whose_grace_has_ended_goes_with_the_next_answer() {
+        let retired = || {
+            let mut life = Life::holding("max-age=3600", |_| {});
+            life.pass(10).adopt(&doc(&[("b", 2)]), "max-age=3600");
+            assert_eq!(life.held().retiring.len(), 1);
+            life.pass(600);
+            life
+        };
+        let mut life = retired();
+        let number = life.start(Person).number;
+        let answer = life.not_modified(&[]);
+        life.land(number, answer);
+        assert!(life.held().retiring.is_empty());
+        let mut life = retired();
+        life.adopt(&doc(&[("b", 2), ("c", 3)]), "max-age=3600");
+        assert!(life.held().retiring.is_empty());
+    }
+
+    #[test]
+    fn a_restored_retiring_key_is_trusted_no_longer_than_its_last_document() {
+        let key = doc(&[("old", 3)]).keys()[0].clone();
+        let mut life = Life::new(|policy| policy.max_trust_age = Some(secs(1_000)));
+        let retiring = vec![StoredKey { key, left_before: secs(10), held_before: secs(900) }];
+        let stored = stored(doc(&[("a", 1)]), StoredHeaders::default(), secs(0), secs(900));
+        assert!(life.it.restore(Stored { retiring, ..stored }, life.now, &mut || 1.0));
+        assert_eq!(life.held().retiring[0].until, life.now + secs(100));
+    }
+
+    #[test]
+    fn of_restored_retiring_keys_each_kid_comes_back_once_and_no_more_than_may_be() {
+        let key = |kid, seed| StoredKey {
+            key: doc(&[(kid, seed)]).keys()[0].clone(),
+            left_before: Duration::ZERO,
+            held_before: Duration::ZERO,
+        };
+        let mut life = Life::new(|policy| policy.max_keys = 2);
+        let retiring = vec![key("x", 3), key("x", 4), key("y", 5), key("z", 6)];
+        let stored = stored(doc(&[("a", 1)]), StoredHeaders::default(), secs(10), secs(900));
+        assert!(life.it.restore(Stored { retiring, ..stored }, life.now, &mut || 1.0));
+        assert_eq!(life.retiring(), ["x", "y"]);
+    }
+
+    #[test]
+    fn a_denial_learns_the_material_of_restored_retiring_keys() {
+        let mut life = Life::new(|_| {});
+        life.it.deny("old");
+        let key = doc(&[("old", 3)]).keys()[0].clone();
+        let retiring =
+            vec![StoredKey { key: key.clone(), left_before: Duration::ZERO, held_before: Duration::ZERO }];
+        let stored = stored(doc(&[("a", 1)]), StoredHeaders::default(), secs(10), secs(900));
+        assert!(life.it.restore(Stored { retiring, ..stored }, life.now, &mut || 1.0));
+        assert!(life.it.denials.denies_material(&key.thumbprint()));
+    }
+
+    #[test]
+    fn a_lost_flight_sets_no_timer_for_who_has_none() {
+        let lost = |mut life: Life| {
+            let number = life.pass(10).start(Person).number;
+            life.it.abandon(number);
+            life.it.wake_at()
+        };
+        let on_demand = |policy: &mut Policy| policy.refresh_mode = RefreshMode::OnDemand;
+        assert_eq!(lost(Life::holding("max-age=300", on_demand)), None);
+        assert_eq!(lost(Life::new(|_| {})), None, "nothing is held, and nobody asked");
+        let always = Life::new(|policy| policy.refresh_mode = RefreshMode::Always);
+        assert_eq!(lost(always), Some(START + secs(11)));
+    }
+
+    #[test]
+    fn a_person_who_fails_after_the_refresh_was_due_does_not_spin_the_timer() {
+        let mut life = Life::holding("max-age=300", |_| {});
+        life.pass(299).fail(Person);
+        assert_eq!(life.it.wake_at(), Some(life.now + secs(1)));
+    }
+
+    #[test]
+    fn the_timer_stops_at_the_moment_at_which_nothing_is_servable_any_more() {
+        let mut life = Life::holding("max-age=100", |_| {});
+        life.pass(159).fail(Reader);
+        assert!(life.it.wake_at().is_some());
+        let mut life = Life::holding("max-age=100", |_| {});
+        life.pass(160).fail(Reader);
+        assert_eq!(life.it.wake_at(), None);
+    }
+
     // Documents that another provider of the same source was brought.
 
     #[test]
@@ -2047,6 +2135,22 @@ mod tests {
         assert!(!life.it.would_adopt(Reader, &headers, &timing, START + secs(20)));
         life.pass(5).start(Person);
         assert!(!would_do(&life, Reader, 11, 20), "a flight runs");
+    }
+
+    #[test]
+    fn a_document_of_another_provider_is_not_taken_beside_a_flight_or_without_a_usable_key() {
+        let mut life = Life::holding("max-age=3600", |_| {});
+        life.pass(5);
+        let offered = |life: &mut Life, set: Arc<KeySet>| {
+            let headers = StoredHeaders::from_response(&head(&[("cache-control", "max-age=3600")]));
+            let (timing, now) = (life.timing(), life.now);
+            life.it.adopt(set, headers, timing, now, &mut || 1.0)
+        };
+        assert!(matches!(offered(&mut life, doc(&[])), Change::Ignored));
+        let number = life.start(Person).number;
+        assert!(matches!(offered(&mut life, doc(&[("c", 3)])), Change::Ignored));
+        life.it.abandon(number);
+        assert!(matches!(offered(&mut life, doc(&[("c", 3)])), Change::Adopted { .. }));
     }
 
     #[test]
@@ -2180,6 +2284,73 @@ mod tests {
         life.now = life.it.backoff_until;
         let plan = life.start(Reader);
         assert_eq!((plan.fallbacks, plan.primary), (vec![0], true));
+    }
+
+    #[test]
+    fn only_the_first_document_of_a_fallback_is_a_switch_and_keys_retire_from_one_to_the_next() {
+        let mut life = Life::new(|policy| policy.fallbacks = vec![secs(24 * HOUR)]);
+        let mut falls_back = |keys: &[(&str, u8)]| {
+            let number = life.start(Person).number;
+            let Outcome::Document { set, headers, timing } = life.document(&doc(keys), "max-age=3600") else {
+                unreachable!()
+            };
+            let outcome = Outcome::FellBack { index: 0, set, headers, timing, retry_after: None };
+            let Change::FellBack { switched, .. } = life.land(number, outcome) else { unreachable!() };
+            life.pass(3_600);
+            (switched, life.held().retiring.len())
+        };
+        assert_eq!(falls_back(&[("f", 8)]), (true, 0));
+        assert_eq!(falls_back(&[("g", 9)]), (false, 1));
+    }
+
+    #[test]
+    fn the_timer_comes_when_a_fallback_may_be_needed_though_the_source_wants_a_longer_wait() {
+        // Keys of the source: when they cease to be servable.
+        let with_fallback = |policy: &mut Policy| policy.fallbacks = vec![secs(24 * HOUR)];
+        let mut life = Life::holding("max-age=100", with_fallback);
+        life.pass(155).fail_asking(Reader, Some(secs(60)));
+        assert_eq!(life.it.wake_at(), Some(START + secs(160)));
+        // Though never within a second.
+        let mut life = Life::holding("max-age=100", with_fallback);
+        life.now = START + Duration::from_millis(159_500);
+        life.fail_asking(Reader, Some(secs(60)));
+        assert_eq!(life.it.wake_at(), Some(START + Duration::from_millis(160_500)));
+        // Keys of a fallback: when it is due.
+        let mut life = fallen(RefreshMode::WhileInUse);
+        life.pass(3_500).fail_asking(Reader, Some(secs(300)));
+        assert_eq!(life.it.wake_at(), Some(START + secs(3_565)));
+    }
+
+    #[test]
+    fn a_flight_that_asks_fallbacks_alone_wakes_the_timer_when_the_source_may_be_asked_but_not_at_once() {
+        let nearly = || {
+            let mut life = without_keys_in_backoff();
+            life.now = life.it.backoff_until - Duration::from_millis(500);
+            life
+        };
+        let mut life = nearly();
+        let number = life.start(Reader).number;
+        let Outcome::Document { set, headers, timing } = life.document(&doc(&[("f", 9)]), "max-age=3600")
+        else {
+            unreachable!()
+        };
+        life.land(number, Outcome::FellBack { index: 0, set, headers, timing, retry_after: None });
+        assert_eq!(life.it.wake_at(), Some(life.now + secs(1)));
+        let mut life = nearly();
+        Arc::make_mut(&mut life.it.policy).refresh_mode = RefreshMode::Always;
+        life.fail(Reader);
+        assert_eq!(life.it.wake_at(), Some(life.now + secs(1)));
+    }
+
+    #[test]
+    fn a_fallback_that_fails_with_nothing_servable_is_left_alone_for_a_while_and_not_for_long() {
+        let mut life = Life::new(|policy| policy.fallbacks = vec![secs(24 * HOUR)]);
+        for _ in 0..8 {
+            life.fail(Person);
+            let wait = life.it.fallbacks_wait_until().since(life.now);
+            assert!((secs(1)..=secs(10)).contains(&wait), "{wait:?}");
+            life.pass(600);
+        }
     }
 
     #[test]

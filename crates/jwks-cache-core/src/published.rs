@@ -433,4 +433,31 @@ mod tests {
         assert!(denials.0.values().all(|materials| materials.len() <= DENIED_MATERIALS));
         assert!(denials.denies(&doc(&[("other", 77)]).keys()[0]));
     }
+
+    #[test]
+    fn from_the_end_of_the_backoff_on_a_flight_may_be_waited_for() {
+        let published = published(11_000, None, 10_400);
+        assert_eq!(published.standing(at(10_399)), Standing::Stale);
+        assert_eq!(published.standing(at(10_400)), Standing::Expired);
+    }
+
+    #[test]
+    fn a_denial_names_its_ids_and_the_material_seen_under_them_within_bounds() {
+        let mut denials = Denials::default();
+        denials.deny("a");
+        for seed in 1..=10 {
+            denials.learn(doc(&[("a", seed), ("b", 11)]).keys());
+        }
+        assert_eq!(denials.ids().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(denials.materials("a").count(), 10);
+        let thumbprint = |n: usize| {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&n.to_le_bytes());
+            Thumbprint::from_bytes(digest)
+        };
+        denials.remember("a", (0..DENIED_MATERIALS).map(thumbprint));
+        assert_eq!(denials.materials("a").count(), DENIED_MATERIALS);
+        denials.learn(doc(&[("a", 12)]).keys());
+        assert_eq!(denials.materials("a").count(), DENIED_MATERIALS, "it is full");
+    }
 }

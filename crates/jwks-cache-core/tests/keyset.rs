@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
 use jwks_cache_core::key::{BadSignature, Key, VerificationKey};
-use jwks_cache_core::keyset::{Instead, KeyRules, KeySet, Reason, Refusal, Verdict, diff};
+use jwks_cache_core::keyset::{Instead, KeyRules, KeySet, Reason, Refusal, SetDiff, Verdict, diff};
 use jwks_cache_core::select::{NoKey, select};
 use jwks_cache_core::{Algorithm, AlgorithmSet};
 use proptest::prelude::*;
@@ -365,6 +365,45 @@ fn keys_that_decode_but_must_not_be_trusted_stay_visible() {
 }
 
 #[test]
+fn bounds_on_what_a_key_says_include_themselves() {
+    let usable = |entry: Value| matches!(verdict(entry), Verdict::Usable { .. });
+    let modulus = |bytes: usize, first: u8| {
+        let mut n = vec![0xff; bytes];
+        n[0] = first;
+        n
+    };
+    let rsa = |n: &[u8]| with(public("RSA"), json!({"n": b64(n)}));
+    assert!(usable(rsa(&modulus(1_024, 0xff))), "8,192 bits");
+    assert!(usable(rsa(&modulus(256, 0x80))), "2,048 bits");
+    assert_eq!(verdict(rsa(&modulus(256, 0x7f))), aside(Reason::RsaTooShort), "2,047 bits");
+    let named = |length: usize| with(public("Ed25519"), json!({"kid": "k".repeat(length)}));
+    assert!(usable(named(1_024)));
+    assert!(!usable(named(1_025)));
+    // 16,382 characters and two quotes: it is read, and is too long a number.
+    assert_eq!(verdict(rsa(&modulus(12_286, 0xff))), aside(Reason::RsaTooLong));
+    assert_eq!(verdict(rsa(&modulus(12_287, 0xff))), aside(Reason::TooLong("n")));
+}
+
+#[test]
+fn what_a_key_without_alg_may_verify_is_the_operators_to_say() {
+    let rules = KeyRules { without_alg: [Algorithm::RS256].into_iter().collect(), ..KeyRules::default() };
+    let may = |entry: Value| {
+        let set = KeySet::judge(&document(&[entry]), &rules).unwrap();
+        set.keys()[0].algorithms().iter().collect::<Vec<_>>()
+    };
+    assert_eq!(may(without(public("RSA"), "alg")), [Algorithm::RS256]);
+    assert_eq!(may(with(public("RSA"), json!({"alg": "PS512"}))), [Algorithm::PS512]);
+}
+
+#[test]
+fn of_two_keys_under_one_kid_the_first_answers() {
+    let key = |name: &str| judged(&[with(public(name), json!({"kid": "x"}))]).keys()[0].clone();
+    let keys = [key("RSA"), judged(&[with(rsa().jwk, json!({"kid": "x"}))]).keys()[0].clone()];
+    let found = select(&keys, Some("x"), Algorithm::RS256).unwrap();
+    assert!(Arc::ptr_eq(found, &keys[0]));
+}
+
+#[test]
 fn what_real_providers_do_is_tolerated_and_the_signature_still_verifies() {
     // A coordinate that begins with a zero byte comes once in 256 keys.
     let stripped =
@@ -678,6 +717,8 @@ fn a_diff_names_what_came_what_went_and_new_material_under_a_held_kid() {
         assert_eq!([kids(&got.added), kids(&got.removed), kids(&got.changed)], want, "{old:?} -> {new:?}");
         assert_eq!((got.disjoint, got.is_empty()), (disjoint, want.iter().all(|ids| ids.is_empty())));
     };
+    let all = SetDiff::all_of(&judged(&[a("1"), b("2")]));
+    assert_eq!(all, diff(&judged(&[]), &judged(&[a("1"), b("2")])));
     check(&[], &[], [&[], &[], &[]], false);
     check(&[], &[a("1")], [&["1"], &[], &[]], false);
     check(&[a("1")], &[], [&[], &["1"], &[]], false);
