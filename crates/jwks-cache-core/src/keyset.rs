@@ -60,7 +60,7 @@ impl Default for KeyRules {
 #[derive(Clone)]
 #[repr(C)] // what a lookup reads stands together, at the front
 pub struct KeySet {
-    index: Arc<[select::Row]>,
+    index: select::Index,
     keys: Arc<[Arc<Key>]>,
     jwks: Arc<JwkSet>,
     text: Arc<str>,
@@ -132,7 +132,7 @@ impl KeySet {
             LedgerEntry { row }
         });
         let ledger = ledger.collect();
-        let index = keys.iter().map(|key| select::Row::of(key)).collect();
+        let index = select::Index::of(&keys);
         Ok(Self { text, jwks, keys: keys.into(), index, ledger })
     }
 
@@ -141,7 +141,7 @@ impl KeySet {
     pub fn without(&self, gone: impl Fn(&Key) -> bool) -> Self {
         let keys: Arc<[Arc<Key>]> = self.keys.iter().filter(|key| !gone(key)).cloned().collect();
         let jwks = Arc::new(JwkSet { keys: keys.iter().map(|key| key.jwk().clone()).collect() });
-        let index = keys.iter().map(|key| select::Row::of(key)).collect();
+        let index = select::Index::of(&keys);
         Self { text: self.text.clone(), jwks, keys, index, ledger: self.ledger.clone() }
     }
 
@@ -156,7 +156,7 @@ impl KeySet {
     /// Whether any well-formed key has exactly this kid, usable or not.
     #[must_use]
     pub fn holds_kid(&self, kid: &str) -> bool {
-        select::has_kid(&self.index, kid)
+        select::has_kid(&self.keys, &self.index, kid)
     }
 
     /// The published text. Keys with private members, symmetric keys and entries that are no objects are left

@@ -73,22 +73,47 @@ pub fn select<'a>(
     }
 }
 
-/// What a lookup by kid reads of a key, without following it.
-#[derive(Debug)]
-pub(crate) struct Row {
-    tag: u32,
-    kid: Option<Box<str>>,
-    algorithms: AlgorithmSet,
-}
+/// What a lookup by kid reads of keys, in one piece of memory, as each piece lies far away: a head for each key, and
+/// behind them the kids.
+#[derive(Clone)]
+pub(crate) struct Index(Arc<[u8]>);
 
-impl Row {
-    pub(crate) fn of(key: &Key) -> Self {
-        let kid = key.kid();
-        Self { tag: kid.map_or(0, tag), kid: kid.map(Into::into), algorithms: key.algorithms() }
+/// The tag of a key's kid, the algorithms that the key may verify, and from where to where its kid stands.
+type Head = [u8; 16];
+
+impl Index {
+    pub(crate) fn of(keys: &[Arc<Key>]) -> Self {
+        let texts = keys.iter().map(|key| key.kid().map_or(0, str::len)).sum::<usize>();
+        let mut bytes = Vec::with_capacity(keys.len() * size_of::<Head>() + texts);
+        let mut end = keys.len() * size_of::<Head>();
+        for key in keys {
+            let (kid, start) = (key.kid(), end);
+            end += kid.map_or(0, str::len);
+            // A key without a kid has none anywhere, and no document is of 4 GiB.
+            let place = kid.and_then(|_| u32::try_from(start).ok().zip(u32::try_from(end).ok()));
+            let (from, to) = place.unwrap_or((u32::MAX, 0));
+            bytes.extend(kid.map_or(0, tag).to_le_bytes());
+            bytes.extend(u32::from(key.algorithms().bits()).to_le_bytes());
+            bytes.extend(from.to_le_bytes());
+            bytes.extend(to.to_le_bytes());
+        }
+        keys.iter().filter_map(|key| key.kid()).for_each(|kid| bytes.extend(kid.as_bytes()));
+        Self(bytes.into())
     }
 
-    fn is(&self, tag: u32, kid: &str) -> bool {
-        self.tag == tag && self.kid.as_deref() == Some(kid)
+    /// Of the keys with exactly this kid, where they stand and what they may verify.
+    fn with_kid(&self, kid: &str, keys: usize) -> impl Iterator<Item = (usize, AlgorithmSet)> {
+        let tag = tag(kid);
+        let heads = self.0.as_chunks::<{ size_of::<Head>() }>().0.iter().take(keys);
+        heads.enumerate().filter_map(move |(at, head)| {
+            let head = u128::from_le_bytes(*head);
+            if head as u32 != tag {
+                return None;
+            }
+            let place = (head >> 64) as u32 as usize..(head >> 96) as usize;
+            let is = self.0.get(place) == Some(kid.as_bytes());
+            is.then(|| (at, AlgorithmSet::from_bits((head >> 32) as u16)))
+        })
     }
 }
 
@@ -103,25 +128,23 @@ fn tag(kid: &str) -> u32 {
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
-/// The same choice as [`select`], by rows that stand beside the keys.
+/// The same choice as [`select`], by the index of the keys.
 pub(crate) fn find<'a>(
     keys: &'a [Arc<Key>],
-    rows: &[Row],
+    index: &Index,
     kid: Option<&str>,
     algorithm: Algorithm,
 ) -> Result<&'a Arc<Key>, NoKey> {
     if let Some(kid) = kid {
-        let tag = tag(kid);
-        let found = rows.iter().position(|row| row.algorithms.contains(algorithm) && row.is(tag, kid));
-        if let Some(key) = found.and_then(|index| keys.get(index)) {
+        let found = index.with_kid(kid, keys.len()).find(|(_, may)| may.contains(algorithm));
+        if let Some(key) = found.and_then(|(at, _)| keys.get(at)) {
             return Ok(key);
         }
     }
     select(keys, kid, algorithm)
 }
 
-/// Whether a row has exactly this kid.
-pub(crate) fn has_kid(rows: &[Row], kid: &str) -> bool {
-    let tag = tag(kid);
-    rows.iter().any(|row| row.is(tag, kid))
+/// Whether a key has exactly this kid.
+pub(crate) fn has_kid(keys: &[Arc<Key>], index: &Index, kid: &str) -> bool {
+    index.with_kid(kid, keys.len()).next().is_some()
 }
