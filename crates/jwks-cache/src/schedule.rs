@@ -139,6 +139,7 @@ async fn run(stopped: Stopped, changed: Arc<Notify>) {
         let timer = next.map(|moment| engine.clock.sleep_until(moment));
         drop(engine);
         tokio::select! {
+            biased; // whichever it is, all are looked at; and what is seeded runs the same each time
             () = changed.notified() => {}
             () = async { match timer { Some(timer) => timer.await, None => std::future::pending().await } } => {}
             () = async {

@@ -450,14 +450,16 @@ impl Stage {
         const CAUGHT_UP: Duration = Duration::from_secs(20);
         /// No registration waits longer for a store.
         const LONGEST_LOAD: Duration = Duration::from_millis(250);
-        let (registration, clock) = {
-            let scene = self.world.lock();
+        let (registration, clock, asked, seed) = {
+            let mut scene = self.world.lock();
             let Some(registration) = scene.sites[slot].book.now().registration.clone() else { return };
-            (IdentityProviderRegistration::clone(&registration), scene.clock.clone())
+            let (asked, seed) = (scene.now(), scene.chance.below(u64::MAX));
+            (IdentityProviderRegistration::clone(&registration), scene.clock.clone(), asked, seed)
         };
         let other = Registry::builder()
             .clock(clock.clone())
             .fetcher(Arc::new(Unreachable))
+            .seed(seed)
             .with_store(Arc::new(self.store.clone()))
             .build();
         let before = clock.socket();
@@ -472,9 +474,11 @@ impl Stage {
         };
         let (passed, now, wall) = (scene.clock.passed(), scene.now(), scene.clock.wall());
         let calm = self.calm_since.lock().expect("nobody panics with it");
-        let caught_up = calm.is_some_and(|since| passed.saturating_sub(since) > CAUGHT_UP);
         let state = scene.sites[slot].book.now().clone();
         let stored = state.as_stored();
+        // What landed while the other one asked was in the store too late for it.
+        let caught_up = calm.is_some_and(|since| passed.saturating_sub(since) > CAUGHT_UP)
+            && stored.held.as_ref().is_none_or(|held| held.at < asked);
         let shown = |wanted: &str| -> BTreeSet<Material> {
             let keys = status.keys.iter().filter(|key| key.state == wanted);
             let material = |print: &str| material_of_thumbprint(print).unwrap_or(Material::MAX);
