@@ -2085,6 +2085,16 @@ mod tests {
     }
 
     #[test]
+    fn the_timer_waits_though_readers_may_take_the_first_retry_at_once() {
+        let mut life = Life::new(|policy| policy.refresh_mode = RefreshMode::Always);
+        life.fail(Reader);
+        assert_eq!(life.wait_of(Reader), Duration::ZERO);
+        let mut life = Life::new(|policy| policy.refresh_mode = RefreshMode::Always);
+        life.fail(Reader);
+        assert!(life.it.wake_at().is_some_and(|at| at > life.now));
+    }
+
+    #[test]
     fn the_timer_stops_at_the_moment_at_which_nothing_is_servable_any_more() {
         let mut life = Life::holding("max-age=100", |_| {});
         life.pass(159).fail(Reader);

@@ -688,6 +688,10 @@ fn a_key_is_found_by_its_exact_kid_or_as_the_only_one_that_fits() {
         }
     }
     assert!(set.holds_kid("enc") && set.holds_kid("") && !set.holds_kid("R") && !set.holds_kid("s"));
+    let why: BTreeSet<String> = [NoKey::UnknownKid, NoKey::NoMatch, NoKey::Ambiguous, NoKey::NoKeys]
+        .map(|no_key| no_key.to_string())
+        .into();
+    assert!(why.len() == 4 && why.contains("no key with this kid"), "{why:?}");
 }
 
 #[test]
