@@ -359,6 +359,9 @@ fn keys_that_decode_but_must_not_be_trusted_stay_visible() {
         assert!(reason.is_well_formed());
         assert_eq!(verdict(entry.clone()), aside(reason), "{entry}");
     }
+    let told = [Revoked, UseNotSig, RsaTooShort].map(|reason| (reason.as_str(), reason.to_string()));
+    assert_eq!(told.each_ref().map(|(label, _)| *label), ["revoked", "use_not_sig", "rsa_too_short"]);
+    assert!(told.iter().all(|(_, text)| !text.is_empty()), "{told:?}");
     let rules = KeyRules { algorithms: [Algorithm::ES256].into_iter().collect(), ..KeyRules::default() };
     let entry = public("RSA").to_string();
     assert_eq!(verdict_of_text(&entry, &rules), aside(AlgorithmNotAllowed));

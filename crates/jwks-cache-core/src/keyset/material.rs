@@ -295,16 +295,13 @@ fn is_weak_edwards_point(encoded: &[u8; 32]) -> bool {
         prime[31] = 0xed;
         prime
     };
-    /// `PRIME` minus a smaller number.
+    /// `PRIME` minus a number none of whose digits borrows: with another, this would not compile.
     const fn negated(y: [u8; 32]) -> [u8; 32] {
-        let mut negated = [0; 32];
-        let mut borrow = 0;
-        let mut i = 32;
-        while i > 0 {
-            i -= 1;
-            let digit = PRIME[i] as i16 - y[i] as i16 - borrow;
-            borrow = (digit < 0) as i16;
-            negated[i] = (digit + 256 * borrow) as u8;
+        let mut negated = PRIME;
+        let mut i = 0;
+        while i < 32 {
+            negated[i] -= y[i];
+            i += 1;
         }
         negated
     }
@@ -314,11 +311,12 @@ fn is_weak_edwards_point(encoded: &[u8; 32]) -> bool {
         one[31] = 1;
         one
     };
+    const SMALL_ORDER: [[u8; 32]; 5] = [ZERO, ONE, negated(ONE), ORDER_8, negated(ORDER_8)];
 
     let mut y = *encoded;
     y.reverse();
     y[0] &= 0x7f; // the sign of x
-    y >= PRIME || [ZERO, ONE, negated(ONE), ORDER_8, negated(ORDER_8)].contains(&y)
+    y >= PRIME || SMALL_ORDER.contains(&y)
 }
 
 #[cfg(test)]
