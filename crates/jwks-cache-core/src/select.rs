@@ -101,19 +101,19 @@ impl Index {
         Self(bytes.into())
     }
 
-    /// Of the keys with exactly this kid, where they stand and what they may verify.
-    fn with_kid(&self, kid: &str, keys: usize) -> impl Iterator<Item = (usize, AlgorithmSet)> {
-        let tag = tag(kid);
-        let heads = self.0.as_chunks::<{ size_of::<Head>() }>().0.iter().take(keys);
-        heads.enumerate().filter_map(move |(at, head)| {
-            let head = u128::from_le_bytes(*head);
-            if head as u32 != tag {
-                return None;
-            }
-            let place = (head >> 64) as u32 as usize..(head >> 96) as usize;
-            let is = self.0.get(place) == Some(kid.as_bytes());
-            is.then(|| (at, AlgorithmSet::from_bits((head >> 32) as u16)))
-        })
+    /// The heads, and what is no head behind them: there are as many as keys.
+    fn heads(&self) -> &[Head] {
+        self.0.as_chunks().0
+    }
+
+    /// What the key of this head may verify, if its kid is this one.
+    fn is(&self, head: &Head, tag: u32, kid: &str) -> Option<AlgorithmSet> {
+        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        if word(0) != tag {
+            return None;
+        }
+        let text = self.0.get(word(8) as usize..word(12) as usize);
+        (text == Some(kid.as_bytes())).then(|| AlgorithmSet::from_bits(word(4) as u16))
     }
 }
 
@@ -136,9 +136,11 @@ pub(crate) fn find<'a>(
     algorithm: Algorithm,
 ) -> Result<&'a Arc<Key>, NoKey> {
     if let Some(kid) = kid {
-        let found = index.with_kid(kid, keys.len()).find(|(_, may)| may.contains(algorithm));
-        if let Some(key) = found.and_then(|(at, _)| keys.get(at)) {
-            return Ok(key);
+        let tag = tag(kid);
+        for (head, key) in index.heads().iter().zip(keys) {
+            if index.is(head, tag, kid).is_some_and(|may| may.contains(algorithm)) {
+                return Ok(key);
+            }
         }
     }
     select(keys, kid, algorithm)
@@ -146,5 +148,6 @@ pub(crate) fn find<'a>(
 
 /// Whether a key has exactly this kid.
 pub(crate) fn has_kid(keys: &[Arc<Key>], index: &Index, kid: &str) -> bool {
-    index.with_kid(kid, keys.len()).next().is_some()
+    let tag = tag(kid);
+    index.heads().iter().zip(keys).any(|(head, _)| index.is(head, tag, kid).is_some())
 }
