@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Instructions of one lookup on x86-64, two in a hundred above what was counted, for builds differ by as much. An
-/// uncontended lock is 18 more, an allocation 120.
+/// Instructions of one lookup on x86-64, two in a hundred above what was counted, for builds may differ by as much.
+/// An uncontended lock was 18 more, an allocation 120.
 /// Lower them when reads get cheaper; raise one only with a reason in the commit.
 const RESOLVE: u64 = 724;
 const KEY: u64 = 389;

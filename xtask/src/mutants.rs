@@ -30,17 +30,23 @@ const WHY: &[(&str, &str)] = &[
     ("replace tag -> u32", "changes the speed alone: the text of the kid decides"),
     ("| with ^ in small_number", "changes nothing: the bits on both sides are apart"),
     ("| with ^ in has_roca_fingerprint", "changes nothing: the bits on both sides are apart"),
-    ("270:31: replace % with + in has_roca_fingerprint", "changes nothing: the power is reduced in the loop"),
+    (
+        "material.rs:270:31: replace % with + in has_roca_fingerprint",
+        "changes nothing: the power is reduced in the loop",
+    ),
     (
         "replace % with / in has_roca_fingerprint",
         "asks of numbers that are no primes too: the one modulus of that generator in the tests passes them as well",
     ),
     (
-        "265:70: replace % with + in has_roca_fingerprint",
+        "material.rs:265:70: replace % with + in has_roca_fingerprint",
         "asks of numbers that are no primes too: the one modulus of that generator in the tests passes them as well",
     ),
-    ("837:57: replace < with <= in Lifecycle::fail_fallbacks", "the one nanosecond at which keys end"),
-    ("23:41: replace - with /", "changes nothing: the one number more is even, and exponents are odd"),
+    ("replace < with <= in Lifecycle::fail_fallbacks", "the one nanosecond at which keys end"),
+    (
+        "material.rs:23:41: replace - with /",
+        "changes nothing: the one number more is even, and exponents are odd",
+    ),
 ];
 
 /// cargo-mutants' lists, and what stands in them.

@@ -58,6 +58,8 @@ pub(super) fn run(_cap: Duration) -> Table {
         if reader.name == WITH_KEY && control_scaling >= LEAST_CONTROL {
             let met = best[0] / best[1] / control_scaling >= GOAL;
             table.judge(reader.name, cells(best), "≥ 1.8 where the control has 1.96: ≥ 0.92 of it", met);
+        } else if reader.name == WITH_KEY {
+            table.tell(format!("{}: not judged, the control is below 1.8 ×", reader.name), cells(best));
         } else {
             table.tell(reader.name, cells(best));
         }

@@ -196,9 +196,9 @@ impl RegistryBuilder {
         self
     }
 
-    /// Whether what is counted is told to the recorder of the `metrics` facade, at most 2 s late. Default true. A recorder keeps about 40
-    /// series a provider: with thousands of providers that is more memory than their keys take. With `false` nothing is
-    /// told, and [`Registry::metrics_text`] renders the same numbers when somebody asks.
+    /// Whether what is counted is told to the recorder of the `metrics` facade, at most 2 s late. Default true. A
+    /// recorder keeps about 40 series a provider: with thousands of providers that is more memory than their keys
+    /// take. With `false` nothing is told, and [`Registry::metrics_text`] renders the same numbers when somebody asks.
     #[cfg(feature = "metrics")]
     #[must_use]
     pub fn record_metrics(mut self, record: bool) -> Self {

@@ -236,19 +236,30 @@ impl State {
             self.denied.clear();
         }
         self.registration = Some(under);
-        let verifying = |state: &Self, old: &Left| {
-            let alone = Document { keys: vec![old.key], ..Document::default() };
-            state.usable_in(&alone).next().is_some()
-        };
         let left = std::mem::take(&mut self.left);
-        self.left = left.into_iter().filter(|old| verifying(self, old)).take(most).collect();
+        self.left = self.honoured(left, most);
+    }
+
+    /// Of keys that left, those that may still verify, and no more than may be.
+    fn honoured(&self, left: Vec<Left>, most: usize) -> Vec<Left> {
+        let verifies = |old: &Left| {
+            let alone = Document { keys: vec![old.key], ..Document::default() };
+            self.usable_in(&alone).next().is_some()
+        };
+        left.into_iter().filter(verifies).take(most).collect()
     }
 
     /// What a process that starts now may have from a store: also what had too many keys here, for settings of before.
     pub(super) fn as_stored(&self) -> Self {
         let mut stored = self.clone();
-        if let (None, Some((held, left))) = (&self.held, &self.dropped) {
-            (stored.held, stored.left) = (Some(held.clone()), left.clone());
+        let (None, Some((held, left)), Some(under)) = (&self.held, &self.dropped, &self.registration) else {
+            return stored;
+        };
+        let most = most_keys(under);
+        if held.document.listed().count() <= most {
+            let left = self.honoured(left.clone(), most);
+            stored.learn(held.document.listed().copied().chain(left.iter().map(|old| old.key)).collect());
+            (stored.held, stored.left) = (Some(held.clone()), left);
         }
         stored
     }
