@@ -485,6 +485,9 @@ impl Stage {
             keys.filter_map(|key| key.thumbprint.as_deref().map(material)).collect()
         };
         let (usable, retiring) = (shown("usable"), shown("retiring"));
+        // All that it knows of time is the wall, which may have been set since the last answer.
+        let by_the_wall = stored.held.as_ref().map_or(now, |held| held.at + age_by(wall, held.wall));
+        let honoured = stored.retiring(by_the_wall);
         let ready = matches!(status.state, ProviderState::Ready | ProviderState::Refreshing);
         let age = status.last_refresh.map(|at| (wall - at).to_std().unwrap_or_default());
         let trust = registration.max_trust_age.unwrap_or_else(|| {
@@ -503,8 +506,8 @@ impl Stage {
             && self.must_be_served(slot, &state, (now, wall), calm.map(|since| passed.saturating_sub(since)))
         {
             Some(format!("I6: another process has nothing, this one {:?}", state.usable()))
-        } else if caught_up && !retiring.is_subset(&stored.retiring(now)) {
-            Some(format!("I3: another process honours {retiring:?}, a store {:?}", stored.retiring(now)))
+        } else if caught_up && !retiring.is_subset(&honoured) {
+            Some(format!("I3: another process honours {retiring:?}, a store {honoured:?}"))
         } else {
             None
         };
@@ -527,9 +530,8 @@ impl Stage {
         let kind = SnapshotKind::Keys;
         let key = SnapshotKey { tenant: tenant(slot), provider: provider(slot).to_owned(), kind };
         let landed_since = calm_for.is_some_and(|calm| now.since(held.at) < calm);
-        let age = (wall - held.wall).max(TimeDelta::zero()).to_std().unwrap_or_default();
-        let by_the_wall =
-            wall + TimeDelta::seconds(59) > held.wall && age < times.servable_until.since(held.at);
+        let by_the_wall = wall + TimeDelta::seconds(59) > held.wall
+            && age_by(wall, held.wall) < times.servable_until.since(held.at);
         (landed_since || self.store.look(&key).is_some()) && by_the_wall && !state.usable().is_empty()
     }
 
@@ -540,6 +542,11 @@ impl Stage {
         let now = scene.now();
         scene.sites.iter_mut().for_each(|site| site.budget.overslept(now));
     }
+}
+
+/// How old that is by the wall; what claims to come is of now.
+fn age_by(wall: DateTime<Utc>, at: DateTime<Utc>) -> Duration {
+    (wall - at).to_std().unwrap_or_default()
 }
 
 /// Sound settings, drawn; but where a provider is, how large its answers may be, and what needs a real wire.
