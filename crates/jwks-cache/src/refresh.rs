@@ -82,6 +82,8 @@ struct Owner {
     closed: Option<Closed>,
     /// What the issuer's metadata said when keys last came.
     discovered: Option<Arc<Discovered>>,
+    /// The place in the order of fetches of what was last given to stores, or had of them.
+    kept_order: u64,
     seldom: Option<Box<Seldom>>,
 }
 
@@ -220,6 +222,7 @@ impl Provider {
                 timer: None,
                 closed: None,
                 discovered: None,
+                kept_order: 0,
                 seldom: None,
             }),
         });

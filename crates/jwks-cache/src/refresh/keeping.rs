@@ -131,17 +131,23 @@ impl Provider {
     }
 
     fn keys_entry(&self, namespace: &str) -> Option<SnapshotEntry> {
-        let (held, source, denials, most, without_alg) = {
-            let owner = self.registered()?;
+        let now = self.engine.now();
+        let newest = newest_order(self.engine.clock.wall());
+        let (held, order, source, denials, most, without_alg) = {
+            let mut owner = self.registered()?;
             let (held, policy) = (owner.to_be_kept()?, owner.lifecycle.policy());
-            let without_alg = owner.key_rules(&owner.source, policy).without_alg;
-            (held, owner.source.clone(), owner.denials(), policy.max_response_bytes, without_alg)
+            let (most, without_alg) =
+                (policy.max_response_bytes, owner.key_rules(&owner.source, policy).without_alg);
+            // Where the wall was set back a little since, what came later still replaces what came before.
+            let before = Some(owner.kept_order).filter(|before| *before <= newest);
+            let order = order_of_held(&held).max(before.unwrap_or_default());
+            owner.kept_order = order;
+            (held, order, owner.source.clone(), owner.denials(), most, without_alg)
         };
         let restricted = (without_alg != AlgorithmSet::ALL).then_some(without_alg);
-        let (now, wall) = (self.engine.now(), self.engine.clock.wall());
         // At least 1 s: a store may know no less.
         let keep_for = held.servable_until.since(now).max(Duration::from_secs(1));
-        let (order, name) = (order_of_held(&held), source.name()?);
+        let name = source.name()?;
         let mut room = most;
         let mut retiring = StoredRetiring::of(&held);
         retiring.retain(|old| {
@@ -163,13 +169,7 @@ impl Provider {
         let stored = StoredKeys { snapshot: self.snapshot_of(&held).ok()?, envelope };
         let bytes = stored
             .seal(self.engine.stores.ring.as_ref(), &self.belongs(namespace, &name, SnapshotKind::Keys));
-        Some(SnapshotEntry {
-            bytes: bytes.ok()?,
-            order,
-            newest: newest_order(wall),
-            keep_for: Some(keep_for),
-            instead_of: None,
-        })
+        Some(SnapshotEntry { bytes: bytes.ok()?, order, newest, keep_for: Some(keep_for), instead_of: None })
     }
 
     fn denials_entry(&self, namespace: &str) -> Option<SnapshotEntry> {
@@ -334,6 +334,7 @@ impl Provider {
         if !owner.lifecycle.restore(stored, now, &mut self.engine.dice()) {
             return Err(Error::validation("expires_at", "the snapshot is too old to be served"));
         }
+        owner.kept_order = order;
         if stored_without_alg.is_some() {
             owner.seldom().without_alg = stored_without_alg;
         }
