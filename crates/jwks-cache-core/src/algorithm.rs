@@ -122,15 +122,6 @@ impl AlgorithmSet {
     /// Every asymmetric algorithm.
     pub const ALL: Self = Self((1 << Algorithm::ALL.len()) - 1);
 
-    /// The set as bits, for who keeps it elsewhere.
-    pub(crate) const fn bits(self) -> u16 {
-        self.0
-    }
-
-    pub(crate) const fn from_bits(bits: u16) -> Self {
-        Self(bits)
-    }
-
     /// Whether `algorithm` is in the set.
     #[must_use]
     pub const fn contains(self, algorithm: Algorithm) -> bool {

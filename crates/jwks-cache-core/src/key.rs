@@ -3,10 +3,11 @@
 //! This room does not know documents, kids of other keys or policies: [`crate::keyset`] decides what a key
 //! may do before it is made, and [`crate::select`] which key answers.
 
+mod name;
 mod spki;
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +19,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet, PublicKeyUse};
 
+use self::name::Name;
 use crate::keyset::{KeyRules, Reason};
 use crate::{Algorithm, AlgorithmSet};
 
@@ -150,21 +152,23 @@ pub(crate) enum DeclaredAlgorithm {
 
 /// What judging a key found.
 #[derive(Clone)]
+#[repr(C)] // what a lookup reads stands at the front
 pub(crate) struct Findings {
-    pub(crate) issuer: Option<Box<str>>,
-    pub(crate) declared: DeclaredAlgorithm,
+    pub(crate) algorithms: AlgorithmSet,
     pub(crate) kty: KeyType,
     pub(crate) curve: Option<Curve>,
     pub(crate) bits: u32,
+    pub(crate) issuer: Option<Box<str>>,
+    pub(crate) declared: DeclaredAlgorithm,
     pub(crate) thumbprint: Thumbprint,
-    pub(crate) algorithms: AlgorithmSet,
-    pub(crate) set_aside: Option<Reason>,
+    /// Boxed, as it is rare.
+    pub(crate) set_aside: Option<Box<Reason>>,
 }
 
 impl Findings {
     /// Takes from the key the right to verify.
     pub(crate) fn put_aside(&mut self, reason: Reason) {
-        self.set_aside = Some(reason);
+        self.set_aside = Some(Box::new(reason));
         self.algorithms = AlgorithmSet::NONE;
     }
 }
@@ -173,13 +177,26 @@ impl Findings {
 ///
 /// A key that was set aside is still one, for callers who choose keys themselves; it verifies nothing.
 /// It shares the [`JwkSet`] of its document: the numbers are held once, as text, until a first use parses them.
+///
+/// What a lookup reads of it stands in its first line.
+#[repr(C, align(64))]
 pub struct Key {
+    name: Name,
     findings: Findings,
-    said: Said,
+    parsed: OnceLock<Box<Parsed>>,
     set: Arc<JwkSet>,
+    said: Said,
     /// Its number in the set; of 32 bits, as there are many keys, and never so many in one set.
     index: u32,
-    parsed: OnceLock<Box<Parsed>>,
+    /// Its place among those that stand beside it.
+    at: u32,
+}
+
+/// A key with those that stand beside it: keys of one document lie in one piece of memory, as each piece lies far away.
+#[derive(Clone)]
+pub struct SharedKey {
+    beside: Arc<[Key]>,
+    at: u32,
 }
 
 /// What the publisher said of a key, word by word.
@@ -214,25 +231,21 @@ struct Parsed {
 }
 
 impl Key {
-    /// The key at `index` of `set`; none beyond its end.
+    /// The key at `index` of `set`, which will stand at the same place; none beyond its end.
     pub(crate) fn new(findings: Findings, said: Said, set: Arc<JwkSet>, index: usize) -> Option<Self> {
-        set.keys.get(index)?;
+        let name = Name::of(set.keys.get(index)?.common.key_id.as_deref());
         let index = u32::try_from(index).ok()?;
-        Some(Self { findings, said, set, index, parsed: OnceLock::new() })
+        Some(Self { name, findings, parsed: OnceLock::new(), set, said, index, at: index })
     }
 
-    /// The key under narrower rules; none when they leave it nothing to verify. Wider rules give nothing back.
-    pub(crate) fn narrowed(self: &Arc<Self>, rules: &KeyRules) -> Option<Arc<Self>> {
-        let algorithms = self.algorithms().and(rules.algorithms);
-        let too_short = self.kty() == KeyType::Rsa && self.bits() < rules.min_rsa_bits;
-        if too_short || algorithms.is_empty() {
-            return None;
-        }
-        if algorithms == self.algorithms() {
-            return Some(self.clone());
-        }
-        let findings = Findings { algorithms, ..self.findings.clone() };
-        Self::new(findings, self.said.clone(), self.set.clone(), self.index as usize).map(Arc::new)
+    /// The same key of `set`, which has it at `index`; none where it has not.
+    pub(crate) fn of(&self, set: Arc<JwkSet>, index: usize) -> Option<Self> {
+        Self::new(self.findings.clone(), self.said.clone(), set, index)
+    }
+
+    /// Whether its kid is this one.
+    pub(crate) fn is_named(&self, kid: &str) -> bool {
+        self.name.is(kid).unwrap_or_else(|| self.kid() == Some(kid))
     }
 
     /// The key as callers of `jsonwebtoken` know it, its numbers encoded canonically.
@@ -333,8 +346,8 @@ impl Key {
 
     /// Why the key may verify nothing.
     #[must_use]
-    pub const fn set_aside(&self) -> Option<&Reason> {
-        self.findings.set_aside.as_ref()
+    pub fn set_aside(&self) -> Option<&Reason> {
+        self.findings.set_aside.as_deref()
     }
 
     /// The key ready to verify `algorithm`, parsed at the first use; none unless it may.
@@ -424,36 +437,80 @@ impl fmt::Debug for Key {
     }
 }
 
+impl SharedKey {
+    /// The one at this place; none beyond their end.
+    pub(crate) fn of(beside: &Arc<[Key]>, at: u32) -> Option<Self> {
+        beside.get(at as usize)?;
+        Some(Self { beside: Arc::clone(beside), at })
+    }
+
+    /// The key under narrower rules; none when they leave it nothing to verify. Wider rules give nothing back.
+    pub(crate) fn narrowed(&self, rules: &KeyRules) -> Option<Self> {
+        let algorithms = self.algorithms().and(rules.algorithms);
+        let too_short = self.kty() == KeyType::Rsa && self.bits() < rules.min_rsa_bits;
+        if too_short || algorithms.is_empty() {
+            return None;
+        }
+        if algorithms == self.algorithms() {
+            return Some(self.clone());
+        }
+        let findings = Findings { algorithms, ..self.findings.clone() };
+        let same = Key::new(findings, self.said.clone(), self.set.clone(), self.index as usize)?;
+        Some(Self { beside: Arc::new([Key { at: 0, ..same }]), at: 0 })
+    }
+}
+
+impl Deref for SharedKey {
+    type Target = Key;
+
+    fn deref(&self) -> &Key {
+        self.beside.get(self.at as usize).expect("who made it looked")
+    }
+}
+
+impl fmt::Debug for SharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
 /// A key bound to the one algorithm it verifies here, borrowed from its set.
 #[derive(Clone, Copy)]
 pub struct KeyRef<'a> {
-    key: &'a Arc<Key>,
+    key: &'a Key,
+    /// Those that it stands among.
+    beside: &'a Arc<[Key]>,
     algorithm: Algorithm,
 }
 
 impl<'a> KeyRef<'a> {
     /// Binds `key` to `algorithm`; none unless the key may verify it.
     #[must_use]
-    pub fn new(key: &'a Arc<Key>, algorithm: Algorithm) -> Option<Self> {
-        key.algorithms().contains(algorithm).then_some(Self { key, algorithm })
+    pub fn new(key: &'a SharedKey, algorithm: Algorithm) -> Option<Self> {
+        Self::among(&key.beside, key, algorithm)
+    }
+
+    /// The same, of a key that stands among these.
+    pub(crate) fn among(beside: &'a Arc<[Key]>, key: &'a Key, algorithm: Algorithm) -> Option<Self> {
+        key.algorithms().contains(algorithm).then_some(Self { key, beside, algorithm })
     }
 
     /// The key.
     #[must_use]
-    pub const fn key(&self) -> &'a Arc<Key> {
+    pub const fn key(&self) -> &'a Key {
         self.key
     }
 
     /// The key's kid.
     #[must_use]
     pub fn kid(&self) -> Option<&'a str> {
-        self.key.kid()
+        self.key().kid()
     }
 
     /// The key's thumbprint.
     #[must_use]
     pub fn thumbprint(&self) -> Thumbprint {
-        self.key.thumbprint()
+        self.key().thumbprint()
     }
 
     /// The algorithm that [`KeyRef::verify`] checks.
@@ -467,53 +524,54 @@ impl<'a> KeyRef<'a> {
     /// # Errors
     /// The signature is not one of this key over this input by this algorithm.
     pub fn verify(&self, input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        let parsed = self.key.verifier(self.algorithm).ok_or(BadSignature)?;
+        let parsed = self.key().verifier(self.algorithm).ok_or(BadSignature)?;
         parsed.verify_sig(input, signature).map_err(|_| BadSignature)
     }
 
     /// The same, shared: it outlives the set.
     #[must_use]
     pub fn to_shared(&self) -> VerificationKey {
-        VerificationKey { key: Arc::clone(self.key), algorithm: self.algorithm }
+        let shared = SharedKey { beside: Arc::clone(self.beside), at: self.key.at };
+        VerificationKey { shared, algorithm: self.algorithm }
     }
 }
 
 /// A key bound to the one algorithm it verifies here.
 #[derive(Clone)]
 pub struct VerificationKey {
-    key: Arc<Key>,
+    shared: SharedKey,
     algorithm: Algorithm,
 }
 
 impl VerificationKey {
     /// Binds `key` to `algorithm`; none unless the key may verify it.
     #[must_use]
-    pub fn new(key: Arc<Key>, algorithm: Algorithm) -> Option<Self> {
-        key.algorithms().contains(algorithm).then_some(Self { key, algorithm })
+    pub fn new(key: &SharedKey, algorithm: Algorithm) -> Option<Self> {
+        KeyRef::new(key, algorithm).map(|key| key.to_shared())
     }
 
     /// The key.
     #[must_use]
-    pub const fn key(&self) -> &Arc<Key> {
-        &self.key
+    pub fn key(&self) -> &Key {
+        &self.shared
     }
 
     /// The same, borrowed.
     #[must_use]
-    pub const fn borrowed(&self) -> KeyRef<'_> {
-        KeyRef { key: &self.key, algorithm: self.algorithm }
+    pub fn borrowed(&self) -> KeyRef<'_> {
+        KeyRef { key: &self.shared, beside: &self.shared.beside, algorithm: self.algorithm }
     }
 
     /// The key's kid.
     #[must_use]
     pub fn kid(&self) -> Option<&str> {
-        self.key.kid()
+        self.key().kid()
     }
 
     /// The key's thumbprint.
     #[must_use]
     pub fn thumbprint(&self) -> Thumbprint {
-        self.key.thumbprint()
+        self.key().thumbprint()
     }
 
     /// The algorithm that [`VerificationKey::verify`] checks.
@@ -529,7 +587,7 @@ impl VerificationKey {
     #[must_use]
     pub fn decoding_key(&self) -> Option<DecodingKey> {
         jsonwebtoken::Algorithm::from_str(self.algorithm.as_str()).ok()?;
-        DecodingKey::from_jwk(self.key.jwk()).ok()
+        DecodingKey::from_jwk(self.key().jwk()).ok()
     }
 
     /// As [`KeyRef::verify`].
@@ -583,3 +641,4 @@ mod tests {
         }
     }
 }
+const _: () = assert!(size_of::<Key>() == 192);

@@ -22,9 +22,9 @@ use serde_json::value::RawValue;
 pub use diff::{KeyId, SetDiff, diff};
 pub use reason::Reason;
 
-use crate::key::{Findings, Key, Place, Said, Thumbprint};
+use crate::key::{Findings, Key, KeyRef, Place, Said, SharedKey, Thumbprint};
 use crate::published::Denials;
-use crate::select::{self, NoKey};
+use crate::select::{self, NoKey, Tagged, Tags};
 use crate::{Algorithm, AlgorithmSet};
 use entry::{Judged, Text, Unfit};
 
@@ -60,9 +60,11 @@ impl Default for KeyRules {
 #[derive(Clone)]
 #[repr(C)] // what a lookup reads stands together, at the front
 pub struct KeySet {
-    index: select::Index,
-    keys: Arc<[Arc<Key>]>,
+    first_tags: [Tags; 2],
+    keys: Arc<[Key]>,
     jwks: Arc<JwkSet>,
+    /// Those of all keys but the first eight.
+    more_tags: Arc<[Tags]>,
     text: Arc<str>,
     ledger: Arc<[LedgerEntry]>,
 }
@@ -117,46 +119,65 @@ impl KeySet {
         let jwks = Arc::new(JwkSet { keys: jwks });
 
         let mut keys = Vec::with_capacity(jwks.keys.len());
-        let ledger = (0..).zip(rows).map(|(index, (row, place))| {
-            let row = match row {
+        let rows: Vec<Option<Unfit>> = rows
+            .into_iter()
+            .map(|(outcome, place)| match outcome {
                 Ok(findings) => {
                     // It has one: a key with private members is none.
                     let said = Said { document: text.clone(), place: place.unwrap_or_default() };
                     let key = Key::new(findings, said, Arc::clone(&jwks), keys.len());
-                    let key = Arc::new(key.expect("there is a JWK for each"));
-                    keys.push(Arc::clone(&key));
-                    Row::Key(key, index)
+                    keys.push(key.expect("there is a JWK for each"));
+                    None
                 }
-                Err(unfit) => Row::Unfit(Arc::new(Unfit { place, ..unfit }), index),
+                Err(unfit) => Some(Unfit { place, ..unfit }),
+            })
+            .collect();
+        let keys: Arc<[Key]> = keys.into();
+        let mut shared = (0..).map_while(|at| SharedKey::of(&keys, at));
+        let ledger = (0..).zip(rows).map(|(index, row)| {
+            let row = match row {
+                None => Row::Key(shared.next().expect("there is a key for each"), index),
+                Some(unfit) => Row::Unfit(Arc::new(unfit), index),
             };
             LedgerEntry { row }
         });
         let ledger = ledger.collect();
-        let index = select::Index::of(&keys);
-        Ok(Self { text, jwks, keys: keys.into(), index, ledger })
+        Ok(Self::of(keys, jwks, text, ledger))
     }
 
     /// The set without some of its keys. The text and the ledger stay those of the document.
     #[must_use]
     pub fn without(&self, gone: impl Fn(&Key) -> bool) -> Self {
-        let keys: Arc<[Arc<Key>]> = self.keys.iter().filter(|key| !gone(key)).cloned().collect();
-        let jwks = Arc::new(JwkSet { keys: keys.iter().map(|key| key.jwk().clone()).collect() });
-        let index = select::Index::of(&keys);
-        Self { text: self.text.clone(), jwks, keys, index, ledger: self.ledger.clone() }
+        let kept = || self.keys.iter().filter(|key| !gone(key));
+        let jwks = Arc::new(JwkSet { keys: kept().map(|key| key.jwk().clone()).collect() });
+        let keys = kept().enumerate().filter_map(|(at, key)| key.of(Arc::clone(&jwks), at));
+        Self::of(keys.collect(), jwks.clone(), self.text.clone(), self.ledger.clone())
     }
 
-    /// The key for `kid` and `algorithm`, as [`select::select`] picks it, by an index of kids.
+    fn of(keys: Arc<[Key]>, jwks: Arc<JwkSet>, text: Arc<str>, ledger: Arc<[LedgerEntry]>) -> Self {
+        let mut tags = select::tags(&keys);
+        let first_tags = [(); 2].map(|()| tags.next().unwrap_or_default());
+        let more_tags = tags.collect();
+        Self { first_tags, keys, jwks, more_tags, text, ledger }
+    }
+
+    fn tagged(&self) -> Tagged<'_> {
+        Tagged { keys: &self.keys, tags: (&self.first_tags, &self.more_tags) }
+    }
+
+    /// The key for `kid` and `algorithm`, as [`select::select`] picks it.
     ///
     /// # Errors
     /// See [`NoKey`].
-    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&Arc<Key>, NoKey> {
-        select::find(&self.keys, &self.index, kid, algorithm)
+    pub fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<KeyRef<'_>, NoKey> {
+        let key = self.tagged().find(kid, algorithm)?;
+        KeyRef::among(&self.keys, key, algorithm).ok_or(NoKey::NoMatch)
     }
 
     /// Whether any well-formed key has exactly this kid, usable or not.
     #[must_use]
     pub fn holds_kid(&self, kid: &str) -> bool {
-        select::has_kid(&self.keys, &self.index, kid)
+        self.tagged().has_kid(kid)
     }
 
     /// The published text. Keys with private members, symmetric keys and entries that are no objects are left
@@ -174,8 +195,13 @@ impl KeySet {
 
     /// The same keys as in [`KeySet::jwks`], in the same order.
     #[must_use]
-    pub fn keys(&self) -> &[Arc<Key>] {
+    pub fn keys(&self) -> &[Key] {
         &self.keys
+    }
+
+    /// The same, each shared with the set.
+    pub fn shared(&self) -> impl Iterator<Item = SharedKey> {
+        (0..).map_while(|at| SharedKey::of(&self.keys, at))
     }
 
     /// Every entry of the document with its verdict.
@@ -185,7 +211,7 @@ impl KeySet {
     }
 
     /// The keys that may verify.
-    pub fn usable(&self) -> impl Iterator<Item = &Arc<Key>> {
+    pub fn usable(&self) -> impl Iterator<Item = &Key> {
         self.keys.iter().filter(|key| key.is_usable())
     }
 
@@ -224,7 +250,7 @@ pub struct LedgerEntry {
 #[derive(Clone)]
 enum Row {
     // With the entry's number, which has room here beside the tag.
-    Key(Arc<Key>, u32),
+    Key(SharedKey, u32),
     Unfit(Arc<Unfit>, u32),
 }
 
@@ -278,7 +304,7 @@ impl LedgerEntry {
 
     /// The key, if the entry is a well-formed one.
     #[must_use]
-    pub const fn key(&self) -> Option<&Arc<Key>> {
+    pub const fn key(&self) -> Option<&SharedKey> {
         match &self.row {
             Row::Key(key, _) => Some(key),
             Row::Unfit(..) => None,

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use http::HeaderMap;
 
 use crate::freshness::{Bound, Freshness, Stated, StoredHeaders, Timing, Validators, assess, stale_window};
-use crate::key::{Key, Thumbprint};
+use crate::key::{SharedKey, Thumbprint};
 use crate::keyset::{KeySet, Refusal, SetDiff, diff};
 use crate::policy::{Policy, RefreshMode, doubled};
 use crate::published::{Denials, Held, Published, Retiring, Serving};
@@ -184,7 +184,7 @@ pub struct Stored {
 #[derive(Debug)]
 pub struct StoredKey {
     /// The judged key.
-    pub key: Arc<Key>,
+    pub key: SharedKey,
     /// When a document came without it.
     pub left_before: Duration,
     /// When a document last held it.
@@ -653,7 +653,7 @@ impl Lifecycle {
         }
         self.learn_denied(&set);
         if !self.denials.is_empty() {
-            Arc::make_mut(&mut self.denials).learn(retires.iter().map(|retiring| &retiring.key));
+            Arc::make_mut(&mut self.denials).learn(retires.iter().map(|retiring| &*retiring.key));
         }
         self.held = Some(Arc::new(Held {
             set,
@@ -764,7 +764,7 @@ impl Lifecycle {
         let new = denials.deny(id);
         if let Some(held) = &self.held {
             denials.learn(held.set.keys());
-            denials.learn(held.retiring.iter().map(|retiring| &retiring.key));
+            denials.learn(held.retiring.iter().map(|retiring| &*retiring.key));
         }
         new
     }
@@ -953,8 +953,8 @@ impl Lifecycle {
         let Some(held) = self.held.as_ref().filter(|_| next.usable().next().is_some()) else {
             return Vec::new();
         };
-        let left = held.set.usable().map(|key| Retiring {
-            key: key.clone(),
+        let left = held.set.shared().filter(|key| key.is_usable()).map(|key| Retiring {
+            key,
             left_at: at,
             last_held_at: held.received_at,
             until: self.retires_at(at, held.received_at),
@@ -1627,7 +1627,7 @@ mod tests {
 
     #[test]
     fn retiring_keys_come_back_with_what_is_left_of_their_grace() {
-        let key = |kid, seed| doc(&[(kid, seed)]).keys()[0].clone();
+        let key = |kid, seed| doc(&[(kid, seed)]).shared().next().unwrap();
         // left and last held so many seconds before the last answer, which is 100 s ago; what is left to live
         let table = [
             (key("old", 3), 0, 300, Some(500)),
@@ -2029,7 +2029,7 @@ mod tests {
 
     #[test]
     fn a_restored_retiring_key_is_trusted_no_longer_than_its_last_document() {
-        let key = doc(&[("old", 3)]).keys()[0].clone();
+        let key = doc(&[("old", 3)]).shared().next().unwrap();
         let mut life = Life::new(|policy| policy.max_trust_age = Some(secs(1_000)));
         let retiring = vec![StoredKey { key, left_before: secs(10), held_before: secs(900) }];
         let stored = stored(doc(&[("a", 1)]), StoredHeaders::default(), secs(0), secs(900));
@@ -2040,7 +2040,7 @@ mod tests {
     #[test]
     fn of_restored_retiring_keys_each_kid_comes_back_once_and_no_more_than_may_be() {
         let key = |kid, seed| StoredKey {
-            key: doc(&[(kid, seed)]).keys()[0].clone(),
+            key: doc(&[(kid, seed)]).shared().next().unwrap(),
             left_before: Duration::ZERO,
             held_before: Duration::ZERO,
         };
@@ -2055,7 +2055,7 @@ mod tests {
     fn a_denial_learns_the_material_of_restored_retiring_keys() {
         let mut life = Life::new(|_| {});
         life.it.deny("old");
-        let key = doc(&[("old", 3)]).keys()[0].clone();
+        let key = doc(&[("old", 3)]).shared().next().unwrap();
         let retiring =
             vec![StoredKey { key: key.clone(), left_before: Duration::ZERO, held_before: Duration::ZERO }];
         let stored = stored(doc(&[("a", 1)]), StoredHeaders::default(), secs(10), secs(900));

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use jsonwebtoken::jwk::JwkSet;
 
 use crate::freshness::{Stated, StoredHeaders};
-use crate::key::{Key, Thumbprint};
+use crate::key::{Key, SharedKey, Thumbprint};
 use crate::keyset::KeySet;
 use crate::time::Moment;
 
@@ -94,7 +94,7 @@ impl Held {
 #[derive(Clone, Debug)]
 pub struct Retiring {
     /// The key.
-    pub key: Arc<Key>,
+    pub key: SharedKey,
     /// When a document came without it.
     pub left_at: Moment,
     /// When a document last held it.
@@ -168,7 +168,7 @@ impl Denials {
     }
 
     /// Remembers the material that stands under denied kids, so that another kid does not revive it.
-    pub fn learn<'a>(&mut self, keys: impl IntoIterator<Item = &'a Arc<Key>>) {
+    pub fn learn<'a>(&mut self, keys: impl IntoIterator<Item = &'a Key>) {
         if self.is_empty() {
             return;
         }
@@ -227,7 +227,7 @@ impl Published {
 
     /// The well-formed keys without denied ones, in the document's order.
     #[must_use]
-    pub fn keys(&self) -> &[Arc<Key>] {
+    pub fn keys(&self) -> &[Key] {
         self.served.as_ref().map_or(&[], KeySet::keys)
     }
 
@@ -352,7 +352,7 @@ mod tests {
             validators_trusted: true,
             restored: false,
             retiring: vec![Retiring {
-                key: doc(&[("old", 3)]).keys()[0].clone(),
+                key: doc(&[("old", 3)]).shared().next().unwrap(),
                 left_at: at(10_000),
                 last_held_at: at(9_000),
                 until: at(10_600),

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::key::Key;
+use crate::key::SharedKey;
 use crate::keyset::{LedgerEntry, around, join};
 use crate::published::{Published, Retiring};
 use crate::time::Moment;
@@ -24,7 +24,7 @@ struct Entry {
     place: Range<usize>,
     kid: Option<Box<str>>,
     /// The key, where it may verify.
-    key: Option<Arc<Key>>,
+    key: Option<SharedKey>,
 }
 
 impl Document {
@@ -98,12 +98,12 @@ impl Document {
     }
 
     /// The keys with this kid that may verify.
-    pub fn keys<'a>(&'a self, kid: &'a str) -> impl Iterator<Item = &'a Arc<Key>> {
+    pub fn keys<'a>(&'a self, kid: &'a str) -> impl Iterator<Item = &'a SharedKey> {
         self.named(kid).filter_map(|entry| entry.key.as_ref())
     }
 
     /// All keys that may verify.
-    pub fn usable(&self) -> impl Iterator<Item = &Arc<Key>> {
+    pub fn usable(&self) -> impl Iterator<Item = &SharedKey> {
         self.entries.iter().filter_map(|entry| entry.key.as_ref())
     }
 
@@ -151,7 +151,7 @@ mod tests {
     fn published(text: &str, retiring: &[(&str, u8, u64)], denied: &[&str]) -> Published {
         let set = Arc::new(KeySet::judge(text.as_bytes(), &KeyRules::default()).unwrap());
         let retiring = retiring.iter().map(|(kid, seed, until)| Retiring {
-            key: doc(&[(kid, *seed)]).keys()[0].clone(),
+            key: doc(&[(kid, *seed)]).shared().next().unwrap(),
             left_at: at(0),
             last_held_at: at(0),
             until: at(*until),

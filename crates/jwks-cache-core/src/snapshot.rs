@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::freshness::StaleUse;
-use crate::key::{Key, Thumbprint};
+use crate::key::{SharedKey, Thumbprint};
 use crate::keyset::{KeyRules, KeySet};
 use crate::published::Held;
 
@@ -98,10 +98,10 @@ impl StoredRetiring {
 
     /// The key, judged by the rules in force; none when it is not usable under them.
     #[must_use]
-    pub fn judge(&self, rules: &KeyRules) -> Option<Arc<Key>> {
+    pub fn judge(&self, rules: &KeyRules) -> Option<SharedKey> {
         let set = KeySet::judge(format!(r#"{{"keys":[{}]}}"#, self.jwk).as_bytes(), rules).ok()?;
         let only = set.ledger().len() == 1;
-        set.usable().next().filter(|_| only).cloned()
+        set.shared().find(|key| key.is_usable()).filter(|_| only)
     }
 }
 
@@ -555,12 +555,13 @@ mod tests {
         let text = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","issuer":"https://id.example.com/a","alg":"EdDSA",
             "x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
         let rules = KeyRules::default();
-        let key = KeySet::judge(text.as_bytes(), &rules).unwrap().keys()[0].clone();
+        let key = KeySet::judge(text.as_bytes(), &rules).unwrap().shared().next().unwrap();
         let at = DateTime::UNIX_EPOCH;
         let stored = StoredRetiring { jwk: key.text().to_owned(), left_at: at, last_held_at: at };
         let again = stored.judge(&rules).unwrap();
         assert_eq!(again.issuer(), Some("https://id.example.com/a"));
-        let facts = |key: &Key| (key.thumbprint(), key.alg().map(str::to_owned), key.algorithms());
+        let facts =
+            |key: &crate::key::Key| (key.thumbprint(), key.alg().map(str::to_owned), key.algorithms());
         assert_eq!(facts(&again), facts(&key));
         // Nothing but one key.
         for jwk in ["", "{}", "null", &format!("{},{}", stored.jwk, stored.jwk), "{}],\"x\":[{}"] {

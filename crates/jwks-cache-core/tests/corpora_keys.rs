@@ -5,7 +5,6 @@ mod corpora;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -99,9 +98,9 @@ fn every_real_document_gives_the_keys_expected_of_it() {
         usable += seen(true).len();
         set_aside += seen(false).len();
         // Whatever is usable must parse, too.
-        for key in set.usable() {
+        for key in set.shared().filter(|key| key.is_usable()) {
             for algorithm in key.algorithms().iter() {
-                assert!(VerificationKey::new(Arc::clone(key), algorithm).is_some(), "{file}");
+                assert!(VerificationKey::new(&key, algorithm).is_some(), "{file}");
             }
         }
     }
@@ -151,7 +150,7 @@ fn verifies(set: &KeySet, jws: &str) -> bool {
     let header = input.split('.').next().unwrap();
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).unwrap()).unwrap();
     let Ok(algorithm) = header["alg"].as_str().unwrap().parse::<Algorithm>() else { return false };
-    let Ok(key) = select(set.keys(), header["kid"].as_str(), algorithm) else { return false };
-    let key = VerificationKey::new(Arc::clone(key), algorithm).unwrap();
+    let Ok(at) = select(set.keys(), header["kid"].as_str(), algorithm) else { return false };
+    let key = VerificationKey::new(&set.shared().nth(at).unwrap(), algorithm).unwrap();
     URL_SAFE_NO_PAD.decode(signature).is_ok_and(|made| key.verify(input.as_bytes(), &made).is_ok())
 }

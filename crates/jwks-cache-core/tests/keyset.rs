@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail")]
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
@@ -153,7 +153,7 @@ fn verdict_of_text(entry: &str, rules: &KeyRules) -> Verdict {
     {
         assert!(key.algorithms().is_empty());
         for algorithm in Algorithm::ALL {
-            assert!(VerificationKey::new(Arc::clone(key), algorithm).is_none());
+            assert!(VerificationKey::new(&key, algorithm).is_none());
         }
     }
     verdict
@@ -181,8 +181,8 @@ fn every_algorithm_verifies_with_its_own_type_of_key_and_no_other() {
                 let may = pair.family.contains(&asked) && declared.is_none_or(|only| only == asked);
                 let chosen = select(set.keys(), Some("k"), asked);
                 assert_eq!(chosen.is_ok(), may, "{} declaring {declared:?}, asked {asked}", pair.name);
-                let Ok(key) = chosen else { continue };
-                let key = VerificationKey::new(Arc::clone(key), asked).unwrap();
+                let Ok(at) = chosen else { continue };
+                let key = VerificationKey::new(&set.shared().nth(at).unwrap(), asked).unwrap();
                 let made = pair.sign(asked, b"input");
                 assert_eq!(key.verify(b"input", &made), Ok(()), "{asked}");
                 assert_eq!(key.verify(b"other", &made), Err(BadSignature), "{asked}");
@@ -200,7 +200,7 @@ fn a_signature_of_another_algorithm_of_the_same_key_does_not_verify() {
     for signed in &pair.family {
         let made = pair.sign(*signed, b"input");
         for asked in &pair.family {
-            let key = VerificationKey::new(Arc::clone(&set.keys()[0]), *asked).unwrap();
+            let key = VerificationKey::new(&set.shared().next().unwrap(), *asked).unwrap();
             assert_eq!(key.verify(b"input", &made).is_ok(), asked == signed, "{signed} as {asked}");
         }
     }
@@ -214,7 +214,7 @@ fn threads_that_meet_at_the_first_use_all_verify() {
         let set = judged(std::slice::from_ref(&pair.jwk));
         std::thread::scope(|scope| {
             for (algorithm, signature) in made.iter().chain(&made) {
-                let key = VerificationKey::new(Arc::clone(&set.keys()[0]), *algorithm).unwrap();
+                let key = VerificationKey::new(&set.shared().next().unwrap(), *algorithm).unwrap();
                 scope.spawn(move || assert_eq!(key.verify(b"input", signature), Ok(())));
             }
         });
@@ -228,7 +228,7 @@ fn short_rsa_keys_verify_only_where_the_rules_allow_and_by_what_the_backend_can(
 
     let rules = KeyRules { min_rsa_bits: 1024, ..KeyRules::default() };
     let set = KeySet::judge(&document(std::slice::from_ref(&key)), &rules).unwrap();
-    let key_of = |algorithm| VerificationKey::new(Arc::clone(&set.keys()[0]), algorithm);
+    let key_of = |algorithm| VerificationKey::new(&set.shared().next().unwrap(), algorithm);
     assert_eq!(set.keys()[0].bits(), 1024);
     for (algorithm, made) in [(Algorithm::RS256, SHORT_RS256), (Algorithm::RS512, SHORT_RS512)] {
         let made = unb64(&made.into());
@@ -400,10 +400,9 @@ fn what_a_key_without_alg_may_verify_is_the_operators_to_say() {
 
 #[test]
 fn of_two_keys_under_one_kid_the_first_answers() {
-    let key = |name: &str| judged(&[with(public(name), json!({"kid": "x"}))]).keys()[0].clone();
-    let keys = [key("RSA"), judged(&[with(rsa().jwk, json!({"kid": "x"}))]).keys()[0].clone()];
-    let found = select(&keys, Some("x"), Algorithm::RS256).unwrap();
-    assert!(Arc::ptr_eq(found, &keys[0]));
+    let sets = [public("RSA"), rsa().jwk].map(|key| judged(&[with(key, json!({"kid": "x"}))]));
+    let keys = sets.iter().flat_map(KeySet::keys);
+    assert_eq!(select(keys, Some("x"), Algorithm::RS256), Ok(0));
 }
 
 #[test]
@@ -438,7 +437,7 @@ fn what_real_providers_do_is_tolerated_and_the_signature_still_verifies() {
         let entry = with(pair.jwk.clone(), members);
         assert_eq!(verdict(entry.clone()), Verdict::Usable, "{entry:.300}");
         let set = judged(std::slice::from_ref(&entry));
-        let key = VerificationKey::new(Arc::clone(&set.keys()[0]), pair.family[0]).unwrap();
+        let key = VerificationKey::new(&set.shared().next().unwrap(), pair.family[0]).unwrap();
         assert_eq!(key.verify(b"input", &pair.sign(pair.family[0], b"input")), Ok(()), "{entry:.300}");
         let canonical = judged(std::slice::from_ref(&pair.jwk));
         assert_eq!(key.thumbprint(), canonical.keys()[0].thumbprint(), "{entry:.300}");
@@ -569,7 +568,7 @@ fn no_private_member_leaves_by_any_way() {
 fn debug_output_holds_no_material_and_escapes_kids() {
     let jwk = with(public("RSA"), json!({"kid": "a\r\nb"}));
     let set = judged(std::slice::from_ref(&jwk));
-    let key = VerificationKey::new(Arc::clone(&set.keys()[0]), Algorithm::RS256).unwrap();
+    let key = VerificationKey::new(&set.shared().next().unwrap(), Algorithm::RS256).unwrap();
     assert_eq!(key.verify(b"", b""), Err(BadSignature));
     for shown in
         [format!("{set:?}"), format!("{:?}", set.keys()), format!("{:?}", set.ledger()), format!("{key:?}")]
@@ -646,7 +645,10 @@ fn a_kid_that_names_two_keys_for_one_algorithm_names_none() {
 
     let set = judged(&[a(json!({"kid": "x", "alg": "RS256"})), a(json!({"kid": "x"}))]);
     assert_eq!((set.jwks().keys.len(), set.usable().count()), (2, 2));
-    assert!(Arc::ptr_eq(select(set.keys(), Some("x"), Algorithm::RS256).unwrap(), &set.keys()[0]));
+    for (algorithm, at) in [(Algorithm::RS256, 0), (Algorithm::PS256, 1)] {
+        assert_eq!(select(set.keys(), Some("x"), algorithm), Ok(at));
+        assert!(std::ptr::eq(set.find(Some("x"), algorithm).unwrap().key(), &set.keys()[at]));
+    }
     assert!(select(set.keys(), None, Algorithm::RS256).is_ok(), "one key, published twice");
 }
 
@@ -660,11 +662,11 @@ fn a_key_is_found_by_its_exact_kid_or_as_the_only_one_that_fits() {
     ]);
     let second_rsa = judged(&[with(rsa().jwk, json!({"kid": "s"}))]);
     let unusable = judged(&[with(public("RSA"), json!({"kid": "enc", "use": "enc"}))]);
-    let all: Vec<Arc<Key>> = set.keys().iter().chain(second_rsa.keys()).cloned().collect();
+    let all: Vec<&Key> = set.keys().iter().chain(second_rsa.keys()).collect();
+    let unusable_keys: Vec<&Key> = unusable.keys().iter().collect();
 
-    let check = |keys: &[Arc<Key>], kid: Option<&str>, alg: Algorithm, want: Result<usize, NoKey>| {
-        let got = select(keys, kid, alg).map(|key| keys.iter().position(|k| Arc::ptr_eq(k, key)).unwrap());
-        assert_eq!(got, want, "{kid:?} {alg}");
+    let check = |keys: &[&Key], kid: Option<&str>, alg: Algorithm, want: Result<usize, NoKey>| {
+        assert_eq!(select(keys.iter().copied(), kid, alg), want, "{kid:?} {alg}");
     };
     use Algorithm::*;
     check(&all, Some("r"), RS256, Ok(0));
@@ -678,15 +680,16 @@ fn a_key_is_found_by_its_exact_kid_or_as_the_only_one_that_fits() {
     check(&all, None, ES256, Ok(1));
     check(&all, None, RS256, Err(NoKey::Ambiguous));
     check(&all, None, ES384, Err(NoKey::NoMatch));
-    check(unusable.keys(), Some("enc"), RS256, Err(NoKey::NoKeys));
-    check(unusable.keys(), None, RS256, Err(NoKey::NoKeys));
+    check(&unusable_keys, Some("enc"), RS256, Err(NoKey::NoKeys));
+    check(&unusable_keys, None, RS256, Err(NoKey::NoKeys));
     check(&[], Some("r"), RS256, Err(NoKey::NoKeys));
 
-    // The set's own lookup, by the index that readers use, chooses the same.
+    // The set's own lookup, by the tags that readers look at, chooses the same.
     for of in [&set, &second_rsa, &unusable] {
         for kid in [Some("r"), Some("s"), Some(""), Some("enc"), Some("R"), None] {
             for alg in [RS256, PS512, ES256, ES384, EdDSA] {
-                assert_eq!(of.find(kid, alg).map(Arc::as_ptr), select(of.keys(), kid, alg).map(Arc::as_ptr));
+                let chosen = select(of.keys(), kid, alg).map(|at| std::ptr::from_ref(&of.keys()[at]));
+                assert_eq!(of.find(kid, alg).map(|key| std::ptr::from_ref(key.key())), chosen);
             }
         }
     }
@@ -706,9 +709,27 @@ fn kids_of_every_length_are_told_apart() {
     let set = judged(&keys);
     for (at, kid) in kids.iter().enumerate() {
         let found = set.find(Some(kid), Algorithm::EdDSA).unwrap();
-        assert!(Arc::ptr_eq(found, &set.keys()[at]), "{kid}");
+        assert!(std::ptr::eq(found.key(), &set.keys()[at]), "{kid}");
     }
     assert!(!set.holds_kid("aaaaaaaadaaaaaaaa") && !set.holds_kid("aaa"));
+}
+
+#[test]
+fn every_kid_of_a_large_set_is_found_in_its_place() {
+    // As many as may be; the longest are too long to stand beside their key.
+    let kid = |at: usize| format!("{at:0>width$}", width = at % 70);
+    let keys: Vec<_> = (1..=512).map(|at| with(public("Ed25519"), json!({"kid": kid(at)}))).collect();
+    for count in [1, 7, 8, 9, 15, 16, 17, 512] {
+        let set = judged(&keys[..count]);
+        for at in 1..=512 {
+            let found = set.find(Some(&kid(at)), Algorithm::EdDSA);
+            match at <= count {
+                true => assert!(std::ptr::eq(found.unwrap().key(), &set.keys()[at - 1]), "{at} of {count}"),
+                false => assert_eq!(found.unwrap_err(), NoKey::UnknownKid, "{at} of {count}"),
+            }
+            assert_eq!(set.holds_kid(&kid(at)), at <= count);
+        }
+    }
 }
 
 #[test]
@@ -774,9 +795,9 @@ fn survive(document: &[u8]) {
         Ok(set) => {
             assert_eq!(set.keys().len(), set.jwks().keys.len());
             drop(format!("{set:?} {:?}", set.ledger()));
-            for key in set.usable() {
+            for key in set.shared().filter(|key| key.is_usable()) {
                 for algorithm in key.algorithms().iter() {
-                    let key = VerificationKey::new(Arc::clone(key), algorithm).unwrap();
+                    let key = VerificationKey::new(&key, algorithm).unwrap();
                     assert_eq!(key.verify(b"input", &[1; 64]), Err(BadSignature));
                 }
             }

@@ -132,10 +132,9 @@ impl Want for OneKey<'_> {
             Some(set) => set.find(self.kid, self.algorithm),
             None => Err(NoKey::NoKeys),
         };
-        match found.map(|key| KeyRef::new(key, self.algorithm)) {
+        match found {
             // A key that is served is not denied; only what is not served must be looked up there.
-            Ok(Some(key)) => Picked::found(key),
-            Ok(None) => Picked::none(KeyError::NoMatch),
+            Ok(key) => Picked::found(key),
             Err(no_key) => self.pick_unpublished(view, now, no_key),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
-use jwks_cache_core::key::Key;
+use jwks_cache_core::key::SharedKey;
 use jwks_cache_core::keyset::{LedgerEntry, Verdict};
 use jwks_cache_core::published::Serving;
 use serde::{Deserialize, Serialize};
@@ -243,7 +243,7 @@ fn key_statuses(view: &View, now: Moment) -> Vec<KeyStatus> {
             Verdict::Usable => None,
         },
     };
-    let old = |key: &Arc<Key>| KeyStatus {
+    let old = |key: &SharedKey| KeyStatus {
         kid: key.kid().map(shown_kid),
         thumbprint: Some(key.thumbprint().to_string()),
         state: RETIRING.to_owned(),
@@ -267,7 +267,7 @@ fn state_of(entry: &LedgerEntry, view: &View) -> &'static str {
 }
 
 /// Keys that no document has any more, and that are still trusted.
-fn retiring(view: &View, now: Moment) -> impl Iterator<Item = &Arc<Key>> {
+fn retiring(view: &View, now: Moment) -> impl Iterator<Item = &SharedKey> {
     let held = view.published.held.is_some();
     view.published.retiring.iter().filter(move |old| held && now < old.until).map(|old| &old.key)
 }

@@ -428,7 +428,7 @@ impl Life {
         let seen = seen.map(|seen| (seen.received_at, seen.expires_at, seen.servable_until, seen.refresh_at));
         assert_eq!(seen, contract.held.as_ref().map(times), "received, expires, servable until, refresh at");
 
-        let name = |key: &Arc<Key>| (key.kid().map(str::to_owned), key.thumbprint().to_string());
+        let name = |key: &Key| (key.kid().map(str::to_owned), key.thumbprint().to_string());
         let expected = |entry: &Entry| (entry.kid.map(str::to_owned), thumbprint(entry.material));
         let served: Vec<_> = published.keys().iter().map(name).collect();
         assert_eq!(served, contract.served().iter().map(expected).collect::<Vec<_>>(), "served");
@@ -454,7 +454,7 @@ impl Life {
         assert_eq!(published.has_usable_keys(now), contract.ready(now), "ready");
         for kid in KIDS.map(Some).into_iter().chain([None]) {
             let Some(set) = &published.served else { continue };
-            let found = set.find(kid, Algorithm::ES256).map(name);
+            let found = set.find(kid, Algorithm::ES256).map(|key| name(key.key()));
             assert_eq!(found, contract.key(kid).map(|entry| expected(&entry)), "key({kid:?})");
         }
     }

@@ -1,7 +1,6 @@
 //! Each check of a token by itself, whatever the others said. It explains; it decides nothing.
 
 use chrono::DateTime;
-use jwks_cache_core::key::KeyRef;
 use jwks_cache_core::keyset::KeySet;
 use jwks_cache_core::token::{
     ClaimRules, Claims, Compact, DEFAULT_MAX_TOKEN_BYTES, Header, Part, Room, Times, key_issuer_fits, text,
@@ -94,12 +93,7 @@ pub(super) fn checks(token: &str, keys: Option<&KeySet>, asked: &Asked<'_>) -> V
         (Ok(_), None) => Err(not_asked("--issuer or --jwks")),
         (Ok(header), Some(set)) => {
             let found = set.find(header.kid.as_deref(), header.algorithm);
-            let bound = found.map(|key| KeyRef::new(key, header.algorithm));
-            match bound {
-                Ok(Some(key)) => Ok(key),
-                Ok(None) => Err(fail("the key of that kid may not verify this algorithm")),
-                Err(why) => Err(fail(format!("{why:?}: of {} usable keys none fits", set.usable().count()))),
-            }
+            found.map_err(|why| fail(format!("{why:?}: of {} usable keys none fits", set.usable().count())))
         }
     };
     add(
