@@ -192,6 +192,9 @@ pub struct Key {
     at: u32,
 }
 
+// Three lines of memory: of many providers there are many keys.
+const _: () = assert!(size_of::<Key>() == 192);
+
 /// A key with those that stand beside it: keys of one document lie in one piece of memory, as each piece lies far away.
 #[derive(Clone)]
 pub struct SharedKey {
@@ -641,4 +644,3 @@ mod tests {
         }
     }
 }
-const _: () = assert!(size_of::<Key>() == 192);

@@ -63,8 +63,13 @@ pub struct KeySet {
     first_tags: [Tags; 2],
     keys: Arc<[Key]>,
     jwks: Arc<JwkSet>,
+    rest: Arc<Rest>,
+}
+
+/// What lookups seldom read.
+struct Rest {
     /// Those of all keys but the first eight.
-    more_tags: Arc<[Tags]>,
+    more_tags: Box<[Tags]>,
     text: Arc<str>,
     ledger: Arc<[LedgerEntry]>,
 }
@@ -78,9 +83,9 @@ impl KeySet {
     /// The document as a whole cannot be taken: see [`Refusal`].
     pub fn judge(document: &[u8], rules: &KeyRules) -> Result<Self, Refusal> {
         let set = Self::inspect(document, rules)?;
-        match set.ledger.first().map(LedgerEntry::verdict) {
+        match set.ledger().first().map(LedgerEntry::verdict) {
             Some(Verdict::SetAside { reason, .. }) if set.keys.is_empty() => {
-                Err(Refusal::NoneWellFormed { entries: set.ledger.len(), first: reason })
+                Err(Refusal::NoneWellFormed { entries: set.ledger().len(), first: reason })
             }
             _ => Ok(set),
         }
@@ -151,18 +156,18 @@ impl KeySet {
         let kept = || self.keys.iter().filter(|key| !gone(key));
         let jwks = Arc::new(JwkSet { keys: kept().map(|key| key.jwk().clone()).collect() });
         let keys = kept().enumerate().filter_map(|(at, key)| key.of(Arc::clone(&jwks), at));
-        Self::of(keys.collect(), jwks.clone(), self.text.clone(), self.ledger.clone())
+        Self::of(keys.collect(), jwks.clone(), self.rest.text.clone(), self.rest.ledger.clone())
     }
 
     fn of(keys: Arc<[Key]>, jwks: Arc<JwkSet>, text: Arc<str>, ledger: Arc<[LedgerEntry]>) -> Self {
         let mut tags = select::tags(&keys);
         let first_tags = [(); 2].map(|()| tags.next().unwrap_or_default());
         let more_tags = tags.collect();
-        Self { first_tags, keys, jwks, more_tags, text, ledger }
+        Self { first_tags, keys, jwks, rest: Arc::new(Rest { more_tags, text, ledger }) }
     }
 
     fn tagged(&self) -> Tagged<'_> {
-        Tagged { keys: &self.keys, tags: (&self.first_tags, &self.more_tags) }
+        Tagged { keys: &self.keys, tags: (&self.first_tags, &self.rest.more_tags) }
     }
 
     /// The key for `kid` and `algorithm`, as [`select::select`] picks it.
@@ -183,8 +188,8 @@ impl KeySet {
     /// The published text. Keys with private members, symmetric keys and entries that are no objects are left
     /// out whole; everything else stands as it was published.
     #[must_use]
-    pub const fn text(&self) -> &Arc<str> {
-        &self.text
+    pub fn text(&self) -> &Arc<str> {
+        &self.rest.text
     }
 
     /// The well-formed keys in the document's order, set aside or not, with their numbers encoded canonically.
@@ -207,7 +212,7 @@ impl KeySet {
     /// Every entry of the document with its verdict.
     #[must_use]
     pub fn ledger(&self) -> &[LedgerEntry] {
-        &self.ledger
+        &self.rest.ledger
     }
 
     /// The keys that may verify.
@@ -218,19 +223,19 @@ impl KeySet {
     /// Whether the document has an entry with this kid, whatever became of it.
     #[must_use]
     pub fn mentions(&self, kid: &str) -> bool {
-        self.ledger.iter().any(|entry| entry.kid() == Some(kid))
+        self.rest.ledger.iter().any(|entry| entry.kid() == Some(kid))
     }
 
     /// Whether the document had no entries at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ledger.is_empty()
+        self.rest.ledger.is_empty()
     }
 
     /// The SHA-256 of [`KeySet::text`], computed on each call.
     #[must_use]
     pub fn set_hash(&self) -> [u8; 32] {
-        sha256(self.text.as_bytes())
+        sha256(self.rest.text.as_bytes())
     }
 }
 

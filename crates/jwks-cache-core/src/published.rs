@@ -247,8 +247,7 @@ impl Published {
         let named = |key: &Key| key.kid() == Some(kid) && self.denials.denies(key);
         self.denials.denies_kid(kid)
             || self.held.as_ref().is_some_and(|held| {
-                held.set.keys().iter().any(|key| named(key))
-                    || held.retiring.iter().any(|old| named(&old.key))
+                held.set.keys().iter().any(named) || held.retiring.iter().any(|old| named(&old.key))
             })
     }
 

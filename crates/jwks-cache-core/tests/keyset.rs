@@ -153,7 +153,7 @@ fn verdict_of_text(entry: &str, rules: &KeyRules) -> Verdict {
     {
         assert!(key.algorithms().is_empty());
         for algorithm in Algorithm::ALL {
-            assert!(VerificationKey::new(&key, algorithm).is_none());
+            assert!(VerificationKey::new(key, algorithm).is_none());
         }
     }
     verdict

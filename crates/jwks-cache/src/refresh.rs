@@ -82,8 +82,6 @@ struct Owner {
     closed: Option<Closed>,
     /// What the issuer's metadata said when keys last came.
     discovered: Option<Arc<Discovered>>,
-    /// The place in the order of fetches of what was last given to stores, or had of them.
-    kept_order: u64,
     seldom: Option<Box<Seldom>>,
 }
 
@@ -98,6 +96,8 @@ struct Seldom {
     trusts_from: Option<DateTime<Utc>>,
     /// What the metadata of a snapshot said that keys without `alg` may verify.
     without_alg: Option<AlgorithmSet>,
+    /// The place in the order of fetches of what was last given to stores, or had of them.
+    kept_order: u64,
 }
 
 impl Owner {
@@ -222,7 +222,6 @@ impl Provider {
                 timer: None,
                 closed: None,
                 discovered: None,
-                kept_order: 0,
                 seldom: None,
             }),
         });

@@ -33,7 +33,7 @@ impl SetDiff {
     /// The difference between nothing and `set`.
     #[must_use]
     pub fn all_of(set: &KeySet) -> Self {
-        Self { added: set.keys().iter().map(|key| id(key)).collect(), ..Self::default() }
+        Self { added: set.keys().iter().map(id).collect(), ..Self::default() }
     }
 
     /// Whether both sets hold the same keys.

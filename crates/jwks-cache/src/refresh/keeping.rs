@@ -139,9 +139,9 @@ impl Provider {
             let (most, without_alg) =
                 (policy.max_response_bytes, owner.key_rules(&owner.source, policy).without_alg);
             // Where the wall was set back a little since, what came later still replaces what came before.
-            let before = Some(owner.kept_order).filter(|before| *before <= newest);
+            let before = Some(owner.seldom().kept_order).filter(|before| *before <= newest);
             let order = order_of_held(&held).max(before.unwrap_or_default());
-            owner.kept_order = order;
+            owner.seldom().kept_order = order;
             (held, order, owner.source.clone(), owner.denials(), most, without_alg)
         };
         let restricted = (without_alg != AlgorithmSet::ALL).then_some(without_alg);
@@ -334,7 +334,7 @@ impl Provider {
         if !owner.lifecycle.restore(stored, now, &mut self.engine.dice()) {
             return Err(Error::validation("expires_at", "the snapshot is too old to be served"));
         }
-        owner.kept_order = order;
+        owner.seldom().kept_order = order;
         if stored_without_alg.is_some() {
             owner.seldom().without_alg = stored_without_alg;
         }
