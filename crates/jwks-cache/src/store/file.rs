@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, TryLockError};
+use std::sync::{Arc, TryLockError, Weak};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -146,20 +146,40 @@ impl FileStore {
         .await
     }
 
-    /// Has a thread that may block do it. Whoever gives up waiting leaves it to end by itself.
+    /// Has a thread that may block do it. Whoever gives up waiting leaves what has begun to end by itself.
     async fn blocking<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.blocking_while(|inner, _| act(inner)).await
+    }
+
+    /// The same of what asks whether somebody waits for it.
+    async fn blocking_while<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Inner, &Awaited) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let gone = |why: &str| StoreError::new(StoreErrorKind::Unavailable, why);
         let turn = self.0.turns.clone().acquire_owned().await.map_err(|_| gone("closed"))?;
-        let inner = self.0.clone();
+        let (inner, waits) = (self.0.clone(), Arc::new(()));
+        let awaited = Awaited(Arc::downgrade(&waits));
         let task = spawn_blocking(move || {
-            let done = act(&inner);
+            let done = act(&inner, &awaited);
             drop(turn);
             done
         });
-        task.await.map_err(|_| gone("the runtime went away, or the disk's call panicked"))?
+        let done = task.await.map_err(|_| gone("the runtime went away, or the disk's call panicked"))?;
+        drop(waits);
+        done
+    }
+}
+
+/// Whether somebody still waits.
+struct Awaited(Weak<()>);
+
+impl Awaited {
+    fn is(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 
@@ -188,7 +208,7 @@ impl SnapshotStore for FileStore {
 
     fn save<'a>(&'a self, key: &'a SnapshotKey, entry: &'a SnapshotEntry) -> Storing<'a, bool> {
         let (name, entry) = (name(key), entry.clone());
-        Box::pin(self.blocking(move |inner| inner.save(&name, &entry)))
+        Box::pin(self.blocking_while(move |inner, awaited| inner.save(&name, &entry, awaited)))
     }
 
     fn remove<'a>(&'a self, key: &'a SnapshotKey) -> Storing<'a, ()> {
@@ -256,8 +276,12 @@ impl Inner {
         }
     }
 
-    fn save(&self, name: &str, entry: &SnapshotEntry) -> Result<bool, StoreError> {
+    fn save(&self, name: &str, entry: &SnapshotEntry, awaited: &Awaited) -> Result<bool, StoreError> {
         let mut writer = lock(&self.writer);
+        if !awaited.is() {
+            // Given up before it began. What came later has had its turn, a removal maybe, and is not undone.
+            return Ok(false);
+        }
         self.own(&mut writer)?;
         if !self.replaces(name, entry)? {
             return Ok(false);
@@ -414,9 +438,17 @@ fn parse(file: &[u8]) -> Result<(u64, &[u8]), &'static str> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::task::{Context, Waker};
 
     use super::*;
     use crate::store::SnapshotKind;
+
+    impl Inner {
+        fn save_now(&self, name: &str, entry: &SnapshotEntry) -> Result<bool, StoreError> {
+            let waits = Arc::new(());
+            self.save(name, entry, &Awaited(Arc::downgrade(&waits)))
+        }
+    }
 
     /// A disk that loses in a crash whatever was not synced, in every way that one may.
     #[derive(Clone, Debug, Default)]
@@ -634,7 +666,7 @@ mod tests {
             for act in acts {
                 maybe = Some(act);
                 let done = match act {
-                    Some(order) => store.0.save("name", &entry(order)).map(drop),
+                    Some(order) => store.0.save_now("name", &entry(order)).map(drop),
                     None => store.0.remove("name"),
                 };
                 if done.is_err() {
@@ -658,7 +690,7 @@ mod tests {
         let disk = LossyDisk::default();
         let store = open_in(disk.clone(), folder).unwrap();
         for order in [1, 2] {
-            store.0.save("name", &entry(order)).unwrap();
+            store.0.save_now("name", &entry(order)).unwrap();
         }
         store.0.remove("name").unwrap();
         let state = lock(&disk.0);
@@ -693,7 +725,7 @@ mod tests {
         for kind in [io::ErrorKind::Other, io::ErrorKind::TimedOut, io::ErrorKind::Interrupted] {
             let disk = LossyDisk::default();
             let store = open(disk.clone()).unwrap();
-            store.0.save("name", &entry(1)).unwrap();
+            store.0.save_now("name", &entry(1)).unwrap();
             lock(&disk.0).read_errors.push(kind);
             assert_eq!(store.0.load("name", 1 << 20).unwrap_err().kind(), StoreErrorKind::Unavailable);
             assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes), "{kind:?}");
@@ -705,9 +737,9 @@ mod tests {
         for kind in [io::ErrorKind::Other, io::ErrorKind::TimedOut, io::ErrorKind::NotFound] {
             let disk = LossyDisk::default();
             let store = open(disk.clone()).unwrap();
-            store.0.save("name", &entry(2)).unwrap();
+            store.0.save_now("name", &entry(2)).unwrap();
             lock(&disk.0).read_errors.push(kind);
-            let saved = store.0.save("name", &entry(1));
+            let saved = store.0.save_now("name", &entry(1));
             if kind == io::ErrorKind::NotFound {
                 assert!(saved.unwrap(), "where nothing is, anything is new");
             } else {
@@ -748,7 +780,7 @@ mod tests {
     fn what_is_saved_while_a_torn_file_is_looked_at_is_not_set_aside() {
         let disk = LossyDisk::default();
         let store = open(disk.clone()).unwrap();
-        store.0.save("name", &entry(1)).unwrap();
+        store.0.save_now("name", &entry(1)).unwrap();
         // The second look, when nobody else can save, finds it whole.
         lock(&disk.0).reads_half = true;
         assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
@@ -759,8 +791,8 @@ mod tests {
     fn no_save_reads_all_of_a_file_that_somebody_made_huge() {
         let disk = LossyDisk::default();
         let store = open(disk.clone()).unwrap();
-        store.0.save("name", &entry(1)).unwrap();
-        store.0.save("name", &entry(2)).unwrap();
+        store.0.save_now("name", &entry(1)).unwrap();
+        store.0.save_now("name", &entry(2)).unwrap();
         let most = lock(&disk.0).asked_most;
         assert!((1..=MOST_COMPARED).contains(&most), "{most}");
     }
@@ -772,7 +804,7 @@ mod tests {
         let theirs = folder.join("theirs");
         std::fs::write(&theirs, "untouched").unwrap();
         std::os::unix::fs::symlink(&theirs, store.0.path("name", WRITING)).unwrap();
-        assert!(store.0.save("name", &entry(1)).unwrap());
+        assert!(store.0.save_now("name", &entry(1)).unwrap());
         assert_eq!(std::fs::read_to_string(&theirs).unwrap(), "untouched");
         assert_eq!(store.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
         std::fs::remove_dir_all(folder).unwrap();
@@ -811,7 +843,7 @@ mod tests {
             assert!(!path.exists() && files(&folder, SET_ASIDE).len() == 1, "{n}");
             assert!(store.0.load("name", 1 << 20).unwrap().is_none(), "{n}");
         }
-        assert!(store.0.save("name", &entry(8)).unwrap());
+        assert!(store.0.save_now("name", &entry(8)).unwrap());
         std::fs::remove_dir_all(folder).unwrap();
     }
 
@@ -821,7 +853,7 @@ mod tests {
         std::fs::create_dir(store.0.path("name", KEPT)).unwrap();
         assert_eq!(store.0.load("name", 1 << 20).unwrap_err().kind(), StoreErrorKind::Corrupt);
         assert!(store.0.load("name", 1 << 20).unwrap().is_none());
-        store.0.save("name", &entry(1)).unwrap();
+        store.0.save_now("name", &entry(1)).unwrap();
         let size = entry(1).bytes.len() as u64;
         assert!(store.0.load("name", size).unwrap().is_some());
         assert_eq!(store.0.load("name", size - 1).unwrap_err().kind(), StoreErrorKind::TooLarge);
@@ -830,10 +862,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_save_that_was_given_up_before_it_began_undoes_no_removal() {
+        let (_folder, store) = in_folder("given-up");
+        let key = SnapshotKey { tenant: "t".into(), provider: "p".into(), kind: SnapshotKind::Keys };
+        store.0.save_now(&name(&key), &entry(1)).unwrap();
+        // Where nobody may write, a thread is given the save and has to wait.
+        let (given_up, writer) = (entry(2), lock(&store.0.writer));
+        let polled = store.save(&key, &given_up).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        drop(writer);
+        store.remove(&key).await.unwrap();
+        // All turns are free again: no save is on its way any more.
+        drop(store.0.turns.acquire_many(AT_ONCE as u32).await.unwrap());
+        assert_eq!(store.load(&key, 1 << 20).await.unwrap(), None);
+    }
+
+    #[tokio::test]
     async fn everything_that_is_kept_can_be_had_and_what_is_torn_is_told() {
         let (folder, store) = in_folder("all");
-        store.0.save("one", &entry(1)).unwrap();
-        store.0.save("two", &entry(2)).unwrap();
+        store.0.save_now("one", &entry(1)).unwrap();
+        store.0.save_now("two", &entry(2)).unwrap();
         std::fs::write(store.0.path("three", KEPT), "torn").unwrap();
         std::fs::write(folder.join("somebody's.txt"), "untouched").unwrap();
         let (mut kept, mut errors) = (Vec::new(), Vec::new());
@@ -853,16 +901,16 @@ mod tests {
     #[test]
     fn of_two_that_open_a_folder_one_writes_until_it_is_gone_and_both_load() {
         let (folder, first) = in_folder("two");
-        first.0.save("name", &entry(1)).unwrap();
+        first.0.save_now("name", &entry(1)).unwrap();
         let second = FileStore::open(&folder).unwrap();
         assert!(first.is_owner() && !second.is_owner());
-        assert_eq!(second.0.save("name", &entry(2)).unwrap_err().kind(), StoreErrorKind::InUse);
+        assert_eq!(second.0.save_now("name", &entry(2)).unwrap_err().kind(), StoreErrorKind::InUse);
         assert_eq!(second.0.remove("name").unwrap_err().kind(), StoreErrorKind::InUse);
         assert_eq!(second.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
         // What the first was writing when it died.
         std::fs::write(second.0.path("other", WRITING), "half").unwrap();
         drop(first);
-        assert!(second.0.save("name", &entry(2)).unwrap() && second.is_owner());
+        assert!(second.0.save_now("name", &entry(2)).unwrap() && second.is_owner());
         assert_eq!(files(&folder, WRITING).len(), 0);
         std::fs::remove_dir_all(folder).unwrap();
     }
@@ -897,7 +945,7 @@ mod tests {
         }
         assert_eq!(names.len(), texts.len() * texts.len() * 2, "no two share a file");
         for name in names.iter().take(5) {
-            store.0.save(name, &entry(1)).unwrap();
+            store.0.save_now(name, &entry(1)).unwrap();
         }
         assert_eq!(files(&folder, KEPT).len(), 5);
         std::fs::remove_dir_all(folder).unwrap();
@@ -908,7 +956,7 @@ mod tests {
     fn nobody_else_can_read_what_is_kept() {
         use std::os::unix::fs::PermissionsExt;
         let (folder, store) = in_folder("modes");
-        store.0.save("name", &entry(1)).unwrap();
+        store.0.save_now("name", &entry(1)).unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&store.0.path("name", KEPT))), (0o700, 0o600));
         std::fs::remove_dir_all(folder).unwrap();
@@ -946,9 +994,9 @@ mod tests {
             }
         }
         let disk = LossyDisk::default();
-        open(disk.clone()).unwrap().0.save("name", &entry(1)).unwrap();
+        open(disk.clone()).unwrap().0.save_now("name", &entry(1)).unwrap();
         let full = FileStore::on(Box::new(Full(disk.clone())), PathBuf::from("/store"), false).unwrap();
-        assert_eq!(full.0.save("name", &entry(2)).unwrap_err().kind(), StoreErrorKind::Refused);
+        assert_eq!(full.0.save_now("name", &entry(2)).unwrap_err().kind(), StoreErrorKind::Refused);
         assert_eq!(full.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
         let left = lock(&disk.0).names.clone();
         assert_eq!(left.len(), 2, "the folder and one file: no part takes room: {left:?}");
