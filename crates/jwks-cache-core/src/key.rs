@@ -182,14 +182,14 @@ impl Findings {
 #[repr(C, align(64))]
 pub struct Key {
     name: Name,
-    findings: Findings,
-    parsed: OnceLock<Box<Parsed>>,
-    set: Arc<JwkSet>,
-    said: Said,
-    /// Its number in the set; of 32 bits, as there are many keys, and never so many in one set.
-    index: u32,
     /// Its place among those that stand beside it.
     at: u32,
+    /// Its number in the set; of 32 bits, as there are many keys, and never so many in one set.
+    index: u32,
+    findings: Findings,
+    parsed: OnceLock<Arc<Parsed>>,
+    set: Arc<JwkSet>,
+    said: Said,
 }
 
 // Three lines of memory: of many providers there are many keys.
@@ -230,7 +230,7 @@ impl Place {
 struct Parsed {
     algorithm: Algorithm,
     key: ParsedPublicKey,
-    next: OnceLock<Box<Parsed>>,
+    next: OnceLock<Arc<Parsed>>,
 }
 
 impl Key {
@@ -241,9 +241,10 @@ impl Key {
         Some(Self { name, findings, parsed: OnceLock::new(), set, said, index, at: index })
     }
 
-    /// The same key of `set`, which has it at `index`; none where it has not.
+    /// The same key of `set`, which has it at `index`; none where it has not. What is parsed of it is shared.
     pub(crate) fn of(&self, set: Arc<JwkSet>, index: usize) -> Option<Self> {
-        Self::new(self.findings.clone(), self.said.clone(), set, index)
+        let same = Self::new(self.findings.clone(), self.said.clone(), set, index)?;
+        Some(Self { parsed: self.parsed.clone(), ..same })
     }
 
     /// Whether its kid is this one.
@@ -359,13 +360,13 @@ impl Key {
             return None;
         }
         let mut slot = &self.parsed;
-        let mut own: Option<Box<Parsed>> = None;
+        let mut own: Option<Arc<Parsed>> = None;
         loop {
             if slot.get().is_none() {
                 let entry = match own.take() {
                     Some(entry) => entry,
                     None => {
-                        Box::new(Parsed { algorithm, key: self.parse(algorithm)?, next: OnceLock::new() })
+                        Arc::new(Parsed { algorithm, key: self.parse(algorithm)?, next: OnceLock::new() })
                     }
                 };
                 // Whoever comes second gets its entry back, and takes it on to the next slot.
@@ -507,13 +508,13 @@ impl<'a> KeyRef<'a> {
     /// The key's kid.
     #[must_use]
     pub fn kid(&self) -> Option<&'a str> {
-        self.key().kid()
+        self.key.kid()
     }
 
     /// The key's thumbprint.
     #[must_use]
     pub fn thumbprint(&self) -> Thumbprint {
-        self.key().thumbprint()
+        self.key.thumbprint()
     }
 
     /// The algorithm that [`KeyRef::verify`] checks.
@@ -527,7 +528,7 @@ impl<'a> KeyRef<'a> {
     /// # Errors
     /// The signature is not one of this key over this input by this algorithm.
     pub fn verify(&self, input: &[u8], signature: &[u8]) -> Result<(), BadSignature> {
-        let parsed = self.key().verifier(self.algorithm).ok_or(BadSignature)?;
+        let parsed = self.key.verifier(self.algorithm).ok_or(BadSignature)?;
         parsed.verify_sig(input, signature).map_err(|_| BadSignature)
     }
 
@@ -539,7 +540,7 @@ impl<'a> KeyRef<'a> {
     }
 }
 
-/// A key bound to the one algorithm it verifies here.
+/// A key bound to the one algorithm it verifies here. It keeps the keys of its document in memory, as they are one piece.
 #[derive(Clone)]
 pub struct VerificationKey {
     shared: SharedKey,

@@ -24,7 +24,7 @@ pub use reason::Reason;
 
 use crate::key::{Findings, Key, KeyRef, Place, Said, SharedKey, Thumbprint};
 use crate::published::Denials;
-use crate::select::{self, NoKey, Tagged, Tags};
+use crate::select::{self, MoreTags, NoKey, Tagged, Tags};
 use crate::{Algorithm, AlgorithmSet};
 use entry::{Judged, Text, Unfit};
 
@@ -69,7 +69,7 @@ pub struct KeySet {
 /// What lookups seldom read.
 struct Rest {
     /// Those of all keys but the first eight.
-    more_tags: Box<[Tags]>,
+    more_tags: MoreTags,
     text: Arc<str>,
     ledger: Arc<[LedgerEntry]>,
 }
@@ -153,16 +153,19 @@ impl KeySet {
     /// The set without some of its keys. The text and the ledger stay those of the document.
     #[must_use]
     pub fn without(&self, gone: impl Fn(&Key) -> bool) -> Self {
-        let kept = || self.keys.iter().filter(|key| !gone(key));
-        let jwks = Arc::new(JwkSet { keys: kept().map(|key| key.jwk().clone()).collect() });
-        let keys = kept().enumerate().filter_map(|(at, key)| key.of(Arc::clone(&jwks), at));
+        let kept: Vec<&Key> = self.keys.iter().filter(|key| !gone(key)).collect();
+        if kept.len() == self.keys.len() {
+            return self.clone();
+        }
+        let jwks = Arc::new(JwkSet { keys: kept.iter().map(|key| key.jwk().clone()).collect() });
+        let keys = kept.iter().enumerate().filter_map(|(at, key)| key.of(Arc::clone(&jwks), at));
         Self::of(keys.collect(), jwks.clone(), self.rest.text.clone(), self.rest.ledger.clone())
     }
 
     fn of(keys: Arc<[Key]>, jwks: Arc<JwkSet>, text: Arc<str>, ledger: Arc<[LedgerEntry]>) -> Self {
         let mut tags = select::tags(&keys);
         let first_tags = [(); 2].map(|()| tags.next().unwrap_or_default());
-        let more_tags = tags.collect();
+        let more_tags = MoreTags(tags.collect());
         Self { first_tags, keys, jwks, rest: Arc::new(Rest { more_tags, text, ledger }) }
     }
 
@@ -254,7 +257,7 @@ pub struct LedgerEntry {
 
 #[derive(Clone)]
 enum Row {
-    // With the entry's number, which has room here beside the tag.
+    // With the entry's number.
     Key(SharedKey, u32),
     Unfit(Arc<Unfit>, u32),
 }

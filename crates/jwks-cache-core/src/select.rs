@@ -86,11 +86,14 @@ pub(crate) fn tags(keys: &[Key]) -> impl Iterator<Item = Tags> {
     keys.chunks(TAGGED).map(move |keys| keys.iter().rev().fold(0, |tags, key| tags << 16 | of_key(key)))
 }
 
+/// Those of all keys but the first eight. They stand elsewhere, and are read where the first do not tell.
+pub(crate) struct MoreTags(pub(crate) Box<[Tags]>);
+
 /// Keys with their tags, so that of most sets a lookup reads the one key that answers.
 pub(crate) struct Tagged<'a> {
     pub(crate) keys: &'a [Key],
     /// Those of the first eight keys, and of all others.
-    pub(crate) tags: (&'a [Tags; 2], &'a [Tags]),
+    pub(crate) tags: (&'a [Tags; 2], &'a MoreTags),
 }
 
 impl<'a> Tagged<'a> {
@@ -126,7 +129,7 @@ impl<'a> Tagged<'a> {
             None
         };
         let ([first, second], more) = self.tags;
-        let later = || (2..).zip(more).find_map(|(four, tags)| of_four(four * TAGGED, *tags));
+        let later = || (2..).zip(&more.0).find_map(|(four, tags)| of_four(four * TAGGED, *tags));
         of_four(0, *first).or_else(|| of_four(TAGGED, *second)).or_else(later)
     }
 }

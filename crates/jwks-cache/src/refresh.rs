@@ -22,7 +22,7 @@ use jwks_cache_core::keyset::{KeyRules, KeySet};
 use jwks_cache_core::lifecycle::{Answer, Asker, Change, Lifecycle, Plan};
 use jwks_cache_core::missing::MissingKids;
 use jwks_cache_core::policy::Policy;
-use jwks_cache_core::published::Serving;
+use jwks_cache_core::published::{Held, Serving};
 use jwks_cache_core::snapshot::DenialLog;
 use jwks_cache_core::{AlgorithmSet, Moment};
 use tokio::runtime::Handle;
@@ -31,6 +31,7 @@ use url::Url;
 
 use self::discovery::Discovered;
 use self::flight::Crew;
+use self::keeping::order_of_held;
 use self::place::{Kind, Place};
 use crate::dial::{Dial, Pins};
 use crate::engine::{Engine, Given, finished};
@@ -85,7 +86,7 @@ struct Owner {
     seldom: Option<Box<Seldom>>,
 }
 
-/// What most owners never have to know.
+/// What most owners never have to know, but for those with stores.
 #[derive(Clone, Debug, Default)]
 struct Seldom {
     /// What another was brought and the rules here refuse, by its number: it is not judged again.
@@ -96,11 +97,22 @@ struct Seldom {
     trusts_from: Option<DateTime<Utc>>,
     /// What the metadata of a snapshot said that keys without `alg` may verify.
     without_alg: Option<AlgorithmSet>,
-    /// The place in the order of fetches of what was last given to stores, or had of them.
-    kept_order: u64,
+    /// Which document was last given to stores, or had of them, by when it was received, and its place in their order.
+    kept: Option<(Moment, u64)>,
 }
 
 impl Owner {
+    /// The place of what is held in the order of stores: after what they were last given, though the wall was set back a
+    /// little since.
+    fn order_of(&self, held: &Held, newest: u64) -> u64 {
+        let by_the_wall = order_of_held(held);
+        match self.seldom.as_ref().and_then(|seldom| seldom.kept) {
+            Some((of, order)) if of == held.received_at => order,
+            Some((_, before)) if before < newest => by_the_wall.max(before + 1),
+            _ => by_the_wall,
+        }
+    }
+
     fn seldom(&mut self) -> &mut Seldom {
         self.seldom.get_or_insert_default()
     }

@@ -610,6 +610,12 @@ async fn what_came_later_is_stored_though_the_wall_was_set_back_a_little() {
         let other = with_store(&clock, &store);
         other.register(|_| {}).await;
         assert_eq!(other.kids().await, ["next"], "after a restart: {restart}");
+        // Nor does who still has what came before put that back, here or there.
+        stage.fetch(keys(&[("last", 4)], "max-age=300")).await;
+        other.registry.persist_all().await.unwrap();
+        let third = with_store(&clock, &store);
+        third.register(|_| {}).await;
+        assert_eq!(third.kids().await, ["last"], "after a restart: {restart}");
     }
 }
 

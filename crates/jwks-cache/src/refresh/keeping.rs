@@ -138,10 +138,8 @@ impl Provider {
             let (held, policy) = (owner.to_be_kept()?, owner.lifecycle.policy());
             let (most, without_alg) =
                 (policy.max_response_bytes, owner.key_rules(&owner.source, policy).without_alg);
-            // Where the wall was set back a little since, what came later still replaces what came before.
-            let before = Some(owner.seldom().kept_order).filter(|before| *before <= newest);
-            let order = order_of_held(&held).max(before.unwrap_or_default());
-            owner.seldom().kept_order = order;
+            let order = owner.order_of(&held, newest);
+            owner.seldom().kept = Some((held.received_at, order));
             (held, order, owner.source.clone(), owner.denials(), most, without_alg)
         };
         let restricted = (without_alg != AlgorithmSet::ALL).then_some(without_alg);
@@ -311,7 +309,9 @@ impl Provider {
             .map_err(|refusal| Error::validation("jwks_json", refusal.to_string()))?;
         // A wall clock that was set moves all that came since; what began later by either clock stays.
         let order = envelope.order.unwrap_or_else(|| order_of(snapshot.persisted_at));
-        let is_newer = |held: &Arc<Held>| now - age <= held.received_at || order <= order_of_held(held);
+        let newest = newest_order(wall);
+        let is_newer =
+            |held: &Arc<Held>| now - age <= held.received_at || order <= owner.order_of(held, newest);
         if owner.lifecycle.held().is_some_and(is_newer) {
             return Ok(());
         }
@@ -334,7 +334,8 @@ impl Provider {
         if !owner.lifecycle.restore(stored, now, &mut self.engine.dice()) {
             return Err(Error::validation("expires_at", "the snapshot is too old to be served"));
         }
-        owner.seldom().kept_order = order;
+        let kept = owner.lifecycle.held().map(|held| (held.received_at, order));
+        owner.seldom().kept = kept;
         if stored_without_alg.is_some() {
             owner.seldom().without_alg = stored_without_alg;
         }
@@ -466,7 +467,7 @@ fn apply(owner: &mut Owner, id: &str, word: &Word) -> bool {
 }
 
 /// When the exchange began that brought it.
-fn order_of_held(held: &Held) -> u64 {
+pub(super) fn order_of_held(held: &Held) -> u64 {
     let transit = held.received_at.since(held.requested_at).as_micros();
     order_of(held.received_wall).saturating_sub(u64::try_from(transit).unwrap_or(u64::MAX))
 }

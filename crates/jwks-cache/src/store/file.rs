@@ -213,7 +213,7 @@ impl SnapshotStore for FileStore {
 
     fn remove<'a>(&'a self, key: &'a SnapshotKey) -> Storing<'a, ()> {
         let name = name(key);
-        Box::pin(self.blocking(move |inner| inner.remove(&name)))
+        Box::pin(self.blocking_while(move |inner, awaited| inner.remove(&name, awaited)))
     }
 }
 
@@ -303,8 +303,11 @@ impl Inner {
         Ok(true)
     }
 
-    fn remove(&self, name: &str) -> Result<(), StoreError> {
+    fn remove(&self, name: &str, awaited: &Awaited) -> Result<(), StoreError> {
         let mut writer = lock(&self.writer);
+        if !awaited.is() {
+            return Ok(());
+        }
         self.own(&mut writer)?;
         let path = self.path(name, KEPT);
         match self.disk.remove(&path).and_then(|()| self.disk.sync_folder(&self.folder)) {
@@ -447,6 +450,11 @@ mod tests {
         fn save_now(&self, name: &str, entry: &SnapshotEntry) -> Result<bool, StoreError> {
             let waits = Arc::new(());
             self.save(name, entry, &Awaited(Arc::downgrade(&waits)))
+        }
+
+        fn remove_now(&self, name: &str) -> Result<(), StoreError> {
+            let waits = Arc::new(());
+            self.remove(name, &Awaited(Arc::downgrade(&waits)))
         }
     }
 
@@ -667,7 +675,7 @@ mod tests {
                 maybe = Some(act);
                 let done = match act {
                     Some(order) => store.0.save_now("name", &entry(order)).map(drop),
-                    None => store.0.remove("name"),
+                    None => store.0.remove_now("name"),
                 };
                 if done.is_err() {
                     break;
@@ -692,7 +700,7 @@ mod tests {
         for order in [1, 2] {
             store.0.save_now("name", &entry(order)).unwrap();
         }
-        store.0.remove("name").unwrap();
+        store.0.remove_now("name").unwrap();
         let state = lock(&disk.0);
         (state.steps, state.syncs)
     }
@@ -862,19 +870,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_save_that_was_given_up_before_it_began_undoes_no_removal() {
+    async fn what_was_given_up_before_it_began_changes_nothing_later() {
         let (_folder, store) = in_folder("given-up");
         let key = SnapshotKey { tenant: "t".into(), provider: "p".into(), kind: SnapshotKind::Keys };
         store.0.save_now(&name(&key), &entry(1)).unwrap();
-        // Where nobody may write, a thread is given the save and has to wait.
+        // While nobody may write, threads are given a save and a removal, and have to wait.
         let (given_up, writer) = (entry(2), lock(&store.0.writer));
-        let polled = store.save(&key, &given_up).as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(polled.is_pending());
+        let nobody = &mut Context::from_waker(Waker::noop());
+        assert!(store.save(&key, &given_up).as_mut().poll(nobody).is_pending());
+        assert!(store.remove(&key).as_mut().poll(nobody).is_pending());
         drop(writer);
-        store.remove(&key).await.unwrap();
-        // All turns are free again: no save is on its way any more.
-        drop(store.0.turns.acquire_many(AT_ONCE as u32).await.unwrap());
-        assert_eq!(store.load(&key, 1 << 20).await.unwrap(), None);
+        // When all turns are free again, nothing is on its way any more.
+        drop(store.0.turns.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.unwrap());
+        assert_eq!(store.load(&key, 1 << 20).await.unwrap(), Some(entry(1).bytes));
     }
 
     #[tokio::test]
@@ -905,7 +913,7 @@ mod tests {
         let second = FileStore::open(&folder).unwrap();
         assert!(first.is_owner() && !second.is_owner());
         assert_eq!(second.0.save_now("name", &entry(2)).unwrap_err().kind(), StoreErrorKind::InUse);
-        assert_eq!(second.0.remove("name").unwrap_err().kind(), StoreErrorKind::InUse);
+        assert_eq!(second.0.remove_now("name").unwrap_err().kind(), StoreErrorKind::InUse);
         assert_eq!(second.0.load("name", 1 << 20).unwrap(), Some(entry(1).bytes));
         // What the first was writing when it died.
         std::fs::write(second.0.path("other", WRITING), "half").unwrap();
