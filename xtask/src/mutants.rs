@@ -27,7 +27,7 @@ const WHY: &[(&str, &str)] = &[
     ),
     ("::expecting -> fmt::Result", "words for serde that nobody reads: a refusal has its own"),
     (" in tag", "changes the speed alone: the text of the kid decides"),
-    ("replace tag -> u32", "changes the speed alone: the text of the kid decides"),
+    ("replace tag -> u16", "changes the speed alone: the text of the kid decides"),
     ("| with ^ in small_number", "changes nothing: the bits on both sides are apart"),
     ("| with ^ in has_roca_fingerprint", "changes nothing: the bits on both sides are apart"),
     (
