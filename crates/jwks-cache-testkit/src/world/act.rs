@@ -489,7 +489,7 @@ impl Stage {
         let by_the_wall = stored.held.as_ref().map_or(now, |held| held.at + age_by(wall, held.wall));
         let honoured = stored.retiring(by_the_wall);
         let ready = matches!(status.state, ProviderState::Ready | ProviderState::Refreshing);
-        let age = status.last_refresh.map(|at| (wall - at).to_std().unwrap_or_default());
+        let age = status.last_refresh.map(|at| age_by(wall, at));
         let trust = registration.max_trust_age.unwrap_or_else(|| {
             Duration::from_secs(48 * 3_600).max(registration.max_ttl + registration.stale_while_error)
         });

@@ -871,7 +871,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_given_up_before_it_began_changes_nothing_later() {
-        let (_folder, store) = in_folder("given-up");
+        let (folder, store) = in_folder("given-up");
         let key = SnapshotKey { tenant: "t".into(), provider: "p".into(), kind: SnapshotKind::Keys };
         store.0.save_now(&name(&key), &entry(1)).unwrap();
         // While nobody may write, threads are given a save and a removal, and have to wait.
@@ -883,6 +883,7 @@ mod tests {
         // When all turns are free again, nothing is on its way any more.
         drop(store.0.turns.acquire_many(u32::try_from(AT_ONCE).unwrap()).await.unwrap());
         assert_eq!(store.load(&key, 1 << 20).await.unwrap(), Some(entry(1).bytes));
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[tokio::test]
