@@ -73,6 +73,10 @@ const CLOCK_READS: &[&str] =
 const CLOCK_READERS: &[&str] =
     &["crates/jwks-cache/src/clock.rs", "crates/jwks-cache-testkit/src/world/clock.rs"];
 
+/// What makes guards and frees what was replaced, and panics in a thread that ends; and the only file that may.
+const EPOCHS: &str = "sdd::";
+const EPOCHS_ROOM: &str = "crates/jwks-cache/src/epoch.rs";
+
 /// Our crates from left to right: each may depend on those before it. Dev-dependencies may point back.
 const CRATES: &[&str] =
     &["jwks-cache-core", "jwks-cache", "jwks-cache-testkit", "jwks-cache-server", "jwks-cache-acceptance"];
@@ -202,6 +206,9 @@ fn in_file(file: &File) -> Vec<String> {
             if starts(&code, package).any(|rest| rest.starts_with("::") && !rest.starts_with("::<")) {
                 say(format!("names {package}: the core is pure"));
             }
+        }
+        if path != EPOCHS_ROOM && starts(&code, EPOCHS).next().is_some() {
+            say(format!("says `{EPOCHS}`: that is for {EPOCHS_ROOM} alone"));
         }
         for read in CLOCK_READS.iter().filter(|_| !CLOCK_READERS.contains(&path.as_str())) {
             if starts(&code, read).next().is_some() {
@@ -340,6 +347,7 @@ mod tests {
         check(core, "use tokio::time::sleep;\n", "names tokio");
         check(core, "/// No `tokio::spawn` here.\nlet brand = strand::x();\n", "");
         check(core, "let t = std::time::Instant::now();\n", "`Instant::now`");
+        check("crates/jwks-cache/src/slot.rs", "use sdd::Guard;\n", "says `sdd::`");
         check("crates/jwks-cache-server/src/main.rs", "let t = Utc::now();\n", "`Utc::now`");
         check("crates/jwks-cache/src/clock.rs", "let t = SystemTime::now();\n", "");
     }

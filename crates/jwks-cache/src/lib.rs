@@ -25,6 +25,7 @@ mod dial;
 pub mod docs;
 mod duration_text;
 mod engine;
+mod epoch;
 mod error;
 mod events;
 mod fetch;

@@ -1,16 +1,14 @@
 //! Every number there is about a provider: the one list of their names, which are API, and of what they mean.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use arc_swap::Guard;
 use chrono::{DateTime, Utc};
 use jwks_cache_core::Moment;
 use jwks_cache_core::published::Held;
 
 use self::Number::{Counter, Gauge};
 use crate::refresh::Provider;
-use crate::slot::View;
+use crate::slot::SharedView;
 use crate::status::{DENIED, RETIRING, SET_ASIDE, USABLE, key_states, wall_at};
 use crate::telemetry::{Counters, Counts, Told, Value, number};
 
@@ -221,7 +219,7 @@ impl Family {
 pub(crate) struct Seen<'p> {
     provider: &'p Provider,
     counts: Counts,
-    view: Guard<Arc<View>>,
+    view: SharedView,
     now: Moment,
 }
 
@@ -258,7 +256,7 @@ fn seconds(at: DateTime<Utc>) -> f64 {
 
 impl Provider {
     pub(crate) fn seen(&self) -> Seen<'_> {
-        let (counts, view) = (self.counters.counts(), self.slot.load());
+        let (counts, view) = (self.counters.counts(), self.slot.load_full());
         Seen { provider: self, counts, view, now: self.engine.now() }
     }
 

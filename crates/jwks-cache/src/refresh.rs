@@ -39,7 +39,7 @@ use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
 use crate::fetch::NotFetched;
 use crate::registration::{Fallback, IdentityProviderRegistration, KeyFormat};
-use crate::slot::{Ended, Flight, Publisher, Slot, View};
+use crate::slot::{Ended, Flight, Publisher, SharedView, Slot, View};
 use crate::snapshot::order_of;
 use crate::status::shown_kid;
 use crate::store::SnapshotKind;
@@ -677,7 +677,7 @@ impl Provider {
     }
 
     /// Replaces what readers see by what the lifecycle says.
-    fn publish(&self, owner: &mut Owner) -> Arc<View> {
+    fn publish(&self, owner: &mut Owner) -> SharedView {
         let view = View::new(
             owner.source.issuer.clone(),
             owner.lifecycle.published(),

@@ -585,7 +585,9 @@ impl Settings {
 impl Inner {
     fn end_flights(&self) {
         self.engine.schedule.close();
-        for provider in self.providers.pin().values() {
+        // Not this thread's own guard: it may be ending, and have none any more.
+        let guard = self.providers.owned_guard();
+        for provider in self.providers.values(&guard) {
             provider.shut_down();
         }
     }
@@ -637,7 +639,7 @@ impl ProviderHandle {
     /// Uses the key that verifies `algorithm` under `kid` if it is at hand: never waits, takes no lock,
     /// and allocates nothing but, once, the provider's counters and the parsed key. Counts go to one of
     /// eight lines of memory, by thread, so that it scales with the cores. The key is borrowed for as
-    /// long as `then` runs; keep that short.
+    /// long as `then` runs; keep that short: no key set that was replaced is freed meanwhile.
     ///
     /// A refresh that is due is started if there is a runtime to start it in.
     ///
@@ -664,7 +666,7 @@ impl ProviderHandle {
     ) -> Result<R> {
         match resolve::at_hand(&self.provider, &OneKey { kid, algorithm }, then) {
             Some(answer) => answer.map_err(Error::from),
-            None if self.provider.slot.load().closed => Err(self.provider.not_registered()),
+            None if self.provider.slot.load_full().closed => Err(self.provider.not_registered()),
             None => Err(KeyError::NotCached.into()),
         }
     }
@@ -672,7 +674,7 @@ impl ProviderHandle {
     /// For how long no flight starts by itself, because the last ones failed; 0 when one may start now.
     #[must_use]
     pub fn backoff(&self) -> Duration {
-        self.provider.slot.load().published.backoff_until.since(self.provider.engine.now())
+        self.provider.slot.load_full().published.backoff_until.since(self.provider.engine.now())
     }
 
     /// The registry it belongs to.

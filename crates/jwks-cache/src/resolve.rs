@@ -13,12 +13,13 @@ use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{later, socket_now};
+use crate::epoch;
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::refresh::{Asked, KidAsked, Provider};
 use crate::served::ServedKeys;
 pub(crate) use crate::slot::Whose;
-use crate::slot::{Ended, Flight, View};
+use crate::slot::{Ended, Flight, SharedView, View};
 use crate::sync::lock;
 
 /// What a lookup wants of a view.
@@ -234,8 +235,20 @@ pub(crate) fn at_hand_if<W: Want, R>(
     want: &W,
     then: impl FnOnce(std::result::Result<W::Borrowed<'_>, KeyError>) -> Option<R>,
 ) -> Option<R> {
+    match epoch::enter() {
+        Some(guard) => answer_from(provider.slot.load(&guard), provider, want, then),
+        None => answer_from(&provider.slot.load_full(), provider, want, then),
+    }
+}
+
+#[inline]
+fn answer_from<W: Want, R>(
+    view: &View,
+    provider: &Arc<Provider>,
+    want: &W,
+    then: impl FnOnce(std::result::Result<W::Borrowed<'_>, KeyError>) -> Option<R>,
+) -> Option<R> {
     let now = provider.engine.clock.coarse_now();
-    let view = provider.slot.load();
     let stale = match view.published.standing(now) {
         Standing::Fresh => false,
         _ if view.closed => return None,
@@ -246,10 +259,10 @@ pub(crate) fn at_hand_if<W: Want, R>(
             standing == Standing::Stale
         }
         Standing::Expired if view.has_slow_flight() => true,
-        Standing::Expired | Standing::Unusable if want.is_denied(&view) => false,
+        Standing::Expired | Standing::Unusable if want.is_denied(view) => false,
         Standing::Expired | Standing::Unusable => return None,
     };
-    let picked = want.pick(&view, now);
+    let picked = want.pick(view, now);
     if picked.missing {
         return None;
     }
@@ -424,7 +437,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
 }
 
 /// What is held now, if it may be served now.
-fn servable_now(provider: &Provider) -> Option<Arc<View>> {
+fn servable_now(provider: &Provider) -> Option<SharedView> {
     let view = provider.slot.load_full();
     let servable = !view.closed && view.published.standing(provider.engine.now()) != Standing::Unusable;
     servable.then_some(view)
@@ -432,7 +445,7 @@ fn servable_now(provider: &Provider) -> Option<Arc<View>> {
 
 /// What is held now, for somebody to whom a flight brought `view` a moment ago: meanwhile a key may have
 /// been denied, or the source changed.
-fn still_held(provider: &Provider, view: &View) -> Option<Arc<View>> {
+fn still_held(provider: &Provider, view: &View) -> Option<SharedView> {
     servable_now(provider).or_else(|| {
         let now_held = provider.slot.load_full();
         // Granted no time at all (`http_strict`), a document is for those who waited for it.
@@ -447,8 +460,8 @@ fn still_held(provider: &Provider, view: &View) -> Option<Arc<View>> {
 }
 
 /// A view whose keys may be served, and the flight that brought them, if one was waited for.
-async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(Arc<View>, Via, Option<u64>)> {
-    let deadline = later(asked_at, provider.slot.load().policy.retry.deadline);
+async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(SharedView, Via, Option<u64>)> {
+    let deadline = later(asked_at, provider.slot.load_full().policy.retry.deadline);
     let mut looked_again = false;
     loop {
         let now = provider.engine.now();
@@ -530,7 +543,8 @@ fn out_of_time(flight: &Flight) -> Error {
 /// Starts or joins a refresh, however fresh the keys are.
 pub(crate) async fn refresh(provider: &Arc<Provider>) -> Result<()> {
     let before = provider.slot.flights();
-    let servable = || provider.slot.load().published.standing(provider.engine.now()) != Standing::Unusable;
+    let servable =
+        || provider.slot.load_full().published.standing(provider.engine.now()) != Standing::Unusable;
     loop {
         let Some(flight) = flight_of(provider, provider.ask(Asker::Person)).await? else {
             // Who waited out the same second may have been first, and may be done already.
@@ -554,7 +568,7 @@ pub(crate) async fn refresh_and_wait(provider: &Arc<Provider>) -> Result<()> {
     let before = provider.slot.flights();
     loop {
         let flight = insist(provider).await?;
-        let deadline = later(socket_now(), provider.slot.load().policy.retry.deadline);
+        let deadline = later(socket_now(), provider.slot.load_full().policy.retry.deadline);
         match timeout_at(deadline, flight.ended()).await {
             // Also when it is the flight before: a queue that long is no reason to wait for ever.
             Err(_) => return Err(out_of_time(&flight)),
@@ -591,7 +605,7 @@ async fn flight_of(provider: &Arc<Provider>, asked: Asked) -> Result<Option<Arc<
 
 /// The outcome of a flight, within a caller's deadline; `None` when it was given up and the next one counts.
 async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Option<Result<()>> {
-    let deadline = later(socket_now(), provider.slot.load().policy.retry.deadline);
+    let deadline = later(socket_now(), provider.slot.load_full().policy.retry.deadline);
     match timeout_at(deadline, flight.ended()).await {
         Ok(ended) => outcome_of(provider, ended),
         Err(_) => Some(Err(out_of_time(flight))),
@@ -618,7 +632,7 @@ fn no_runtime() -> Error {
 
 /// A flight for a provider that has nothing servable.
 pub(crate) fn start_if_empty(provider: &Arc<Provider>) -> Option<Arc<Flight>> {
-    let empty = provider.slot.load().published.standing(provider.engine.now()) == Standing::Unusable;
+    let empty = provider.slot.load_full().published.standing(provider.engine.now()) == Standing::Unusable;
     match empty.then(|| provider.ask(Asker::Reader)) {
         Some(Asked::Flight(flight)) => Some(flight),
         _ => None,

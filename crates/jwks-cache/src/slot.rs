@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use jwks_cache_core::Moment;
 use jwks_cache_core::admission::Ticket;
 use jwks_cache_core::policy::Policy;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::clock::socket_now;
+use crate::epoch::{Guard, Place, Shared};
 use crate::error::FetchError;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,6 +37,9 @@ pub(crate) struct View {
     /// What is handed on of it, from the first time somebody asked.
     document: ArcSwapOption<Document>,
 }
+
+/// A view that outlives the moment in which it was looked at.
+pub(crate) type SharedView = Shared<View>;
 
 /// Whose tokens keys verify, as a view says it.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +106,7 @@ impl View {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Slot {
-    view: ArcSwap<View>,
+    view: Place<View>,
     /// Set by the first read after a flight began; the timer asks for it.
     read: AtomicBool,
     /// Set by the first stale answer of a set, so that it is announced once.
@@ -118,7 +122,7 @@ pub(crate) struct Publisher(());
 impl Slot {
     pub(crate) fn new(view: View) -> (Self, Publisher) {
         let slot = Self {
-            view: ArcSwap::from_pointee(view),
+            view: Place::new(view),
             read: AtomicBool::new(false),
             flights: AtomicU64::new(0),
             stale_announced: AtomicBool::new(false),
@@ -126,13 +130,14 @@ impl Slot {
         (slot, Publisher(()))
     }
 
-    /// What readers see; the guard must not be held across an await.
-    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<View>> {
-        self.view.load()
+    /// What readers see, in place.
+    #[inline]
+    pub(crate) fn load<'g>(&self, guard: &'g Guard) -> &'g View {
+        self.view.load(guard)
     }
 
     /// The same, owned.
-    pub(crate) fn load_full(&self) -> Arc<View> {
+    pub(crate) fn load_full(&self) -> SharedView {
         self.view.load_full()
     }
 
@@ -158,9 +163,9 @@ impl Slot {
         !self.stale_announced.load(Ordering::Relaxed) && !self.stale_announced.swap(true, Ordering::Relaxed)
     }
 
-    pub(crate) fn publish(&self, _by: &mut Publisher, view: View) -> Arc<View> {
-        let view = Arc::new(view);
-        self.view.store(view.clone());
+    pub(crate) fn publish(&self, _by: &mut Publisher, view: View) -> SharedView {
+        let view = Shared::new(view);
+        self.view.store(&view);
         view
     }
 
@@ -199,7 +204,7 @@ pub(crate) struct Flight {
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
     /// It brought keys, or a new lifetime for those held: this view.
-    Landed(Arc<View>),
+    Landed(SharedView),
     /// It failed, for everyone alike.
     Failed(FetchError),
     /// The provider was registered anew: join the next.

@@ -192,7 +192,7 @@ impl Provider {
 
     /// Every key of the held document, and the retiring ones.
     pub(crate) fn key_statuses(&self) -> Vec<KeyStatus> {
-        key_statuses(&self.slot.load(), self.engine.now())
+        key_statuses(&self.slot.load_full(), self.engine.now())
     }
 
     fn status_metrics(&self) -> Vec<StatusMetric> {

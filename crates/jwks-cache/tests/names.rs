@@ -1,0 +1,84 @@
+//! The index of names: who is there is found, and nobody else, while others come and go.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+
+use jwks_cache::{IdentityProviderRegistration, Registry};
+
+type Name = (String, String);
+
+fn name(number: usize) -> Name {
+    // Some are too long to stand in place.
+    (format!("{}{number}", "t".repeat(number % 61)), ["main", "other"][number % 2].to_owned())
+}
+
+async fn register(registry: &Registry, (tenant, id): &Name) {
+    let url = "https://id.example.com/jwks.json";
+    registry.register(IdentityProviderRegistration::new(tenant, id, url).unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn names_are_found_however_many_come_and_go() {
+    let registry = Registry::new();
+    let mut there = BTreeSet::new();
+    for number in 0..3_000 {
+        let new = name(number);
+        assert!(registry.provider(&new.0, &new.1).is_err(), "{new:?}");
+        register(&registry, &new).await;
+        assert!(there.insert(new));
+        // Every third goes again, some while there are few and some when there are many.
+        if number % 3 == 2 {
+            let (tenant, id) = name(number / 2);
+            let was_there = there.remove(&(tenant.clone(), id.clone()));
+            assert_eq!(registry.unregister(&tenant, &id).await.unwrap(), was_there);
+            assert!(registry.provider(&tenant, &id).is_err());
+        }
+    }
+    assert_eq!(registry.names(), there.iter().cloned().collect::<Vec<_>>());
+    for (tenant, id) in &there {
+        registry.provider(tenant, id).unwrap();
+    }
+    for number in 0..3_000 {
+        let (tenant, id) = name(number);
+        assert_eq!(registry.unregister(&tenant, &id).await.unwrap(), there.contains(&(tenant, id)));
+    }
+    assert_eq!(registry.names(), []);
+}
+
+#[test]
+fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let registry = Registry::new();
+    let stay: Vec<Name> = (0..20).map(name).collect();
+    runtime.block_on(async {
+        for name in &stay {
+            register(&registry, name).await;
+        }
+    });
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let look = || {
+            let mut looks = 0;
+            while !done.load(SeqCst) {
+                for (tenant, id) in &stay {
+                    registry.provider(tenant, id).unwrap();
+                    looks += 1;
+                }
+            }
+            looks
+        };
+        let readers = [scope.spawn(look), scope.spawn(look)];
+        runtime.block_on(async {
+            for number in 20..2_000 {
+                register(&registry, &name(number)).await;
+                let (tenant, id) = name(20 + number / 2);
+                registry.unregister(&tenant, &id).await.unwrap();
+            }
+        });
+        done.store(true, SeqCst);
+        let looks: u64 = readers.map(|reader| reader.join().unwrap()).iter().sum();
+        assert!(looks > 1_000, "{looks}");
+    });
+}
