@@ -283,10 +283,7 @@ pub(crate) const PARTS: &[Part] = &[
 /// A run of the simulated world, uncaptured, as it prints its figures.
 fn simulation(profile: &str, selection: &str) -> Vec<String> {
     let test = "-p jwks-cache-testkit --features simulation --test simulation";
-    // Status views are made and dropped by the thousand: with longer lists of free pieces, the C library's allocator
-    // takes a fifth of the time off a world.
-    let allocator = "env GLIBC_TUNABLES=glibc.malloc.tcache_count=2000";
-    words(&format!("{allocator} cargo test {profile} {test} -- --nocapture {selection}"))
+    words(&format!("cargo test {profile} {test} -- --nocapture {selection}"))
 }
 
 /// Kills of a writer, uncaptured, as it prints how many were killed while they wrote.

@@ -11,6 +11,10 @@ use std::thread;
 
 use jwks_cache_testkit::world::{Broken, Figures, Outages, simulate, simulate_outages};
 
+/// A world is allocations for the most part.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect(variable))
 }
