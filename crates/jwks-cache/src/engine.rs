@@ -21,7 +21,7 @@ use crate::schedule::Schedule;
 use crate::store::{KeyRing, SnapshotStore, Stack};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, Hits};
 
 /// Shared by the providers of one registry, or owned by one cache on its own.
 pub(crate) struct Engine {
@@ -182,12 +182,12 @@ impl Engine {
     }
 
     /// Counters for a provider of this engine.
-    pub(crate) fn counters(&self) -> Counters {
+    pub(crate) fn counters(&self) -> (Hits, Counters) {
         #[cfg(feature = "metrics")]
         if self.unrecorded {
-            return Counters::unrecorded();
+            return (Hits::unrecorded(), Counters::unrecorded());
         }
-        Counters::default()
+        (Hits::default(), Counters::default())
     }
 
     /// The dice. Whoever draws them one after another, they fall evenly: each draw steps on by the golden

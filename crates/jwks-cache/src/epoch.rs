@@ -60,6 +60,11 @@ fn tidy() {
     }
 }
 
+/// The same of what holds places itself, `depth` of them one within another.
+pub(crate) fn tidy_down(depth: usize) {
+    (0..depth).for_each(|_| tidy());
+}
+
 /// One that many hold, and maybe a place.
 #[derive(Debug)]
 pub(crate) struct Shared<T: Send + Sync + 'static>(Option<sdd::Shared<T>>);
@@ -103,25 +108,66 @@ fn leave<T: Send + Sync>(shared: Option<sdd::Shared<T>>) {
     }
 }
 
-/// Where readers look without a lock, and one value follows the other. It is never empty.
+/// Where readers look without a lock. It may be empty.
 #[derive(Debug)]
-pub(crate) struct Place<T: Send + Sync + 'static>(AtomicShared<T>);
+pub(crate) struct Spot<T: Send + Sync + 'static>(AtomicShared<T>);
+
+impl<T: Send + Sync> Default for Spot<T> {
+    fn default() -> Self {
+        Self(AtomicShared::null())
+    }
+}
+
+impl<T: Send + Sync> Spot<T> {
+    /// What stands here, in place.
+    #[inline]
+    pub(crate) fn load<'g>(&self, guard: &'g Guard) -> Option<&'g T> {
+        self.0.load(Ordering::Acquire, guard).as_ref()
+    }
+
+    /// Others see `by` from now on.
+    pub(crate) fn store(&self, by: Option<Shared<T>>) {
+        let by = by.and_then(|mut by| by.0.take());
+        let old = self.0.swap((by, Tag::None), Ordering::AcqRel).0;
+        if old.is_some() {
+            leave(old);
+            tidy();
+        }
+    }
+}
+
+impl<T: Send + Sync> Drop for Spot<T> {
+    fn drop(&mut self) {
+        leave(self.0.swap((None, Tag::None), Ordering::AcqRel).0);
+    }
+}
+
+/// A spot where one value follows the other. It is never empty.
+#[derive(Debug)]
+pub(crate) struct Place<T: Send + Sync + 'static>(Spot<T>);
 
 impl<T: Send + Sync> Place<T> {
     pub(crate) fn new(it: T) -> Self {
-        Self(AtomicShared::from(sdd::Shared::new(it)))
+        Self::sharing(&Shared::new(it))
+    }
+
+    /// Begins with what somebody else holds, too.
+    pub(crate) fn sharing(it: &Shared<T>) -> Self {
+        let place = Self(Spot::default());
+        place.store(it);
+        place
     }
 
     /// What stands here, in place.
     #[inline]
     pub(crate) fn load<'g>(&self, guard: &'g Guard) -> &'g T {
         // It began with a value, and only another one takes its place.
-        self.0.load(Ordering::Acquire, guard).as_ref().expect("a place is never empty")
+        self.0.load(guard).expect("a place is never empty")
     }
 
     /// The same, to keep.
     pub(crate) fn load_full(&self) -> Shared<T> {
-        let load = |guard: &Guard| Shared(self.0.get_shared(Ordering::Acquire, guard));
+        let load = |guard: &Guard| Shared(self.0.0.get_shared(Ordering::Acquire, guard));
         match enter() {
             Some(guard) => load(&guard),
             // Without memory for a thread, a process that ends one has nothing better to do than to end too.
@@ -131,13 +177,6 @@ impl<T: Send + Sync> Place<T> {
 
     /// Others see `by` from now on.
     pub(crate) fn store(&self, by: &Shared<T>) {
-        leave(self.0.swap((by.0.clone(), Tag::None), Ordering::AcqRel).0);
-        tidy();
-    }
-}
-
-impl<T: Send + Sync> Drop for Place<T> {
-    fn drop(&mut self) {
-        leave(self.0.swap((None, Tag::None), Ordering::AcqRel).0);
+        self.0.store(Some(by.clone()));
     }
 }

@@ -145,8 +145,10 @@ impl Events {
         Subscription(self.0.subscribe())
     }
 
-    pub(crate) fn send(&self, tenant: &Arc<str>, provider: &Arc<str>, what: What) {
-        // Nobody listening is no failure.
-        let _ = self.0.send(Event { tenant: tenant.clone(), provider: provider.clone(), what });
+    pub(crate) fn send(&self, tenant: &str, provider: &str, what: What) {
+        if self.0.receiver_count() > 0 {
+            // Whoever listened may have gone; that is no failure.
+            let _ = self.0.send(Event { tenant: tenant.into(), provider: provider.into(), what });
+        }
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use papaya::{Equivalent, HashMap};
 
-use crate::refresh::Provider;
+use crate::epoch::Shared;
+use crate::front::Front;
 use crate::sync::{Mutex, MutexGuard, lock, seen_by_others};
 
 /// An index that readers look into without a lock, however many tenants there are.
@@ -16,10 +17,10 @@ pub(crate) struct Issuers {
 }
 
 /// The only provider of an issuer; none of an issuer that several have.
-type Sole = HashMap<Issued, Option<Arc<Provider>>, foldhash::fast::RandomState>;
+type Sole = HashMap<Issued, Option<Shared<Front>>, foldhash::fast::RandomState>;
 
 /// Providers by issuer, then tenant, then serial.
-type All = BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeMap<u64, Arc<Provider>>>>;
+type All = BTreeMap<Arc<str>, BTreeMap<Arc<str>, BTreeMap<u64, Shared<Front>>>>;
 
 /// An issuer, of one tenant or of all. Two texts, never joined: nothing written in one can pass for the other.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -41,9 +42,9 @@ impl Issuers {
         &self,
         tenant: Option<&str>,
         issuer: &str,
-        then: impl FnOnce(&Arc<Provider>) -> R,
+        then: impl FnOnce(&Front) -> R,
     ) -> Option<Option<R>> {
-        self.sole.pin().get(&IssuedRef(tenant, issuer)).map(|sole| sole.as_ref().map(then))
+        self.sole.pin().get(&IssuedRef(tenant, issuer)).map(|sole| sole.as_deref().map(then))
     }
 
     /// For a change; other changes wait for its end, readers do not.
@@ -61,28 +62,29 @@ pub(crate) struct Change<'i> {
 impl Change<'_> {
     /// Takes a provider from one issuer to another; where they are the same, readers notice nothing. Both are changed
     /// before either is told, and each is told once: at no moment does an issuer of two lead to one of them.
-    pub(crate) fn take(&mut self, provider: &Arc<Provider>, from: Option<Arc<str>>, to: Option<Arc<str>>) {
+    pub(crate) fn take(&mut self, provider: &Shared<Front>, from: Option<Arc<str>>, to: Option<Arc<str>>) {
         if from == to {
             return;
         }
+        let tenant: Arc<str> = provider.tenant().into();
         if let Some(from) = &from {
-            self.forget(from, provider);
+            self.forget(from, &tenant, provider.serial);
         }
         if let Some(to) = &to {
             let tenants = self.all.entry(to.clone()).or_default();
-            tenants.entry(provider.tenant.clone()).or_default().insert(provider.serial, provider.clone());
+            tenants.entry(tenant.clone()).or_default().insert(provider.serial, provider.clone());
         }
         for issuer in [from, to].into_iter().flatten() {
-            self.publish(&issuer, &provider.tenant);
+            self.publish(&issuer, &tenant);
         }
     }
 
-    fn forget(&mut self, issuer: &str, provider: &Provider) {
+    fn forget(&mut self, issuer: &str, tenant: &str, serial: u64) {
         let Some(tenants) = self.all.get_mut(issuer) else { return };
-        if let Some(providers) = tenants.get_mut(&provider.tenant) {
-            providers.remove(&provider.serial);
+        if let Some(providers) = tenants.get_mut(tenant) {
+            providers.remove(&serial);
             if providers.is_empty() {
-                tenants.remove(&provider.tenant);
+                tenants.remove(tenant);
             }
         }
         if tenants.is_empty() {
@@ -111,8 +113,8 @@ impl Change<'_> {
 
 /// The only one of these; `Some(None)` of several.
 fn sole<'p>(
-    of_tenants: impl IntoIterator<Item = &'p BTreeMap<u64, Arc<Provider>>>,
-) -> Option<Option<&'p Arc<Provider>>> {
+    of_tenants: impl IntoIterator<Item = &'p BTreeMap<u64, Shared<Front>>>,
+) -> Option<Option<&'p Shared<Front>>> {
     let mut all = of_tenants.into_iter().flat_map(BTreeMap::values);
     let first = all.next()?;
     Some(Some(first).filter(|_| all.next().is_none()))

@@ -29,10 +29,13 @@ mod epoch;
 mod error;
 mod events;
 mod fetch;
+mod front;
 mod gate;
 mod issuers;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+mod name;
+mod names;
 mod numbers;
 pub mod preset;
 mod refresh;

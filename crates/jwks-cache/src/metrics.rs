@@ -25,7 +25,7 @@ impl ProviderMetrics {
     /// The counters now, without lag.
     #[must_use]
     pub fn snapshot(&self) -> ProviderMetricsSnapshot {
-        let counts = self.0.counters.counts();
+        let counts = self.0.counts();
         ProviderMetricsSnapshot {
             total_requests: counts.requests,
             cache_hits: counts.hits,

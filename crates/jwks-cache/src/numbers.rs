@@ -256,7 +256,7 @@ fn seconds(at: DateTime<Utc>) -> f64 {
 
 impl Provider {
     pub(crate) fn seen(&self) -> Seen<'_> {
-        let (counts, view) = (self.counters.counts(), self.slot.load_full());
+        let (counts, view) = (self.counts(), self.front.slot.load_full());
         Seen { provider: self, counts, view, now: self.engine.now() }
     }
 

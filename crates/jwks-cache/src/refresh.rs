@@ -13,7 +13,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use chrono::{DateTime, Utc};
@@ -35,38 +35,39 @@ use self::keeping::order_of_held;
 use self::place::{Kind, Place};
 use crate::dial::{Dial, Pins};
 use crate::engine::{Engine, Given, finished};
+use crate::epoch;
 use crate::error::{Error, Failure, FetchError, Result, redacted};
 use crate::events::What;
 use crate::fetch::NotFetched;
+use crate::front::Front;
+use crate::name::NameRef;
 use crate::registration::{Fallback, IdentityProviderRegistration, KeyFormat};
 use crate::slot::{Ended, Flight, Publisher, SharedView, Slot, View};
 use crate::snapshot::order_of;
 use crate::status::shown_kid;
 use crate::store::SnapshotKind;
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{Mutex, MutexGuard, lock};
-use crate::telemetry::Counters;
+use crate::telemetry::{Counters, Counts};
 
 pub use once::{Looked, LookedUp, fetch_once, look_once};
 pub(crate) use shared::{Exchange, Shared};
 
-/// One registered provider. Readers use `slot`; everything else goes through the owner.
-///
-/// What a lookup reads stands in the first line: of many providers, each line comes from far away.
-#[repr(C, align(64))]
+/// One registered provider. Readers see its front; everything else goes through the owner.
 pub(crate) struct Provider {
+    pub(crate) front: epoch::Shared<Front>,
     pub(crate) engine: Arc<Engine>,
-    pub(crate) slot: Slot,
     pub(crate) counters: Counters,
-    pub(crate) tenant: Arc<str>,
-    pub(crate) id: Arc<str>,
-    pub(crate) serial: u64,
+    /// The number of the last flight that began.
+    flights: AtomicU64,
     owner: Mutex<Owner>,
 }
 
 /// Short, and without the URL's query: whoever prints a registry prints this.
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider").field("tenant", &self.tenant).field("id", &self.id).finish_non_exhaustive()
+        let (tenant, id) = (self.tenant(), self.id());
+        f.debug_struct("Provider").field("tenant", &tenant).field("id", &id).finish_non_exhaustive()
     }
 }
 
@@ -217,13 +218,13 @@ impl Provider {
         let (slot, publisher) = Slot::new(view);
         let source = Arc::new(source);
         source.enter();
-        let provider = Arc::new(Self {
-            tenant: source.registration.tenant_id.as_str().into(),
-            id: source.registration.provider_id.as_str().into(),
-            serial: engine.serial(),
-            slot,
-            counters: engine.counters(),
+        let (hits, counters) = engine.counters();
+        let (tenant, id) = (&*source.registration.tenant_id, &*source.registration.provider_id);
+        let provider = Arc::new_cyclic(|provider| Self {
+            front: epoch::Shared::new(Front::new(slot, hits, NameRef(tenant, id), engine.serial(), provider)),
             engine,
+            counters,
+            flights: AtomicU64::new(0),
             owner: Mutex::new(Owner {
                 lifecycle,
                 publisher,
@@ -261,6 +262,28 @@ impl Provider {
         lock(&self.owner).source.issuer.clone()
     }
 
+    pub(crate) fn tenant(&self) -> &str {
+        self.front.tenant()
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.front.id()
+    }
+
+    /// A number that no other provider of the engine has.
+    pub(crate) fn serial(&self) -> u64 {
+        self.front.serial
+    }
+
+    /// The number of the last flight that began.
+    pub(crate) fn flights(&self) -> u64 {
+        self.flights.load(Acquire)
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counters.counts(&self.front.hits)
+    }
+
     /// Flights that failed in a row.
     pub(crate) fn failures(&self) -> u32 {
         lock(&self.owner).lifecycle.failures()
@@ -273,7 +296,7 @@ impl Provider {
     }
 
     pub(crate) fn not_registered(&self) -> Error {
-        Error::NotRegistered { tenant: self.tenant.to_string(), provider: self.id.to_string() }
+        Error::NotRegistered { tenant: self.tenant().to_owned(), provider: self.id().to_owned() }
     }
 
     /// Asks for a flight.
@@ -320,7 +343,7 @@ impl Provider {
     pub(crate) fn timer_fired(self: &Arc<Self>) {
         let mut owner = lock(&self.owner);
         owner.timer = None;
-        let read = self.slot.was_read();
+        let read = self.front.slot.was_read();
         // Whatever the answer, the lifecycle says when to wake next.
         let _ = self.ask_owner(owner, Asker::Timer { read });
         self.rearm(&mut lock(&self.owner));
@@ -377,7 +400,7 @@ impl Provider {
         now: Moment,
     ) -> std::result::Result<(), MutexGuard<'a, Owner>> {
         let owner = &mut *guard;
-        let memory = owner.source.shared.memory(self.serial).filter(|memory| {
+        let memory = owner.source.shared.memory(self.serial()).filter(|memory| {
             owner.closed.is_none()
                 && owner.seldom.as_ref().is_none_or(|seldom| memory.number != seldom.refused)
                 && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
@@ -393,7 +416,7 @@ impl Provider {
             return Err(guard);
         }
         if matches!(asker, Asker::Timer { .. }) {
-            self.slot.renewed(&mut owner.publisher);
+            self.front.slot.renewed(&mut owner.publisher);
         }
         owner.last_error = None;
         let moved = self.took(owner, &change, memory.found.clone());
@@ -418,12 +441,12 @@ impl Provider {
             Change::Renewed { .. } => {}
             // Its metadata led to what is not held.
             Change::Superseded { .. } => {
-                self.slot.became_fresh(&mut owner.publisher);
+                self.front.slot.became_fresh(&mut owner.publisher);
                 return None;
             }
             _ => return None,
         }
-        self.slot.became_fresh(&mut owner.publisher);
+        self.front.slot.became_fresh(&mut owner.publisher);
         let found = found?;
         let before = owner.discovered.replace(found.clone())?;
         let (from, to) = (&before.metadata.jwks_uri, &found.metadata.jwks_uri);
@@ -432,7 +455,7 @@ impl Provider {
 
     /// Tells of another set, of another source, and of better times.
     fn announce(&self, change: &Change, moved: Option<(Url, Url)>) {
-        let send = |what| self.engine.events.send(&self.tenant, &self.id, what);
+        let send = |what| self.engine.events.send(self.tenant(), self.id(), what);
         if let Some((from, to)) = moved {
             let (from, to) = (redacted(&from), redacted(&to));
             tracing::warn!(%from, %to, "the issuer names another URL for its keys");
@@ -443,7 +466,7 @@ impl Provider {
             _ => false,
         };
         if let (true, Change::FellBack { .. }) = (switched, change) {
-            let view = self.slot.load_full();
+            let view = self.front.slot.load_full();
             if let Some(Serving::Fallback(index)) = view.published.held.as_ref().map(|held| held.serving) {
                 let place = self.shown_fallback(index);
                 tracing::warn!(index, %place, "a fallback serves");
@@ -485,7 +508,8 @@ impl Provider {
         runtime: &Handle,
     ) -> Arc<Flight> {
         let flight = Arc::new(Flight::new(plan.number));
-        let was_read = self.slot.begin_flight(&mut owner.publisher, plan.number);
+        let was_read = self.front.slot.begin_flight(&mut owner.publisher);
+        self.flights.store(plan.number, Release);
         if plan.asker == Asker::MissingKid {
             self.counters.rare().kid_fetches.fetch_add(1, Relaxed);
         }
@@ -619,13 +643,16 @@ impl Provider {
     /// As [`Provider::deny`].
     pub(crate) fn begin_denying(&self, ids: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
         let mut owner = lock(&self.owner);
+        let mut changed = false;
         for id in ids {
             let id = id.as_ref();
             owner.has_room_to_deny(id)?;
-            owner.lifecycle.deny(id);
+            changed |= owner.lifecycle.deny(id);
             owner.seldom().denied.note(id, true, order_of(self.engine.clock.wall()));
         }
-        self.publish(&mut owner);
+        if changed {
+            self.publish(&mut owner);
+        }
         Ok(())
     }
 
@@ -647,15 +674,15 @@ impl Provider {
             self.keep(SnapshotKind::Denials);
             self.keep(SnapshotKind::Keys);
             tracing::warn!(
-                tenant = &*self.tenant,
-                provider = &*self.id,
+                tenant = self.tenant(),
+                provider = self.id(),
                 id = shown_kid(id),
                 denied,
                 "denials changed"
             );
             let id = id.into();
             let what = if denied { What::KeyDenied { id } } else { What::KeyAllowed { id } };
-            self.engine.events.send(&self.tenant, &self.id, what);
+            self.engine.events.send(self.tenant(), self.id(), what);
         }
         changed
     }
@@ -665,7 +692,7 @@ impl Provider {
         if !cfg!(feature = "metrics") {
             return;
         }
-        self.counters.flush(&self.tenant, &self.id, || self.told().collect());
+        self.counters.flush(self.tenant(), self.id(), || self.told().collect());
         if self.counters.enlists() {
             self.engine.schedule.enlist(&self.engine, self);
         }
@@ -673,7 +700,7 @@ impl Provider {
 
     /// Tells the recorder what was counted since.
     pub(crate) fn flush_counts(&self) {
-        self.counters.flush(&self.tenant, &self.id, || self.counted().collect());
+        self.counters.flush(self.tenant(), self.id(), || self.counted().collect());
     }
 
     /// Replaces what readers see by what the lifecycle says.
@@ -687,7 +714,7 @@ impl Provider {
             owner.closed == Some(Closed::Unregistered),
             owner.source.registration.issuer_template,
         );
-        self.slot.publish(&mut owner.publisher, view)
+        self.front.slot.publish(&mut owner.publisher, view)
     }
 
     fn rearm(self: &Arc<Self>, owner: &mut Owner) {

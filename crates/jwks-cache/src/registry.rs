@@ -1,23 +1,25 @@
 //! The registry: which providers there are. What each does is `refresh`'s and `resolve`'s to say.
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::jwk::JwkSet;
 use jwks_cache_core::Algorithm;
 use jwks_cache_core::key::{KeyRef, VerificationKey};
-use papaya::{Equivalent, HashMap};
 use tokio::time::timeout_at;
 
 use crate::builder::RegistryBuilder;
-use crate::clock::{later, socket_now};
+use crate::clock::{Clock, later, socket_now};
 use crate::dial::Dial;
 use crate::engine::{Engine, EngineParts};
+use crate::epoch::Shared;
 use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
+use crate::front::Front;
 use crate::issuers::Issuers;
+use crate::name::{Name, NameRef};
+use crate::names::Names;
 use crate::refresh::{Provider, Source};
 use crate::registration::{DEFAULT_REFRESH_EARLY, DEFAULT_STALE_WHILE_ERROR, IdentityProviderRegistration};
 use crate::resolve::{self, HandedOn, OneKey, Want, WholeSet};
@@ -49,7 +51,7 @@ pub struct Registry(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    providers: HashMap<Name, Arc<Provider>, foldhash::fast::RandomState>,
+    providers: Names,
     engine: Arc<Engine>,
     settings: Settings,
     issuers: Issuers,
@@ -90,73 +92,6 @@ impl Default for Settings {
     }
 }
 
-/// A provider's name; looked up by borrowed parts. One text, for ids hold no `/`; and most stand in the map's
-/// own entry, because of many providers each line of memory comes from far away.
-#[derive(Debug)]
-enum Name {
-    Here { length: u8, text: [u8; NAME_HERE] },
-    There(Box<[u8]>),
-}
-
-/// As much as makes an entry, its provider's address included, one line less what an allocator adds.
-const NAME_HERE: usize = 46;
-
-struct NameRef<'a>(&'a str, &'a str);
-
-impl Name {
-    fn new(tenant: &str, id: &str) -> Self {
-        let name = [tenant, id].join("/").into_bytes();
-        let mut text = [0; NAME_HERE];
-        match (text.get_mut(..name.len()), u8::try_from(name.len())) {
-            (Some(here), Ok(length)) => {
-                here.copy_from_slice(&name);
-                Self::Here { length, text }
-            }
-            _ => Self::There(name.into()),
-        }
-    }
-
-    fn text(&self) -> &[u8] {
-        match self {
-            Self::Here { length, text } => text.get(..usize::from(*length)).unwrap_or_default(),
-            Self::There(text) => text,
-        }
-    }
-}
-
-impl PartialEq for Name {
-    fn eq(&self, other: &Self) -> bool {
-        self.text() == other.text()
-    }
-}
-
-impl Eq for Name {}
-
-/// As its borrowed form: what separates the parts is not hashed.
-impl Hash for Name {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text().split(|byte| *byte == b'/').for_each(|part| state.write(part));
-    }
-}
-
-impl Hash for NameRef<'_> {
-    #[inline]
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(self.0.as_bytes());
-        state.write(self.1.as_bytes());
-    }
-}
-
-impl Equivalent<Name> for NameRef<'_> {
-    fn equivalent(&self, name: &Name) -> bool {
-        let (name, tenant, id) = (name.text(), self.0.as_bytes(), self.1.as_bytes());
-        name.len() == tenant.len() + 1 + id.len()
-            && name.get(tenant.len()) == Some(&b'/')
-            && name.starts_with(tenant)
-            && name.ends_with(id)
-    }
-}
-
 impl Registry {
     /// A registry with default settings: https is required, any host is allowed.
     #[must_use]
@@ -172,7 +107,7 @@ impl Registry {
 
     pub(crate) fn from_parts(settings: Settings, parts: EngineParts) -> Self {
         Self(Arc::new(Inner {
-            providers: HashMap::default(),
+            providers: Names::default(),
             engine: Engine::new(parts),
             settings,
             issuers: Issuers::default(),
@@ -238,12 +173,11 @@ impl Registry {
         let (tenant, id) = (source.registration.tenant_id.clone(), source.registration.provider_id.clone());
         // Held until the provider has its issuer, so that the two never part.
         let mut index = self.0.issuers.open();
-        let map = self.0.providers.pin();
         let issuer = source.issuer.clone();
-        match map.get(&NameRef(&tenant, &id)) {
+        match self.0.providers.provider(NameRef(&tenant, &id)) {
             Some(provider) => {
                 denied.into_iter().try_for_each(|id| provider.deny(id.as_ref()).map(drop))?;
-                index.take(provider, provider.issuer(), issuer);
+                index.take(&provider.front, provider.issuer(), issuer);
                 provider.reconfigure(source);
                 Ok(None)
             }
@@ -253,8 +187,8 @@ impl Registry {
                     provider.shut_down();
                     return Err(refused);
                 }
-                index.take(&provider, None, issuer);
-                map.insert(Name::new(&tenant, &id), provider.clone());
+                index.take(&provider.front, None, issuer);
+                self.0.providers.insert(provider.clone());
                 Ok(Some(provider))
             }
         }
@@ -307,17 +241,15 @@ impl Registry {
     }
 
     async fn look<W: Want>(&self, tenant: &str, id: &str, want: &W) -> Result<W::Answer> {
-        let provider = {
-            let map = self.0.providers.pin();
-            let Some(provider) = map.get(&NameRef(tenant, id)) else {
-                return Err(not_registered(tenant, id));
-            };
-            if let Some(answer) = resolve::at_hand(provider, want, W::keep) {
-                return answer.map_err(Error::from);
-            }
-            provider.clone()
+        let at_hand = |front: &Front| match resolve::at_hand(front, &*self.0.engine.clock, want, W::keep) {
+            Some(answer) => Ok(answer.map_err(Error::from)),
+            None => Err(front.provider()),
         };
-        resolve::waited(&provider, want).await
+        match self.0.providers.with(NameRef(tenant, id), at_hand) {
+            Some(Ok(answer)) => answer,
+            Some(Err(Some(provider))) => resolve::waited(&provider, want).await,
+            Some(Err(None)) | None => Err(not_registered(tenant, id)),
+        }
     }
 
     /// A handle on one provider, which skips the lookup by name. It keeps the registry alive, and
@@ -326,7 +258,8 @@ impl Registry {
     /// # Errors
     /// [`Error::NotRegistered`].
     pub fn provider(&self, tenant_id: &str, provider_id: &str) -> Result<ProviderHandle> {
-        Ok(ProviderHandle { provider: self.find(tenant_id, provider_id)?, registry: self.clone() })
+        let provider = self.find(tenant_id, provider_id)?;
+        Ok(ProviderHandle { front: provider.front.clone(), provider, registry: self.clone() })
     }
 
     /// Starts a refresh at once, however fresh the keys are, or joins one that runs; within a second
@@ -361,18 +294,16 @@ impl Registry {
     /// None at present.
     pub async fn unregister(&self, tenant_id: &str, provider_id: &str) -> Result<bool> {
         let mut index = self.0.issuers.open();
-        let map = self.0.providers.pin();
-        let removed = map.remove(&NameRef(tenant_id, provider_id));
-        if let Some(provider) = removed {
-            index.take(provider, provider.issuer(), None);
-            let mut removed = lock(&self.0.removed);
-            removed.retain(|name| !NameRef(tenant_id, provider_id).equivalent(name));
-            removed.truncate(REMOVED_KEPT - 1);
-            removed.push_front(Name::new(tenant_id, provider_id));
-            drop(removed);
-            provider.unregister();
-        }
-        Ok(removed.is_some())
+        let name = NameRef(tenant_id, provider_id);
+        let Some(provider) = self.0.providers.remove(name) else { return Ok(false) };
+        index.take(&provider.front, provider.issuer(), None);
+        let mut removed = lock(&self.0.removed);
+        removed.retain(|of| !of.is(name));
+        removed.truncate(REMOVED_KEPT - 1);
+        removed.push_front(Name::new(name));
+        drop(removed);
+        provider.unregister();
+        Ok(true)
     }
 
     /// The status of one provider.
@@ -400,8 +331,8 @@ impl Registry {
     /// The tenant and the name of every provider, in this order: what pages of a long list are cut from.
     #[must_use]
     pub fn names(&self) -> Vec<(String, String)> {
-        let name = |of: &Arc<Provider>| (of.tenant.to_string(), of.id.to_string());
-        let mut names: Vec<_> = self.0.providers.pin().values().map(name).collect();
+        let name = |of: &Arc<Provider>| (of.tenant().to_owned(), of.id().to_owned());
+        let mut names: Vec<_> = self.0.providers.providers().iter().map(name).collect();
         names.sort_unstable();
         names
     }
@@ -410,8 +341,8 @@ impl Registry {
     /// or this registry ends.
     #[must_use]
     pub fn was_removed(&self, tenant_id: &str, provider_id: &str) -> bool {
-        let is_it = |name: &Name| NameRef(tenant_id, provider_id).equivalent(name);
-        self.with_named(tenant_id, provider_id, |_| ()).is_none() && lock(&self.0.removed).iter().any(is_it)
+        let name = NameRef(tenant_id, provider_id);
+        self.0.providers.with(name, |_| ()).is_none() && lock(&self.0.removed).iter().any(|of| of.is(name))
     }
 
     /// Writes every provider's keys and denials to the stores now, within 10 s; what changes is written without this too.
@@ -504,28 +435,28 @@ impl Registry {
         &self,
         tenant: Option<&str>,
         issuer: &str,
-        then: impl FnOnce(&Arc<Provider>) -> R,
+        then: impl FnOnce(&Front) -> R,
     ) -> Option<Option<R>> {
         self.0.issuers.find(tenant, issuer, then)
     }
 
     /// Lends a provider by its name.
-    pub(crate) fn with_named<R>(
-        &self,
-        tenant: &str,
-        id: &str,
-        then: impl FnOnce(&Arc<Provider>) -> R,
-    ) -> Option<R> {
-        self.0.providers.pin().get(&NameRef(tenant, id)).map(then)
+    pub(crate) fn with_named<R>(&self, tenant: &str, id: &str, then: impl FnOnce(&Front) -> R) -> Option<R> {
+        self.0.providers.with(NameRef(tenant, id), then)
+    }
+
+    /// The time that lookups go by.
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.0.engine.clock
     }
 
     pub(crate) fn find(&self, tenant: &str, id: &str) -> Result<Arc<Provider>> {
-        self.with_named(tenant, id, Arc::clone).ok_or_else(|| not_registered(tenant, id))
+        self.0.providers.provider(NameRef(tenant, id)).ok_or_else(|| not_registered(tenant, id))
     }
 
     fn sorted(&self) -> Vec<Arc<Provider>> {
-        let mut providers: Vec<_> = self.0.providers.pin().values().cloned().collect();
-        providers.sort_by(|a, b| (&a.tenant, &a.id).cmp(&(&b.tenant, &b.id)));
+        let mut providers = self.0.providers.providers();
+        providers.sort_by(|a, b| (a.tenant(), a.id()).cmp(&(b.tenant(), b.id())));
         providers
     }
 }
@@ -585,9 +516,7 @@ impl Settings {
 impl Inner {
     fn end_flights(&self) {
         self.engine.schedule.close();
-        // Not this thread's own guard: it may be ending, and have none any more.
-        let guard = self.providers.owned_guard();
-        for provider in self.providers.values(&guard) {
+        for provider in self.providers.providers() {
             provider.shut_down();
         }
     }
@@ -596,7 +525,7 @@ impl Inner {
 impl Default for Inner {
     fn default() -> Self {
         Self {
-            providers: HashMap::default(),
+            providers: Names::default(),
             engine: Engine::new(EngineParts::default()),
             settings: Settings::default(),
             issuers: Issuers::default(),
@@ -615,7 +544,8 @@ impl Drop for Inner {
 /// One provider of a registry.
 #[derive(Clone, Debug)]
 pub struct ProviderHandle {
-    pub(crate) provider: Arc<Provider>,
+    front: Shared<Front>,
+    provider: Arc<Provider>,
     registry: Registry,
 }
 
@@ -664,9 +594,9 @@ impl ProviderHandle {
         algorithm: Algorithm,
         then: impl FnOnce(KeyRef<'_>) -> R,
     ) -> Result<R> {
-        match resolve::at_hand(&self.provider, &OneKey { kid, algorithm }, then) {
+        match resolve::at_hand(&self.front, self.registry.clock(), &OneKey { kid, algorithm }, then) {
             Some(answer) => answer.map_err(Error::from),
-            None if self.provider.slot.load_full().closed => Err(self.provider.not_registered()),
+            None if self.front.slot.load_full().closed => Err(self.provider.not_registered()),
             None => Err(KeyError::NotCached.into()),
         }
     }
@@ -674,7 +604,11 @@ impl ProviderHandle {
     /// For how long no flight starts by itself, because the last ones failed; 0 when one may start now.
     #[must_use]
     pub fn backoff(&self) -> Duration {
-        self.provider.slot.load_full().published.backoff_until.since(self.provider.engine.now())
+        self.front.slot.load_full().published.backoff_until.since(self.registry.clock().now())
+    }
+
+    pub(crate) fn front(&self) -> &Shared<Front> {
+        &self.front
     }
 
     /// The registry it belongs to.
@@ -690,33 +624,9 @@ impl ProviderHandle {
     }
 
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
-        match resolve::at_hand(&self.provider, want, W::keep) {
+        match resolve::at_hand(&self.front, self.registry.clock(), want, W::keep) {
             Some(answer) => answer.map_err(Error::from),
             None => resolve::waited(&self.provider, want).await,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::hash::BuildHasher;
-
-    use super::*;
-
-    #[test]
-    fn a_name_is_found_by_its_parts_however_long_and_no_other_is() {
-        let hashing = foldhash::fast::RandomState::default();
-        let long = "x".repeat(64);
-        let names = [("a", "b"), ("ab", "b"), ("a", "bb"), ("a", &long), (&long, "b"), (&long, &long)];
-        // As long as fits, and one more.
-        let edge = ["x".repeat(NAME_HERE - 2), "x".repeat(NAME_HERE - 1)];
-        let names = names.into_iter().chain(edge.iter().map(|tenant| (tenant.as_str(), "b")));
-        let names: Vec<_> = names.collect();
-        for (tenant, id) in &names {
-            let name = Name::new(tenant, id);
-            assert_eq!(hashing.hash_one(&name), hashing.hash_one(NameRef(tenant, id)));
-            let found: Vec<_> = names.iter().filter(|of| NameRef(of.0, of.1).equivalent(&name)).collect();
-            assert_eq!(found, [&(*tenant, *id)]);
         }
     }
 }

@@ -12,10 +12,11 @@ use jwks_cache_core::select::NoKey;
 use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::{Instant, timeout_at};
 
-use crate::clock::{later, socket_now};
+use crate::clock::{Clock, later, socket_now};
 use crate::epoch;
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
+use crate::front::Front;
 use crate::refresh::{Asked, KidAsked, Provider};
 use crate::served::ServedKeys;
 pub(crate) use crate::slot::Whose;
@@ -220,41 +221,44 @@ fn key_error(no_key: NoKey) -> KeyError {
 /// The answer is borrowed for as long as `then` runs.
 #[inline]
 pub(crate) fn at_hand<W: Want, R>(
-    provider: &Arc<Provider>,
+    front: &Front,
+    clock: &dyn Clock,
     want: &W,
     then: impl FnOnce(W::Borrowed<'_>) -> R,
 ) -> Option<std::result::Result<R, KeyError>> {
     // No `Error` yet: that one is large, and would be moved with every answer.
-    at_hand_if(provider, want, |answer| Some(answer.map(then)))
+    at_hand_if(front, clock, want, |answer| Some(answer.map(then)))
 }
 
 /// The same for who may look again: where `then` gives nothing, the lookup does not count.
 #[inline]
 pub(crate) fn at_hand_if<W: Want, R>(
-    provider: &Arc<Provider>,
+    front: &Front,
+    clock: &dyn Clock,
     want: &W,
     then: impl FnOnce(std::result::Result<W::Borrowed<'_>, KeyError>) -> Option<R>,
 ) -> Option<R> {
     match epoch::enter() {
-        Some(guard) => answer_from(provider.slot.load(&guard), provider, want, then),
-        None => answer_from(&provider.slot.load_full(), provider, want, then),
+        Some(guard) => answer_from(front.slot.load(&guard), front, clock, want, then),
+        None => answer_from(&front.slot.load_full(), front, clock, want, then),
     }
 }
 
 #[inline]
 fn answer_from<W: Want, R>(
     view: &View,
-    provider: &Arc<Provider>,
+    front: &Front,
+    clock: &dyn Clock,
     want: &W,
     then: impl FnOnce(std::result::Result<W::Borrowed<'_>, KeyError>) -> Option<R>,
 ) -> Option<R> {
-    let now = provider.engine.clock.coarse_now();
+    let now = clock.coarse_now();
     let stale = match view.published.standing(now) {
         Standing::Fresh => false,
         _ if view.closed => return None,
         standing @ (Standing::RefreshDue | Standing::Stale) => {
             if view.wants_flight(now) {
-                provider.nudge();
+                nudge(front);
             }
             standing == Standing::Stale
         }
@@ -268,15 +272,26 @@ fn answer_from<W: Want, R>(
     }
     let found = picked.answer.is_ok();
     let answer = then(picked.answer)?;
-    provider.slot.note_read();
-    count(provider, found, if stale { Via::Stale } else { Via::Held });
+    front.slot.note_read();
+    if found && !stale {
+        front.hits.hit(false);
+    } else if let Some(provider) = front.provider() {
+        count(&provider, found, if stale { Via::Stale } else { Via::Held });
+    }
     Some(answer)
+}
+
+#[cold]
+fn nudge(front: &Front) {
+    if let Some(provider) = front.provider() {
+        provider.nudge();
+    }
 }
 
 /// Why a lookup that has to wait has no answer at once. What it would wait for is started.
 #[cold]
 pub(crate) fn not_waited(provider: &Arc<Provider>, want: &OneKey<'_>) -> Error {
-    let view = provider.slot.load_full();
+    let view = provider.front.slot.load_full();
     if view.closed {
         return provider.not_registered();
     }
@@ -298,7 +313,7 @@ pub(crate) fn not_waited(provider: &Arc<Provider>, want: &OneKey<'_>) -> Error {
             KidAsked::NotNow => provider.counters.rare().kids_not_asked_for.fetch_add(1, Relaxed),
         };
     }
-    provider.slot.note_read();
+    provider.front.slot.note_read();
     count(provider, false, Via::Held);
     why.into()
 }
@@ -306,7 +321,7 @@ pub(crate) fn not_waited(provider: &Arc<Provider>, want: &OneKey<'_>) -> Error {
 /// What a lookup would find in what is held. It is not counted, and starts nothing.
 pub(crate) fn peek<W: Want>(provider: &Provider, want: &W) -> Result<W::Answer> {
     let now = provider.engine.now();
-    let view = provider.slot.load_full();
+    let view = provider.front.slot.load_full();
     if view.closed {
         return Err(provider.not_registered());
     }
@@ -323,7 +338,7 @@ pub(crate) fn peek<W: Want>(provider: &Provider, want: &W) -> Result<W::Answer> 
 pub(crate) async fn waited<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<W::Answer> {
     let found = lookup(provider, want).await;
     // Noted at the end: a flight that began meanwhile was for this read, and its keys are in use.
-    provider.slot.note_read();
+    provider.front.slot.note_read();
     let (answer, from) = found.unwrap_or_else(|error| (Err(error), Via::Held));
     count(provider, answer.is_ok(), from);
     answer
@@ -341,17 +356,18 @@ fn count(provider: &Arc<Provider>, found: bool, from: Via) {
     match from {
         _ if !found => provider.counters.failure(),
         Via::Flight => provider.counters.miss(),
-        Via::Held | Via::Stale => provider.counters.hit(from == Via::Stale),
+        Via::Held | Via::Stale => provider.front.hits.hit(from == Via::Stale),
     }
-    if from == Via::Stale && provider.slot.announces_stale() {
-        tracing::warn!(tenant = &*provider.tenant, provider = &*provider.id, "serving expired keys");
-        provider.engine.events.send(&provider.tenant, &provider.id, What::ServingStale);
+    provider.front.hits.mark();
+    if from == Via::Stale && provider.front.slot.announces_stale() {
+        tracing::warn!(tenant = provider.tenant(), provider = provider.id(), "serving expired keys");
+        provider.engine.events.send(provider.tenant(), provider.id(), What::ServingStale);
     }
 }
 
 async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W::Answer>, Via)> {
     let asked_at = socket_now();
-    let last_flight = provider.slot.flights();
+    let last_flight = provider.flights();
     let began = provider.engine.now();
     // What a flight brings may be of an exchange that began before it: another provider's.
     let is_later = |view: &View| view.published.held.as_ref().is_some_and(|held| held.requested_at >= began);
@@ -438,7 +454,7 @@ async fn lookup<W: Want>(provider: &Arc<Provider>, want: &W) -> Result<(Result<W
 
 /// What is held now, if it may be served now.
 fn servable_now(provider: &Provider) -> Option<SharedView> {
-    let view = provider.slot.load_full();
+    let view = provider.front.slot.load_full();
     let servable = !view.closed && view.published.standing(provider.engine.now()) != Standing::Unusable;
     servable.then_some(view)
 }
@@ -447,7 +463,7 @@ fn servable_now(provider: &Provider) -> Option<SharedView> {
 /// been denied, or the source changed.
 fn still_held(provider: &Provider, view: &View) -> Option<SharedView> {
     servable_now(provider).or_else(|| {
-        let now_held = provider.slot.load_full();
+        let now_held = provider.front.slot.load_full();
         // Granted no time at all (`http_strict`), a document is for those who waited for it.
         let is_it = match (&now_held.published.held, &view.published.held) {
             (Some(held), Some(brought)) => {
@@ -461,11 +477,11 @@ fn still_held(provider: &Provider, view: &View) -> Option<SharedView> {
 
 /// A view whose keys may be served, and the flight that brought them, if one was waited for.
 async fn servable(provider: &Arc<Provider>, asked_at: Instant) -> Result<(SharedView, Via, Option<u64>)> {
-    let deadline = later(asked_at, provider.slot.load_full().policy.retry.deadline);
+    let deadline = later(asked_at, provider.front.slot.load_full().policy.retry.deadline);
     let mut looked_again = false;
     loop {
         let now = provider.engine.now();
-        let view = provider.slot.load_full();
+        let view = provider.front.slot.load_full();
         if view.closed {
             return Err(provider.not_registered());
         }
@@ -542,13 +558,13 @@ fn out_of_time(flight: &Flight) -> Error {
 
 /// Starts or joins a refresh, however fresh the keys are.
 pub(crate) async fn refresh(provider: &Arc<Provider>) -> Result<()> {
-    let before = provider.slot.flights();
+    let before = provider.flights();
     let servable =
-        || provider.slot.load_full().published.standing(provider.engine.now()) != Standing::Unusable;
+        || provider.front.slot.load_full().published.standing(provider.engine.now()) != Standing::Unusable;
     loop {
         let Some(flight) = flight_of(provider, provider.ask(Asker::Person)).await? else {
             // Who waited out the same second may have been first, and may be done already.
-            if provider.slot.flights() > before && servable() {
+            if provider.flights() > before && servable() {
                 return Ok(());
             }
             continue;
@@ -565,10 +581,10 @@ pub(crate) async fn refresh(provider: &Arc<Provider>) -> Result<()> {
 
 /// The outcome of a flight that began after this call.
 pub(crate) async fn refresh_and_wait(provider: &Arc<Provider>) -> Result<()> {
-    let before = provider.slot.flights();
+    let before = provider.flights();
     loop {
         let flight = insist(provider).await?;
-        let deadline = later(socket_now(), provider.slot.load_full().policy.retry.deadline);
+        let deadline = later(socket_now(), provider.front.slot.load_full().policy.retry.deadline);
         match timeout_at(deadline, flight.ended()).await {
             // Also when it is the flight before: a queue that long is no reason to wait for ever.
             Err(_) => return Err(out_of_time(&flight)),
@@ -605,7 +621,7 @@ async fn flight_of(provider: &Arc<Provider>, asked: Asked) -> Result<Option<Arc<
 
 /// The outcome of a flight, within a caller's deadline; `None` when it was given up and the next one counts.
 async fn outcome(provider: &Arc<Provider>, flight: &Arc<Flight>) -> Option<Result<()>> {
-    let deadline = later(socket_now(), provider.slot.load_full().policy.retry.deadline);
+    let deadline = later(socket_now(), provider.front.slot.load_full().policy.retry.deadline);
     match timeout_at(deadline, flight.ended()).await {
         Ok(ended) => outcome_of(provider, ended),
         Err(_) => Some(Err(out_of_time(flight))),
@@ -632,7 +648,8 @@ fn no_runtime() -> Error {
 
 /// A flight for a provider that has nothing servable.
 pub(crate) fn start_if_empty(provider: &Arc<Provider>) -> Option<Arc<Flight>> {
-    let empty = provider.slot.load_full().published.standing(provider.engine.now()) == Standing::Unusable;
+    let empty =
+        provider.front.slot.load_full().published.standing(provider.engine.now()) == Standing::Unusable;
     match empty.then(|| provider.ask(Asker::Reader)) {
         Some(Asked::Flight(flight)) => Some(flight),
         _ => None,

@@ -39,11 +39,11 @@ impl Schedule {
     ) {
         let mut timers = lock(&self.timers);
         if let Some(old) = old {
-            timers.due.remove(&(old, provider.serial));
+            timers.due.remove(&(old, provider.serial()));
         }
         if let Some(new) = new {
             let sooner = timers.due.first_key_value().is_none_or(|((first, _), _)| new < *first);
-            timers.due.insert((new, provider.serial), Arc::downgrade(provider));
+            timers.due.insert((new, provider.serial()), Arc::downgrade(provider));
             if sooner {
                 self.changed.notify_one();
             }
@@ -117,7 +117,7 @@ async fn run(stopped: Stopped, changed: Arc<Notify>) {
                 let mut flush = Vec::new();
                 timers.enlisted.retain(|provider| match provider.upgrade() {
                     Some(provider) => {
-                        if provider.counters.wants_flush() {
+                        if provider.counters.wants_flush(&provider.front.hits) {
                             flush.push(provider);
                         }
                         true

@@ -17,7 +17,7 @@ use crate::clock::socket_now;
 use crate::epoch::{Guard, Place, Shared};
 use crate::error::FetchError;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Everything a lookup needs, in one immutable value. A lookup of fresh keys reads one line of it.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl View {
     }
 }
 
-/// The place readers look at. It stands in the first line of its provider.
+/// The place readers look at.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Slot {
@@ -111,8 +111,6 @@ pub(crate) struct Slot {
     read: AtomicBool,
     /// Set by the first stale answer of a set, so that it is announced once.
     stale_announced: AtomicBool,
-    /// The number of the last flight that began.
-    flights: AtomicU64,
 }
 
 /// The right to change what readers see. There is one per slot, and it is not `Clone`.
@@ -124,7 +122,6 @@ impl Slot {
         let slot = Self {
             view: Place::new(view),
             read: AtomicBool::new(false),
-            flights: AtomicU64::new(0),
             stale_announced: AtomicBool::new(false),
         };
         (slot, Publisher(()))
@@ -153,11 +150,6 @@ impl Slot {
         self.read.load(Ordering::Relaxed)
     }
 
-    /// The number of the last flight that began.
-    pub(crate) fn flights(&self) -> u64 {
-        self.flights.load(Ordering::Acquire)
-    }
-
     /// `true` for the first stale answer since keys were last fresh.
     pub(crate) fn announces_stale(&self) -> bool {
         !self.stale_announced.load(Ordering::Relaxed) && !self.stale_announced.swap(true, Ordering::Relaxed)
@@ -169,9 +161,8 @@ impl Slot {
         view
     }
 
-    /// Whether it was read since the flight before.
-    pub(crate) fn begin_flight(&self, _by: &mut Publisher, number: u64) -> bool {
-        self.flights.store(number, Ordering::Release);
+    /// A flight begins. Whether it was read since the flight before.
+    pub(crate) fn begin_flight(&self, _by: &mut Publisher) -> bool {
         self.read.swap(false, Ordering::Relaxed)
     }
 

@@ -157,13 +157,13 @@ pub(crate) fn shown_kid(kid: &str) -> String {
 impl Provider {
     pub(crate) fn status(&self) -> ProviderStatus {
         let (now, wall) = (self.engine.now(), self.engine.clock.wall());
-        let view = self.slot.load_full();
+        let view = self.front.slot.load_full();
         let held = view.published.held.as_ref().filter(|held| held.is_servable(now));
-        let counts = self.counters.counts();
+        let counts = self.counts();
         let at = |moment: Moment| wall_at(moment, now, wall);
         ProviderStatus {
-            tenant_id: self.tenant.to_string(),
-            provider_id: self.id.to_string(),
+            tenant_id: self.tenant().to_owned(),
+            provider_id: self.id().to_owned(),
             state: match (held, &view.flight) {
                 (None, None) => ProviderState::Empty,
                 (None, Some(_)) => ProviderState::Loading,
@@ -192,14 +192,14 @@ impl Provider {
 
     /// Every key of the held document, and the retiring ones.
     pub(crate) fn key_statuses(&self) -> Vec<KeyStatus> {
-        key_statuses(&self.slot.load_full(), self.engine.now())
+        key_statuses(&self.front.slot.load_full(), self.engine.now())
     }
 
     fn status_metrics(&self) -> Vec<StatusMetric> {
         let label = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         // A copy costs less than a map that is made anew, and there are dozens.
         let labels: HashMap<_, _> =
-            [("tenant", &*self.tenant), ("provider", &*self.id)].map(label).into_iter().collect();
+            [("tenant", self.tenant()), ("provider", self.id())].map(label).into_iter().collect();
         let metric = |told: Told| {
             let value = match told.value {
                 Value::Counter(count) => number(count),
@@ -215,15 +215,15 @@ impl Provider {
     /// Whether it has servable usable keys; asking is a read of one that has none.
     pub(crate) fn health(self: &Arc<Self>) -> ProviderHealth {
         let now = self.engine.now();
-        let view = self.slot.load_full();
+        let view = self.front.slot.load_full();
         let ready = view.published.has_usable_keys(now);
         if !ready {
-            self.slot.note_read();
+            self.front.slot.note_read();
             self.nudge();
         }
         ProviderHealth {
-            tenant_id: self.tenant.to_string(),
-            provider_id: self.id.to_string(),
+            tenant_id: self.tenant().to_owned(),
+            provider_id: self.id().to_owned(),
             required: self.registration().required,
             ready,
             last_error: view.last_error.as_ref().map(ToString::to_string),

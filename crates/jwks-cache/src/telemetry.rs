@@ -27,14 +27,18 @@ const STRIPES: usize = 8;
 /// The last stripe is for all threads that found no stripe of their own.
 const SHARED: usize = STRIPES - 1;
 
-/// The counters of one provider. They only grow.
+/// What lookups count that were answered from what was held. It only grows.
 #[derive(Debug, Default)]
-#[repr(C)] // what a hit reads stands at the front
-pub(crate) struct Counters {
+pub(crate) struct Hits {
     /// Written on every hit; allocated at the first.
     stripes: OnceLock<Box<[Stripe; STRIPES]>>,
-    /// Something was counted that the recorder does not know yet.
+    /// Something was counted, here or elsewhere, that the recorder does not know yet.
     unflushed: AtomicBool,
+}
+
+/// The other counters of one provider. They only grow.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
     /// The tick looks at this provider.
     enlisted: AtomicBool,
     /// The last tick told the recorder.
@@ -136,23 +140,12 @@ pub(crate) struct Counts {
     pub(crate) last_refresh_micros: Option<u64>,
 }
 
-impl Counters {
-    /// Counters of which no recorder is told: what else would be told it alone is kept here.
+impl Hits {
+    /// No tick asks for what is counted here.
     #[cfg(feature = "metrics")]
     pub(crate) fn unrecorded() -> Self {
-        // Marked as they are for good, nobody marks them, and no tick looks at them.
-        Self {
-            unflushed: AtomicBool::new(true),
-            enlisted: AtomicBool::new(true),
-            recorder: Recorder::here(),
-            ..Self::default()
-        }
-    }
-
-    /// What no counter here has, but its recorder; nothing while one is told.
-    #[cfg(feature = "metrics")]
-    pub(crate) fn flights(&self) -> Option<Flights> {
-        self.recorder.flights()
+        // Marked as it is for good, nobody marks it.
+        Self { unflushed: AtomicBool::new(true), ..Self::default() }
     }
 
     /// Counts an answer from what is held.
@@ -174,16 +167,46 @@ impl Counters {
         self.mark();
     }
 
+    /// Has the tick tell what was counted. Written once a tick, so that readers share a line they only load.
+    pub(crate) fn mark(&self) {
+        if cfg!(feature = "metrics") && !self.unflushed.load(Relaxed) {
+            self.unflushed.store(true, Relaxed);
+        }
+    }
+
+    /// Answers, and those of them that were stale.
+    fn counts(&self) -> (u64, u64) {
+        let sum = |of: fn(&Stripe) -> &AtomicU64| {
+            self.stripes
+                .get()
+                .map_or(0, |stripes| stripes.iter().map(|stripe| of(stripe).load(Relaxed)).sum())
+        };
+        (sum(|stripe| &stripe.hits), sum(|stripe| &stripe.stale))
+    }
+}
+
+impl Counters {
+    /// Counters of which no recorder is told: what else would be told it alone is kept here.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn unrecorded() -> Self {
+        // Enlisted as it is for good, no tick looks at it.
+        Self { enlisted: AtomicBool::new(true), recorder: Recorder::here(), ..Self::default() }
+    }
+
+    /// What no counter here has, but its recorder; nothing while one is told.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn flights(&self) -> Option<Flights> {
+        self.recorder.flights()
+    }
+
     /// Counts a lookup that waited for keys.
     pub(crate) fn miss(&self) {
         self.misses.fetch_add(1, Relaxed);
-        self.mark();
     }
 
     /// Counts a lookup that brought nothing.
     pub(crate) fn failure(&self) {
         self.rare().failed.fetch_add(1, Relaxed);
-        self.mark();
     }
 
     /// To count something rare.
@@ -195,18 +218,6 @@ impl Counters {
         self.rare.get().map_or(0, |rare| of(rare).load(Relaxed))
     }
 
-    /// Has the tick tell what was counted.
-    pub(crate) fn note(&self) {
-        self.mark();
-    }
-
-    /// Written once a tick, so that readers share a line they only load.
-    fn mark(&self) {
-        if cfg!(feature = "metrics") && !self.unflushed.load(Relaxed) {
-            self.unflushed.store(true, Relaxed);
-        }
-    }
-
     /// `true` once, for whoever has the tick look at this provider from now on.
     pub(crate) fn enlists(&self) -> bool {
         cfg!(feature = "metrics") && !self.enlisted.swap(true, Relaxed)
@@ -214,8 +225,8 @@ impl Counters {
 
     /// Whether the recorder may not know everything; asking takes the mark away. For the tick alone. `true` once more on
     /// the tick after: a reader may have seen the mark before it was taken and yet be counted after the tick had looked.
-    pub(crate) fn wants_flush(&self) -> bool {
-        let marked = self.unflushed.load(Relaxed) && self.unflushed.swap(false, Relaxed);
+    pub(crate) fn wants_flush(&self, hits: &Hits) -> bool {
+        let marked = hits.unflushed.load(Relaxed) && hits.unflushed.swap(false, Relaxed);
         let told = self.told.load(Relaxed);
         if marked != told {
             self.told.store(marked, Relaxed);
@@ -223,13 +234,8 @@ impl Counters {
         marked || told
     }
 
-    pub(crate) fn counts(&self) -> Counts {
-        let sum = |of: fn(&Stripe) -> &AtomicU64| {
-            self.stripes
-                .get()
-                .map_or(0, |stripes| stripes.iter().map(|stripe| of(stripe).load(Relaxed)).sum())
-        };
-        let (hits, stale): (u64, u64) = (sum(|stripe| &stripe.hits), sum(|stripe| &stripe.stale));
+    pub(crate) fn counts(&self, hits: &Hits) -> Counts {
+        let (hits, stale) = hits.counts();
         let (misses, failed) = (self.misses.load(Relaxed), self.count_of(|rare| &rare.failed));
         let micros = self.last_refresh_micros.load(Relaxed);
         let not_modified = self.not_modified.load(Relaxed);
@@ -334,24 +340,24 @@ mod tests {
     #[test]
     #[cfg(feature = "metrics")]
     fn the_tick_looks_once_more_for_who_counted_while_it_told() {
-        let counters = Counters::default();
-        assert!(!counters.wants_flush());
-        counters.hit(false);
-        assert_eq!([(); 3].map(|()| counters.wants_flush()), [true, true, false]);
+        let (hits, counters) = (Hits::default(), Counters::default());
+        assert!(!counters.wants_flush(&hits));
+        hits.hit(false);
+        assert_eq!([(); 3].map(|()| counters.wants_flush(&hits)), [true, true, false]);
     }
 
     #[test]
     fn no_hit_is_lost_however_many_threads_count_and_go() {
-        let counters = Counters::default();
+        let hits = Hits::default();
         for _ in 0..20 {
             std::thread::scope(|scope| {
                 for _ in 0..3 * STRIPES {
-                    scope.spawn(|| (0..1_000).for_each(|n| counters.hit(n % 10 == 0)));
+                    scope.spawn(|| (0..1_000).for_each(|n| hits.hit(n % 10 == 0)));
                 }
             });
         }
         let all = 20 * 3 * STRIPES as u64 * 1_000;
-        assert_eq!((counters.counts().hits, counters.counts().stale), (all, all / 10));
+        assert_eq!(hits.counts(), (all, all / 10));
     }
 
     #[test]

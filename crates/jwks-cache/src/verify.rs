@@ -35,7 +35,10 @@ use serde::de::DeserializeOwned;
 use self::cache::{Digest, Entry, Tokens};
 use self::headers::Headers;
 use self::verified::By;
+use crate::clock::Clock;
+use crate::epoch::Shared;
 use crate::error::{Error, KeyError};
+use crate::front::Front;
 use crate::refresh::Provider;
 use crate::registry::Registry;
 use crate::resolve::{self, KeyOfIssuer, OneKey, Whose};
@@ -87,7 +90,7 @@ pub struct Verifier(Arc<Parts>);
 struct Parts {
     registry: Registry,
     /// The only provider, if it was built for one.
-    provider: Option<Arc<Provider>>,
+    provider: Option<Shared<Front>>,
     rules: Rules,
     headers: Headers,
     tokens: Option<Tokens>,
@@ -114,7 +117,7 @@ enum Scope<'a> {
     /// This one.
     Named(&'a str, &'a str),
     /// This one.
-    Held(&'a Arc<Provider>),
+    Held(&'a Front),
 }
 
 impl Scope<'_> {
@@ -175,7 +178,7 @@ impl Verifier {
     }
 
     fn own(&self) -> Scoped<'_> {
-        let scope = self.0.provider.as_ref().map_or(Scope::Any, Scope::Held);
+        let scope = self.0.provider.as_deref().map_or(Scope::Any, Scope::Held);
         Scoped { of: &self.0, scope }
     }
 }
@@ -247,7 +250,7 @@ impl Scoped<'_> {
         let kid = kid.as_deref();
         let (key, issuer, template) = resolve::waited(&provider, &KeyOfIssuer(OneKey { kid, algorithm }))
             .await
-            .map_err(|error| VerifyError::of_lookup(error, &provider, kid))?;
+            .map_err(|error| VerifyError::of_lookup(error, &provider.front, kid))?;
         // From the start: beside what was waited for, a second look at the text costs nothing.
         self.go(token, Some((provider, key, issuer, template))).map_err(|halt| match halt {
             Halt::Refused(why) => why,
@@ -268,7 +271,7 @@ impl Scoped<'_> {
             Halt::Wait(Waiting { provider, kid, algorithm }) => {
                 let kid = kid.as_deref();
                 let why = resolve::not_waited(&provider, &OneKey { kid, algorithm });
-                VerifyError::of_lookup(why, &provider, kid)
+                VerifyError::of_lookup(why, &provider.front, kid)
             }
         })
     }
@@ -310,21 +313,23 @@ impl Scoped<'_> {
         let (issuer, of_entra) =
             if self.scope.asks_for_issuer() { opened.claimed_issuer(rules)? } else { ("".into(), None) };
 
-        let judge = |provider: &Arc<Provider>, key: KeyRef<'_>, of_provider: Whose<'_>| {
-            opened.judge(rules, provider, kid, key, of_provider, digest.is_some())
+        let clock = self.of.registry.clock();
+        let judge = |provider: &Front, key: KeyRef<'_>, of_provider: Whose<'_>| {
+            opened.judge(self.of, provider, kid, key, of_provider, digest.is_some())
         };
         let (verified, entry) = match waited_for {
             Some((provider, key, issuer, template)) => {
                 let whose = Whose { issuer: issuer.as_ref(), template: &template };
-                judge(&provider, key.borrowed(), whose)?
+                judge(&provider.front, key.borrowed(), whose)?
             }
             None => self.with_provider(&issuer, of_entra.as_deref(), |provider| {
                 let want = KeyOfIssuer(OneKey { kid, algorithm });
-                match resolve::at_hand(provider, &want, |(key, issuer)| judge(provider, key, issuer)) {
+                match resolve::at_hand(provider, clock, &want, |(key, issuer)| judge(provider, key, issuer)) {
                     Some(Ok(judged)) => Ok(judged?),
                     Some(Err(why)) => Err(VerifyError::of_lookup(Error::Key(why), provider, kid).into()),
                     None => {
-                        let (provider, kid) = (provider.clone(), kid.map(str::to_owned));
+                        let provider = provider.provider().ok_or(VerifyError::UnknownProvider)?;
+                        let kid = kid.map(str::to_owned);
                         Err(Halt::Wait(Waiting { provider, kid, algorithm }))
                     }
                 }
@@ -362,16 +367,17 @@ impl Scoped<'_> {
         let kid = verified.kid().filter(|_| entry.names_key);
         let want = KeyOfIssuer(OneKey { kid, algorithm: verified.algorithm() });
         let issuer = entry.issuer.as_deref();
-        let judge = |provider: &Arc<Provider>| {
+        let clock = self.of.registry.clock();
+        let judge = |provider: &Front| {
             if provider.serial != verified.serial() {
                 return None;
             }
-            resolve::at_hand_if(provider, &want, |found| {
+            resolve::at_hand_if(provider, clock, &want, |found| {
                 let (key, of_provider) =
                     found.ok().filter(|(key, _)| key.thumbprint() == verified.thumbprint())?;
                 let of_key = key.key().issuer();
                 rules.check_issuer(issuer, entry.entra_tenant.as_deref(), of_provider, of_key).ok()?;
-                Some(rules.check_times(entry.times, provider))
+                Some(rules.check_times(entry.times, clock))
             })
         };
         let of_entra = entry.entra_tenant.as_deref();
@@ -385,14 +391,13 @@ impl Scoped<'_> {
         &self,
         issuer: &str,
         entra_tenant: Option<&str>,
-        then: impl FnOnce(&Arc<Provider>) -> R,
+        then: impl FnOnce(&Front) -> R,
     ) -> Result<R, VerifyError> {
         let Parts { registry, provider: own, .. } = self.of;
-        let then = |found: &Arc<Provider>| {
-            own.as_ref().is_none_or(|own| Arc::ptr_eq(own, found)).then(|| then(found))
-        };
+        let then =
+            |found: &Front| own.as_deref().is_none_or(|own| std::ptr::eq(own, found)).then(|| then(found));
         let mut then = Some(then);
-        let mut lend = |found: &Arc<Provider>| then.take().and_then(|then| then(found));
+        let mut lend = |found: &Front| then.take().and_then(|then| then(found));
         let mut by_issuer = |tenant: Option<&str>| {
             let found = registry.with_issuer(tenant, issuer, &mut lend);
             let of_template = || registry.with_issuer(tenant, &of_template(issuer, entra_tenant?), &mut lend);
@@ -457,8 +462,8 @@ impl<'t> Opened<'t> {
     /// The token verified by a key, and held to its provider's issuer and the rules; and what to remember of it, if asked.
     fn judge<C>(
         self,
-        rules: &Rules,
-        provider: &Arc<Provider>,
+        of: &Parts,
+        provider: &Front,
         kid: Option<&str>,
         key: KeyRef<'_>,
         of_provider: Whose<'_>,
@@ -467,9 +472,10 @@ impl<'t> Opened<'t> {
     where
         C: DeserializeOwned + Send + Sync + 'static,
     {
+        let Parts { rules, registry, .. } = of;
         if key.verify(self.parts.signing_input().as_bytes(), self.signature).is_err() {
             // Over an empty payload it may be a detached one's, as its sender knows: no reason to doubt the key.
-            if !self.payload.is_empty() {
+            if let Some(provider) = provider.provider().filter(|_| !self.payload.is_empty()) {
                 provider.suspect_rotation();
             }
             return Err(VerifyError::BadSignature(KeyDetail::new(provider, kid, KeyError::NoMatch)));
@@ -484,7 +490,7 @@ impl<'t> Opened<'t> {
         rules.check_issuer(issuer.as_deref(), of_entra.as_deref(), of_provider, of_key)?;
         claims.check(&rules.claims)?;
         let times = claims.times()?;
-        rules.check_times(times, provider)?;
+        rules.check_times(times, registry.clock())?;
         let typed =
             serde_json::from_str(json).map_err(|error| VerifyError::UnfitClaims(Unfit::new(&error)))?;
         let verified = Verified::new(typed, By::new(provider, key), times.exp);
@@ -532,8 +538,8 @@ impl Rules {
         if is_ours && is_the_keys { Ok(()) } else { Err(VerifyError::WrongIssuer) }
     }
 
-    fn check_times(&self, times: Times, provider: &Provider) -> Result<(), VerifyError> {
-        let now = provider.engine.clock.coarse_wall();
+    fn check_times(&self, times: Times, clock: &dyn Clock) -> Result<(), VerifyError> {
+        let now = clock.coarse_wall();
         Ok(times.check(&self.claims, now)?)
     }
 }

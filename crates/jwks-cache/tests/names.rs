@@ -1,11 +1,17 @@
-//! The index of names: who is there is found, and nobody else, while others come and go.
+//! The index of names: who is there is found, and nobody else, while others come and go; and what goes leaves nothing.
 #![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
+mod stage;
+
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use jwks_cache::{IdentityProviderRegistration, Registry};
+use jwks_cache::{Algorithm, IdentityProviderRegistration, Registry};
+use stage::scripted::Stage;
+use stage::{PROVIDER, TENANT};
+use tokio::runtime::{Builder, Runtime};
 
 type Name = (String, String);
 
@@ -49,7 +55,7 @@ async fn names_are_found_however_many_come_and_go() {
 
 #[test]
 fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = Runtime::new().unwrap();
     let registry = Registry::new();
     let stay: Vec<Name> = (0..20).map(name).collect();
     runtime.block_on(async {
@@ -84,4 +90,26 @@ fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
             reader.join().unwrap();
         }
     });
+}
+
+#[test]
+fn what_a_registry_holds_goes_with_it_while_a_reader_still_looks() {
+    // On this thread, so that no task is about to end on another.
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let other = runtime.block_on(Stage::warm(|_| {}));
+    let reader = other.registry.provider(TENANT, PROVIDER).unwrap();
+    let meanwhile = |_: jwks_cache::KeyRef<'_>| {
+        let Stage { source, registry, .. } = runtime.block_on(Stage::warm(|_| {}));
+        let mut events = registry.subscribe();
+        runtime.block_on(async {
+            for number in 0..200 {
+                register(&registry, &name(number)).await;
+            }
+            assert!(registry.unregister(TENANT, PROVIDER).await.unwrap());
+        });
+        drop(registry);
+        assert_eq!(Arc::strong_count(&source), 1);
+        runtime.block_on(async { while events.next().await.is_some() {} });
+    };
+    reader.with_key(Some("a"), Algorithm::EdDSA, meanwhile).unwrap();
 }

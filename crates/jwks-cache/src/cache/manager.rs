@@ -70,7 +70,7 @@ impl CacheManager {
     pub async fn snapshot(&self) -> CacheSnapshot {
         let provider = &self.0.provider;
         let (now, wall, instant) = (provider.engine.now(), provider.engine.clock.wall(), socket_now());
-        let view = provider.slot.load_full();
+        let view = provider.front.slot.load_full();
         let at = |moment: Moment| instant_at(moment, now, instant);
         let payload = view.published.held.as_ref().filter(|held| held.is_servable(now)).map(|held| {
             let backoff = view.published.backoff_until.since(now);
@@ -141,7 +141,7 @@ impl CacheManager {
 
     async fn look<W: Want>(&self, want: &W) -> Result<W::Answer> {
         self.valid()?;
-        match resolve::at_hand(&self.0.provider, want, W::keep) {
+        match resolve::at_hand(&self.0.provider.front, &*self.0.provider.engine.clock, want, W::keep) {
             Some(answer) => answer.map_err(Error::from),
             None => {
                 self.0.provider.engine.prepare().await;

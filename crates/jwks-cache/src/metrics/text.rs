@@ -124,7 +124,7 @@ fn line(
     label: Option<(&str, impl std::fmt::Display)>,
     value: impl std::fmt::Display,
 ) {
-    let _ = write!(to, "{name}{{tenant=\"{}\",provider=\"{}\"", of.tenant, of.id);
+    let _ = write!(to, "{name}{{tenant=\"{}\",provider=\"{}\"", of.tenant(), of.id());
     if let Some((label, of)) = label {
         let _ = write!(to, ",{label}=\"{of}\"");
     }

@@ -57,8 +57,8 @@ impl Crew {
         let crew = &aboard.crew;
         let span = tracing::info_span!(
             "jwks_cache_flight",
-            tenant = &*crew.provider.tenant,
-            provider = &*crew.provider.id,
+            tenant = crew.provider.tenant(),
+            provider = crew.provider.id(),
             number = crew.plan.number,
             reason = reason(crew.plan.asker),
             attempt = field::Empty,
@@ -76,7 +76,7 @@ impl Crew {
     /// Waits until it may ask a place, at most until `deadline`. It may as long as it has what this gives.
     async fn admitted(&self, place: &Place, deadline: Option<Instant>) -> Option<gate::Place> {
         let mut place = self.provider.engine.gate.queue(Request {
-            tenant: self.provider.tenant.clone(),
+            tenant: self.provider.tenant().into(),
             origin: place.origin()?,
             urgency: match self.plan.asker {
                 _ if self.plan.cold => Urgency::Waited,
@@ -237,8 +237,8 @@ impl Crew {
             return self.mark;
         }
         // What another was brought of a fallback will do while it is not due.
-        let Provider { owner, engine, serial, .. } = &*self.provider;
-        let memory = place.shared.memory(*serial).filter(|memory| {
+        let Provider { owner, engine, .. } = &*self.provider;
+        let memory = place.shared.memory(self.provider.serial()).filter(|memory| {
             lock(owner).lifecycle.is_early_for(&memory.headers, &memory.timing, engine.now())
         });
         memory.map_or_else(|| place.shared.mark(false), |memory| memory.number - 1)
@@ -281,7 +281,7 @@ impl Crew {
         let engine = &self.provider.engine;
         let until = later(socket_now(), time);
         let late = |_| NotFetched::timed_out(time);
-        let (of, insists, bypasses_caches) = (self.provider.serial, self.insists, request.bypass_caches);
+        let (of, insists, bypasses_caches) = (self.provider.serial(), self.insists, request.bypass_caches);
         loop {
             let (cold, rules) = (self.plan.cold, self.rules(None));
             match place.shared.turn(Want { of, insists, bypasses_caches, cold, rules }, *mark, engine.now()) {
@@ -367,7 +367,8 @@ impl Crew {
 
     /// Tells what happened on the way, whatever became of the exchange.
     fn tell_notes(&self, notes: &Notes) {
-        let Provider { tenant, id, counters, engine, .. } = &*self.provider;
+        let Provider { counters, engine, .. } = &*self.provider;
+        let (tenant, id) = (self.provider.tenant(), self.provider.id());
         for note in notes.take() {
             let what = match note {
                 Note::PinMismatch { enforced, path } => {
@@ -465,7 +466,7 @@ impl Aboard {
         let moved = provider.took(owner, &change, found);
         if error.is_some() && self.crew.was_read {
             // It still waits for its refresh: the timer must not take it for unused.
-            provider.slot.note_read();
+            provider.front.slot.note_read();
         }
         let failures = owner.lifecycle.failures();
         let view = provider.publish(owner);
@@ -503,12 +504,12 @@ impl Aboard {
             _ => FlightStatus::Success,
         };
         Span::current().record("outcome", status.as_str());
-        provider.counters.landed(&provider.tenant, &provider.id, status, took);
+        provider.counters.landed(provider.tenant(), provider.id(), status, took);
         provider.flush();
         if let Some(error) = error {
             tracing::warn!(%error, failures, "keys could not be refreshed");
             let what = What::RefreshFailed { reason: error.reason(), failures };
-            provider.engine.events.send(&provider.tenant, &provider.id, what);
+            provider.engine.events.send(provider.tenant(), provider.id(), what);
         }
         provider.announce(change, moved);
     }
@@ -529,7 +530,7 @@ impl Drop for Aboard {
         }
         owner.running = None;
         if self.crew.was_read {
-            provider.slot.note_read();
+            provider.front.slot.note_read();
         }
         provider.counters.rare().lost_flights.fetch_add(1, Relaxed);
         let panicked = std::thread::panicking().then(|| {
@@ -552,11 +553,11 @@ impl Drop for Aboard {
         drop(guard);
         if let Some(error) = panicked {
             Span::current().record("outcome", FlightStatus::Error.as_str());
-            provider.counters.landed(&provider.tenant, &provider.id, FlightStatus::Error, flight.age());
+            provider.counters.landed(provider.tenant(), provider.id(), FlightStatus::Error, flight.age());
             provider.flush();
             tracing::error!(%error, failures, "a flight panicked");
             let what = What::RefreshFailed { reason: error.reason(), failures };
-            provider.engine.events.send(&provider.tenant, &provider.id, what);
+            provider.engine.events.send(provider.tenant(), provider.id(), what);
         }
     }
 }

@@ -110,8 +110,8 @@ impl Provider {
             .and_then(|lifetime| held.received_wall.checked_add_signed(lifetime))
             .ok_or_else(|| Error::Cache("the expiry is beyond the calendar".into()))?;
         Ok(PersistentSnapshot {
-            tenant_id: self.tenant.to_string(),
-            provider_id: self.id.to_string(),
+            tenant_id: self.tenant().to_owned(),
+            provider_id: self.id().to_owned(),
             jwks_json: held.set.text().to_string(),
             etag: held.headers.etag().map(ToOwned::to_owned),
             last_modified: held.headers.last_modified(),
@@ -121,7 +121,7 @@ impl Provider {
     }
 
     fn belongs<'a>(&'a self, namespace: &'a str, source: &'a str, kind: SnapshotKind) -> Belongs<'a> {
-        Belongs { namespace, tenant: &self.tenant, provider: &self.id, source, kind: kind.as_str() }
+        Belongs { namespace, tenant: self.tenant(), provider: self.id(), source, kind: kind.as_str() }
     }
 
     /// Who is unregistered has nothing to be kept any more.
@@ -177,8 +177,8 @@ impl Provider {
         }
         let order = denials.order();
         let stored = StoredDenials {
-            tenant_id: self.tenant.to_string(),
-            provider_id: self.id.to_string(),
+            tenant_id: self.tenant().to_owned(),
+            provider_id: self.id().to_owned(),
             format: FORMAT,
             order,
             denials,
@@ -200,7 +200,7 @@ impl Provider {
         let belongs = self.belongs(namespace, &name, SnapshotKind::Keys);
         let authentic = stored.unseal(self.engine.stores.ring.as_ref(), &belongs)?;
         let StoredKeys { snapshot, mut envelope } = stored;
-        snapshot.is_named(&self.tenant, &self.id)?;
+        snapshot.is_named(self.tenant(), self.id())?;
         // What is denied there is denied before a key of it is served.
         self.merge_denials(std::mem::take(&mut envelope.denials));
         if envelope.trust.as_ref().is_some_and(|other| *other != source.trust()) {
@@ -213,7 +213,7 @@ impl Provider {
 
     fn take_denials(self: &Arc<Self>, namespace: &str, bytes: &[u8]) -> Result<()> {
         let mut stored: StoredDenials = serde_json::from_slice(bytes)?;
-        if *stored.tenant_id != *self.tenant || *stored.provider_id != *self.id {
+        if *stored.tenant_id != *self.tenant() || *stored.provider_id != *self.id() {
             return Err(Error::validation("tenant_id", "the denials are another provider's"));
         }
         let ring = self.engine.stores.ring.as_ref();
@@ -246,13 +246,13 @@ impl Provider {
         self.publish(owner);
         drop(guard);
         tracing::info!(
-            tenant = &*self.tenant,
-            provider = &*self.id,
+            tenant = self.tenant(),
+            provider = self.id(),
             changes = changes.len(),
             "denials were loaded"
         );
         for what in changes {
-            self.engine.events.send(&self.tenant, &self.id, what);
+            self.engine.events.send(self.tenant(), self.id(), what);
         }
     }
 
@@ -269,9 +269,9 @@ impl Provider {
     }
 
     fn tell_refused(&self, error: &dyn std::fmt::Display) {
-        tracing::warn!(tenant = &*self.tenant, provider = &*self.id, %error, "snapshot refused");
+        tracing::warn!(tenant = self.tenant(), provider = self.id(), %error, "snapshot refused");
         let reason = error.to_string().into();
-        self.engine.events.send(&self.tenant, &self.id, What::SnapshotRefused { reason });
+        self.engine.events.send(self.tenant(), self.id(), What::SnapshotRefused { reason });
     }
 
     fn try_restore(
@@ -339,7 +339,7 @@ impl Provider {
         if stored_without_alg.is_some() {
             owner.seldom().without_alg = stored_without_alg;
         }
-        self.slot.became_fresh(&mut owner.publisher);
+        self.front.slot.became_fresh(&mut owner.publisher);
         self.publish(owner);
         if let Some(running) = &owner.running {
             // Who waits with nothing need not wait for the provider.
@@ -354,7 +354,7 @@ impl Provider {
 
 impl Kept for Provider {
     fn key(&self, kind: SnapshotKind) -> SnapshotKey {
-        SnapshotKey { tenant: self.tenant.to_string(), provider: self.id.to_string(), kind }
+        SnapshotKey { tenant: self.tenant().to_owned(), provider: self.id().to_owned(), kind }
     }
 
     fn keeps(&self, kind: SnapshotKind) -> bool {
@@ -395,8 +395,8 @@ impl Kept for Provider {
                 self.tell_refused(error);
                 if kind == SnapshotKind::Denials {
                     tracing::error!(
-                        tenant = &*self.tenant,
-                        provider = &*self.id,
+                        tenant = self.tenant(),
+                        provider = self.id(),
                         namespace,
                         "the stored denials are not believed and will be written over; deny again what only they denied"
                     );
@@ -423,7 +423,7 @@ impl Kept for Provider {
             Deed::SetAside => &counters.set_aside,
         };
         of.fetch_add(1, Relaxed);
-        self.counters.note();
+        self.front.hits.mark();
     }
 }
 

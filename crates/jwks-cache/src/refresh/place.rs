@@ -225,7 +225,7 @@ impl Asking<'_> {
         counting.2 = Some(requests);
         if let Some(provider) = self.provider {
             if let Some(status) = status {
-                provider.counters.answered(&provider.tenant, &provider.id, status.as_u16());
+                provider.counters.answered(provider.tenant(), provider.id(), status.as_u16());
             }
             if fetched.as_ref().is_err_and(|failed| failed.reason == NotFetched::ADDRESS) {
                 provider.counters.rare().refused_addresses.fetch_add(1, Relaxed);
@@ -236,7 +236,7 @@ impl Asking<'_> {
 
     pub(super) fn tell(&self, what: What) {
         if let Some(provider) = self.provider {
-            self.engine.events.send(&provider.tenant, &provider.id, what);
+            self.engine.events.send(provider.tenant(), provider.id(), what);
         }
     }
 }

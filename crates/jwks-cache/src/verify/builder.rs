@@ -9,8 +9,9 @@ use jwks_cache_core::{Algorithm, AlgorithmSet};
 use super::cache::Tokens;
 use super::headers::Headers;
 use super::{Parts, Rules, Verifier};
+use crate::epoch::Shared;
 use crate::error::{Error, Result};
-use crate::refresh::Provider;
+use crate::front::Front;
 use crate::registry::{ProviderHandle, Registry};
 
 /// How far the clocks of a provider and of this machine may be apart by default: a minute, as common elsewhere.
@@ -29,7 +30,7 @@ impl Registry {
 impl ProviderHandle {
     /// A [`Verifier`] of this provider's tokens alone.
     pub fn verifier(&self) -> VerifierBuilder {
-        VerifierBuilder::new(self.registry().clone(), Some(self.provider.clone()))
+        VerifierBuilder::new(self.registry().clone(), Some(self.front().clone()))
     }
 }
 
@@ -39,7 +40,7 @@ impl ProviderHandle {
 #[must_use]
 pub struct VerifierBuilder {
     registry: Registry,
-    provider: Option<Arc<Provider>>,
+    provider: Option<Shared<Front>>,
     issuers: Vec<String>,
     any_issuer: bool,
     audiences: Vec<String>,
@@ -55,7 +56,7 @@ pub struct VerifierBuilder {
 }
 
 impl VerifierBuilder {
-    fn new(registry: Registry, provider: Option<Arc<Provider>>) -> Self {
+    fn new(registry: Registry, provider: Option<Shared<Front>>) -> Self {
         Self {
             registry,
             provider,
@@ -180,7 +181,7 @@ impl VerifierBuilder {
         if !self.issuers.is_empty() && self.any_issuer {
             return refuse("issuers", "`issuer` and `any_issuer` are both said: leave one out");
         }
-        let registered = self.provider.as_ref().is_none_or(|provider| provider.issuer().is_some());
+        let registered = self.provider.as_ref().is_none_or(|of| of.slot.load_full().issuer.is_some());
         if !registered && self.issuers.is_empty() && !self.any_issuer {
             return refuse(
                 "issuers",

@@ -9,7 +9,7 @@ use jwks_cache_core::token::{ClaimFault, Fault};
 pub use jwks_cache_core::token::{Malformed, Part, Unsupported};
 
 use crate::error::{Error, KeyError};
-use crate::refresh::Provider;
+use crate::front::Front;
 use crate::status::shown_kid;
 
 /// Why a token was not verified.
@@ -87,9 +87,9 @@ pub struct KeyDetail {
 }
 
 impl KeyDetail {
-    pub(super) fn new(provider: &Provider, kid: Option<&str>, why: KeyError) -> Box<Self> {
+    pub(super) fn new(provider: &Front, kid: Option<&str>, why: KeyError) -> Box<Self> {
         let kid = kid.map(shown_kid);
-        Box::new(Self { tenant: provider.tenant.clone(), provider: provider.id.clone(), kid, why })
+        Box::new(Self { tenant: provider.tenant().into(), provider: provider.id().into(), kid, why })
     }
 
     /// The tenant.
@@ -156,7 +156,7 @@ impl VerifyError {
     }
 
     /// Why no key was found.
-    pub(super) fn of_lookup(error: Error, provider: &Provider, kid: Option<&str>) -> Self {
+    pub(super) fn of_lookup(error: Error, provider: &Front, kid: Option<&str>) -> Self {
         match error {
             Error::Key(KeyError::Denied) => Self::DeniedKey(KeyDetail::new(provider, kid, KeyError::Denied)),
             Error::Key(why @ (KeyError::UnknownKid | KeyError::NoMatch | KeyError::Ambiguous)) => {

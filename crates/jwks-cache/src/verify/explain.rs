@@ -1,7 +1,6 @@
 //! Which key would verify a token, or why none: for people who wonder. Nothing is counted, started or waited for.
 
 use std::fmt;
-use std::sync::Arc;
 
 use jwks_cache_core::Algorithm;
 use jwks_cache_core::token::{Compact, Fault, Header, Malformed, Part, Room, text};
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::error::VerifyError;
 use super::{HEADER, Opened, Scoped};
+use crate::front::Front;
 use crate::resolve::{self, OneKey};
 use crate::status::{KeyStatus, shown_kid};
 
@@ -88,15 +88,16 @@ fn fill(it: &mut Explanation, scoped: &Scoped<'_>, token: &str) -> Result<(), Ve
         Some(mut opened) => opened.claimed_issuer(rules)?,
         None => return Err(VerifyError::UnknownProvider),
     };
-    let provider = scoped.with_provider(&issuer, of_entra.as_deref(), Arc::clone)?;
-    (it.tenant_id, it.provider_id) = (Some(provider.tenant.to_string()), Some(provider.id.to_string()));
+    let provider = scoped.with_provider(&issuer, of_entra.as_deref(), Front::provider)?;
+    let provider = provider.ok_or(VerifyError::UnknownProvider)?;
+    (it.tenant_id, it.provider_id) = (Some(provider.tenant().to_owned()), Some(provider.id().to_owned()));
     let keys = provider.key_statuses();
     let named = |key: &KeyStatus| it.kid.is_some() && key.kid == it.kid;
     let some_named = keys.iter().any(named);
     it.keys = keys.iter().filter(|key| !some_named || named(key)).cloned().collect();
     match resolve::peek(&provider, &OneKey { kid, algorithm: header.algorithm }) {
         Ok(key) => it.thumbprint = Some(key.thumbprint().to_string()),
-        Err(why) => return Err(VerifyError::of_lookup(why, &provider, kid)),
+        Err(why) => return Err(VerifyError::of_lookup(why, &provider.front, kid)),
     }
     Ok(())
 }

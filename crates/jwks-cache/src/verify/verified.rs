@@ -10,7 +10,7 @@ use jwks_cache_core::key::{KeyRef, Thumbprint};
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::refresh::Provider;
+use crate::front::Front;
 
 /// A verified token. Cloning it is cheap; it gives its claims by [`Deref`].
 pub struct Verified<C>(Arc<Inner<C>>);
@@ -34,8 +34,8 @@ pub(super) struct By {
 }
 
 impl By {
-    pub(super) fn new(provider: &Provider, key: KeyRef<'_>) -> Self {
-        let (tenant, id, kid) = (&*provider.tenant, &*provider.id, key.kid());
+    pub(super) fn new(provider: &Front, key: KeyRef<'_>) -> Self {
+        let (tenant, id, kid) = (provider.tenant(), provider.id(), key.kid());
         Self {
             serial: provider.serial,
             thumbprint: key.thumbprint(),
