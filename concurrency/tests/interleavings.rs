@@ -435,3 +435,38 @@ fn registering_the_same_again_never_moves_an_issuer() {
         stage.over();
     });
 }
+
+#[test]
+fn a_name_is_found_at_every_moment_while_others_come_and_go() {
+    explore(|| {
+        let stage = Stage::new(0);
+        let registry = stage.registry.clone();
+        let named = |tenant: &str| {
+            let mut it = registration("a");
+            it.tenant_id = tenant.into();
+            it
+        };
+        at_once(2, move |i| {
+            if i == 0 {
+                // So many that the index grows, and one whose place the next may take.
+                for other in 0..7 {
+                    future::block_on(registry.register(named(&format!("other-{other}")))).unwrap();
+                    if other == 4 {
+                        assert!(future::block_on(registry.unregister("other-4", PROVIDER)).unwrap());
+                        assert!(registry.provider("other-4", PROVIDER).is_err());
+                    }
+                }
+                assert!(registry.provider("other-6", PROVIDER).is_ok());
+                return;
+            }
+            for _ in 0..5 {
+                registry.provider(TENANT, PROVIDER).unwrap();
+                if let Ok(status) = future::block_on(registry.provider_status("other-4", PROVIDER)) {
+                    assert_eq!(status.tenant_id, "other-4");
+                }
+                thread::yield_now();
+            }
+        });
+        stage.over();
+    });
+}

@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use jwks_cache::{CacheManager, CacheState, IdentityProviderRegistration, PersistentSnapshot};
+use jwks_cache_core::freshness::StoredHeaders;
 use jwks_cache_core::keyset::{KeyRules, KeySet};
 use libfuzzer_sys::fuzz_target;
 
@@ -60,7 +61,10 @@ async fn restore(registration: IdentityProviderRegistration, snapshot: Persisten
         let again = cache.persistent_snapshot().await.expect("it is within the calendar");
         let again = again.expect("what is held can be stored");
         again.validate(&registration).expect("what is stored is valid");
-        assert_eq!((again.persisted_at, &again.etag), (snapshot.persisted_at, &snapshot.etag));
+        // One that no request would carry is not kept.
+        let fits = |tag: &&str| !tag.is_empty() && tag.len() <= StoredHeaders::MAX_ETAG_BYTES;
+        let etag = snapshot.etag.as_deref().filter(fits);
+        assert_eq!((again.persisted_at, again.etag.as_deref()), (snapshot.persisted_at, etag));
         // The same again is no newer, and changes nothing.
         cache.restore_snapshot(snapshot).await.expect("it was taken before");
     }

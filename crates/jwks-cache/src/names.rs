@@ -1,6 +1,7 @@
 //! The providers of a registry by name. Readers look without a lock into a table that epochs guard; who registers and
 //! unregisters takes turns.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::{fmt, iter, mem};
 
@@ -14,10 +15,10 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, lock, seen_by_others};
 
 #[derive(Debug)]
-pub(crate) struct Names {
+pub(crate) struct Names<S = RandomState> {
     table: Place<Table>,
     book: Mutex<Book>,
-    hashing: RandomState,
+    hashing: S,
 }
 
 /// Who owns the providers: what the table leads to may live longer.
@@ -62,26 +63,26 @@ impl Table {
     }
 }
 
-impl Default for Names {
+impl<S: BuildHasher + Default> Default for Names<S> {
     fn default() -> Self {
-        let hashing = RandomState::default();
+        let hashing = S::default();
         let book = Book::of(Vec::new(), &hashing);
         Self { table: Place::sharing(&book.table), book: Mutex::new(book), hashing }
     }
 }
 
-impl Drop for Names {
+impl<S> Drop for Names<S> {
     /// With the last of a registry, its memory is free too, not only when somebody looks into another.
     fn drop(&mut self) {
         let mut book = lock(&self.book);
-        *book = Book::of(Vec::new(), &self.hashing);
+        *book = Book::empty(FEWEST);
         self.table.store(&book.table);
         // Of the table, the fronts in it and the views in these.
         epoch::tidy_down(3);
     }
 }
 
-impl Names {
+impl<S: BuildHasher> Names<S> {
     /// What readers read of the provider of that name.
     #[inline]
     pub(crate) fn find<'g>(&self, name: NameRef<'_>, guard: &'g Guard) -> Option<&'g Front> {
@@ -104,7 +105,12 @@ impl Names {
     pub(crate) fn with<R>(&self, name: NameRef<'_>, then: impl FnOnce(&Front) -> R) -> Option<R> {
         match epoch::enter() {
             Some(guard) => self.find(name, &guard).map(then),
-            None => lock(&self.book).find(name, &self.hashing).map(|(_, provider)| then(&provider.front)),
+            None => {
+                let provider = |book: &Book| Some(book.find(name, &self.hashing)?.1.front.clone());
+                // Whatever is done with it is done without the lock.
+                let front = provider(&lock(&self.book))?;
+                Some(then(&front))
+            }
         }
     }
 
@@ -138,12 +144,14 @@ impl Names {
 
 impl Book {
     /// With a table of their own, half empty.
-    fn of(providers: Vec<Arc<Provider>>, hashing: &RandomState) -> Self {
-        let cells = (2 * (providers.len() + 1)).next_power_of_two().max(FEWEST);
-        let table = Shared::new(Table::new(cells));
-        let mut book = Self { table, providers: vec![None; cells], used: 0 };
+    fn of(providers: Vec<Arc<Provider>>, hashing: &impl BuildHasher) -> Self {
+        let mut book = Self::empty((2 * (providers.len() + 1)).next_power_of_two().max(FEWEST));
         providers.into_iter().for_each(|provider| book.insert(provider, hashing));
         book
+    }
+
+    fn empty(cells: usize) -> Self {
+        Self { table: Shared::new(Table::new(cells)), providers: vec![None; cells], used: 0 }
     }
 
     /// Whether one more leaves an eighth of the cells new: lookups of what is not there end at such a cell.
@@ -151,7 +159,7 @@ impl Book {
         8 * (self.used + 1) <= 7 * self.providers.len()
     }
 
-    fn insert(&mut self, provider: Arc<Provider>, hashing: &RandomState) {
+    fn insert(&mut self, provider: Arc<Provider>, hashing: &impl BuildHasher) {
         let hash = hash(provider.front.name().parts(), hashing);
         for (at, cell) in self.table.cells(hash) {
             if let Some(free @ None) = self.providers.get_mut(at) {
@@ -165,29 +173,84 @@ impl Book {
         }
     }
 
-    fn find(&self, name: NameRef<'_>, hashing: &RandomState) -> Option<(usize, &Arc<Provider>)> {
-        let mut cells = self.table.cells(hash(name, hashing));
-        cells.find_map(|(at, _)| {
+    fn find(&self, name: NameRef<'_>, hashing: &impl BuildHasher) -> Option<(usize, &Arc<Provider>)> {
+        let hash = hash(name, hashing);
+        let cells = self.table.cells(hash).map(|(at, cell)| (at, cell.hash.load(Ordering::Relaxed)));
+        cells.take_while(|(_, of)| *of != 0).filter(|(_, of)| *of == hash).find_map(|(at, _)| {
             let provider = self.providers.get(at)?.as_ref()?;
             provider.front.name().is(name).then_some((at, provider))
         })
     }
 
-    fn remove(&mut self, name: NameRef<'_>, hashing: &RandomState) -> Option<Arc<Provider>> {
+    fn remove(&mut self, name: NameRef<'_>, hashing: &impl BuildHasher) -> Option<Arc<Provider>> {
         let (at, _) = self.find(name, hashing)?;
         self.table.0.get(at)?.front.store(None);
+        seen_by_others();
         self.providers.get_mut(at)?.take()
     }
 }
 
 /// Never 0.
 #[inline]
-fn hash(name: NameRef<'_>, hashing: &RandomState) -> u64 {
+fn hash(name: NameRef<'_>, hashing: &impl BuildHasher) -> u64 {
     name.hash_by(hashing).max(1)
 }
 
 impl fmt::Debug for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("cells", &self.0.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::{BuildHasherDefault, Hasher};
+
+    use super::*;
+    use crate::IdentityProviderRegistration;
+    use crate::engine::{Engine, EngineParts};
+    use crate::refresh::Source;
+
+    /// Everybody's hash is the same: 0, at that.
+    #[derive(Default)]
+    struct Equal;
+
+    impl Hasher for Equal {
+        fn write(&mut self, _: &[u8]) {}
+
+        fn finish(&self) -> u64 {
+            0
+        }
+    }
+
+    fn provider(engine: &Arc<Engine>, tenant: &str) -> Arc<Provider> {
+        let url = "https://id.example.com/jwks.json";
+        let registration = IdentityProviderRegistration::new(tenant, "main", url).unwrap();
+        let source = Source::new(registration, Arc::default(), &Arc::default(), engine);
+        Provider::new(engine.clone(), source)
+    }
+
+    #[test]
+    fn names_of_equal_hash_are_told_apart_while_they_come_and_go() {
+        let engine = Engine::new(EngineParts::default());
+        let names = Names::<BuildHasherDefault<Equal>>::default();
+        let all: Vec<_> = (0..40).map(|number| format!("tenant-{number}")).collect();
+        let found = |tenant: &str| names.with(NameRef(tenant, "main"), |front| front.tenant().to_owned());
+        for (number, tenant) in all.iter().enumerate() {
+            assert_eq!(found(tenant), None);
+            names.insert(provider(&engine, tenant));
+            // Of every two one goes, and leaves its cell to the next, or open.
+            if number % 2 == 1 {
+                let gone = &all[number / 2];
+                let left = names.remove(NameRef(gone, "main"));
+                assert_eq!(left.map(|it| it.tenant().to_owned()).as_ref(), Some(gone));
+                assert!(names.remove(NameRef(gone, "main")).is_none());
+            }
+            for (other, tenant) in all.iter().enumerate() {
+                let there = other <= number && other >= number.div_ceil(2);
+                assert_eq!(found(tenant).as_ref(), there.then_some(tenant), "{tenant} after {number}");
+            }
+        }
+        assert_eq!(names.providers().len(), 20);
     }
 }

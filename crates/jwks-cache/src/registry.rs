@@ -51,10 +51,11 @@ pub struct Registry(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    issuers: Issuers,
+    /// After whatever else leads to them: with these goes the memory.
     providers: Names,
     engine: Arc<Engine>,
     settings: Settings,
-    issuers: Issuers,
     removed: Mutex<VecDeque<Name>>,
 }
 
@@ -456,7 +457,7 @@ impl Registry {
 
     fn sorted(&self) -> Vec<Arc<Provider>> {
         let mut providers = self.0.providers.providers();
-        providers.sort_by(|a, b| (a.tenant(), a.id()).cmp(&(b.tenant(), b.id())));
+        providers.sort_by(|a, b| a.front.name().parts().cmp(&b.front.name().parts()));
         providers
     }
 }

@@ -273,12 +273,31 @@ fn answer_from<W: Want, R>(
     let found = picked.answer.is_ok();
     let answer = then(picked.answer)?;
     front.slot.note_read();
-    if found && !stale {
-        front.hits.hit(false);
-    } else if let Some(provider) = front.provider() {
-        count(&provider, found, if stale { Via::Stale } else { Via::Held });
+    if found {
+        front.hits.hit(stale);
+    } else {
+        count_failure(front);
+    }
+    if stale && front.slot.announces_stale() {
+        announce_stale(front);
     }
     Some(answer)
+}
+
+#[cold]
+fn count_failure(front: &Front) {
+    if let Some(provider) = front.provider() {
+        provider.counters.failure();
+        front.hits.mark();
+    }
+}
+
+#[cold]
+fn announce_stale(front: &Front) {
+    if let Some(provider) = front.provider() {
+        tracing::warn!(tenant = front.tenant(), provider = front.id(), "serving expired keys");
+        provider.engine.events.send(front.tenant(), front.id(), What::ServingStale);
+    }
 }
 
 #[cold]

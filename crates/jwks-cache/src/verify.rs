@@ -88,9 +88,9 @@ pub struct Verifier(Arc<Parts>);
 
 #[derive(Debug)]
 struct Parts {
-    registry: Registry,
-    /// The only provider, if it was built for one.
+    /// The only provider, if it was built for one. It goes before the registry, which frees what is left.
     provider: Option<Shared<Front>>,
+    registry: Registry,
     rules: Rules,
     headers: Headers,
     tokens: Option<Tokens>,

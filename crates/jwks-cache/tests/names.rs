@@ -10,7 +10,7 @@ use std::thread;
 
 use jwks_cache::{Algorithm, IdentityProviderRegistration, Registry};
 use stage::scripted::Stage;
-use stage::{PROVIDER, TENANT};
+use stage::{PROVIDER, TENANT, at_once};
 use tokio::runtime::{Builder, Runtime};
 
 type Name = (String, String);
@@ -63,13 +63,20 @@ fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
             register(&registry, name).await;
         }
     });
-    let (done, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (done, looks, newest) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(20));
     thread::scope(|scope| {
         let look = || {
             while !done.load(SeqCst) {
                 for (tenant, id) in &stay {
                     registry.provider(tenant, id).unwrap();
                     looks.fetch_add(1, SeqCst);
+                }
+                // Who comes and goes is found, or not; but nobody else in their place.
+                let newest = newest.load(SeqCst);
+                for (tenant, id) in (newest.saturating_sub(20)..newest + 20).map(name) {
+                    if let Ok(status) = at_once(registry.provider_status(&tenant, &id)) {
+                        assert_eq!((status.tenant_id, status.provider_id), (tenant, id));
+                    }
                 }
             }
         };
@@ -81,6 +88,7 @@ fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
             };
             for number in (20..).take_while(goes_on) {
                 register(&registry, &name(number)).await;
+                newest.store(number, SeqCst);
                 let (tenant, id) = name(20 + number / 2);
                 registry.unregister(&tenant, &id).await.unwrap();
             }

@@ -5,11 +5,12 @@ mod stage;
 
 use std::cell::OnceCell;
 use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use jwks_cache::{Algorithm, Registry};
 use stage::scripted::Stage;
-use stage::{PROVIDER, TENANT};
+use stage::{PROVIDER, TENANT, at_once};
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -29,6 +30,32 @@ fn a_registry_in_a_thread_local_goes_with_its_thread() {
     });
     ends.join().unwrap();
     assert_eq!(Arc::strong_count(&source), 1);
+}
+
+#[test]
+fn a_thread_that_ends_still_finds_providers_by_name() {
+    struct Last(Registry, Sender<bool>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            assert!(self.0.provider(TENANT, "other").is_err());
+            let handle = self.0.provider(TENANT, PROVIDER).unwrap();
+            let found = handle.with_key(Some("a"), Algorithm::EdDSA, |_| ()).is_ok();
+            let by_name = at_once(self.0.key(TENANT, PROVIDER, Some("a"), Algorithm::EdDSA)).is_ok();
+            self.1.send(found && by_name).unwrap();
+        }
+    }
+    thread_local!(static LAST: OnceCell<Last> = const { OnceCell::new() });
+    let Stage { registry, .. } = runtime().block_on(Stage::warm(|_| {}));
+    let (told, tells) = channel();
+    let ends = thread::spawn(move || {
+        LAST.with(|last| {
+            // Looked up after that, so that it is there for longer than what lookups need.
+            let Last(registry, _) = last.get_or_init(|| Last(registry, told));
+            registry.provider(TENANT, PROVIDER).unwrap();
+        });
+    });
+    ends.join().unwrap();
+    assert_eq!(tells.try_recv(), Ok(true));
 }
 
 #[test]

@@ -39,8 +39,9 @@ impl ProviderHandle {
 #[derive(Debug)]
 #[must_use]
 pub struct VerifierBuilder {
-    registry: Registry,
+    /// It goes before the registry, which frees what is left.
     provider: Option<Shared<Front>>,
+    registry: Registry,
     issuers: Vec<String>,
     any_issuer: bool,
     audiences: Vec<String>,

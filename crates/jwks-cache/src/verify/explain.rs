@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::error::VerifyError;
 use super::{HEADER, Opened, Scoped};
-use crate::front::Front;
 use crate::resolve::{self, OneKey};
 use crate::status::{KeyStatus, shown_kid};
 
@@ -88,9 +87,11 @@ fn fill(it: &mut Explanation, scoped: &Scoped<'_>, token: &str) -> Result<(), Ve
         Some(mut opened) => opened.claimed_issuer(rules)?,
         None => return Err(VerifyError::UnknownProvider),
     };
-    let provider = scoped.with_provider(&issuer, of_entra.as_deref(), Front::provider)?;
+    let provider = scoped.with_provider(&issuer, of_entra.as_deref(), |front| {
+        (it.tenant_id, it.provider_id) = (Some(front.tenant().to_owned()), Some(front.id().to_owned()));
+        front.provider()
+    })?;
     let provider = provider.ok_or(VerifyError::UnknownProvider)?;
-    (it.tenant_id, it.provider_id) = (Some(provider.tenant().to_owned()), Some(provider.id().to_owned()));
     let keys = provider.key_statuses();
     let named = |key: &KeyStatus| it.kid.is_some() && key.kid == it.kid;
     let some_named = keys.iter().any(named);
