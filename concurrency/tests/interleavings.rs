@@ -446,6 +446,7 @@ fn a_name_is_found_at_every_moment_while_others_come_and_go() {
             it.tenant_id = tenant.into();
             it
         };
+        let done = Arc::new(AtomicBool::new(false));
         at_once(2, move |i| {
             if i == 0 {
                 // So many that the index grows, and one whose place the next may take.
@@ -457,9 +458,10 @@ fn a_name_is_found_at_every_moment_while_others_come_and_go() {
                     }
                 }
                 assert!(registry.provider("other-6", PROVIDER).is_ok());
+                done.store(true, SeqCst);
                 return;
             }
-            for _ in 0..5 {
+            while !done.load(SeqCst) {
                 registry.provider(TENANT, PROVIDER).unwrap();
                 if let Ok(status) = future::block_on(registry.provider_status("other-4", PROVIDER)) {
                     assert_eq!(status.tenant_id, "other-4");
