@@ -549,6 +549,7 @@ impl Provider {
         let (old, new) = (&owner.source.registration, &source.registration);
         let policy = self.engine.policy(new.policy());
         let fallback = owner.lifecycle.held().is_some_and(|held| held.serving != Serving::Primary);
+        let of_source = owner.lifecycle.held().is_some() && !fallback;
         let keeps_keys = old.is_same_source(new)
             && (!fallback || old.fallbacks == new.fallbacks)
             && !old.is_tightened_by(new)
@@ -558,8 +559,6 @@ impl Provider {
             let rules = owner.key_rules(&source, &policy);
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
-            // Its times may be others now, and so is what it is trusted by.
-            self.keep(SnapshotKind::Keys);
         } else {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
@@ -585,8 +584,11 @@ impl Provider {
         self.ground(owner, &Ended::Superseded);
         self.publish(owner);
         self.rearm(owner);
-        if keeps_keys {
-            // Under another name, maybe, or for another time.
+        if keeps_keys && of_source && owner.lifecycle.held().is_none() {
+            // Refused by the new rules. What stores have may be older, and is no better for being taken by them.
+            self.engine.stores.forget(&**self, SnapshotKind::Keys);
+        } else if keeps_keys {
+            // For another time, maybe, and trusted by another pin.
             self.keep(SnapshotKind::Keys);
         }
     }

@@ -13,7 +13,7 @@ use crate::builder::RegistryBuilder;
 use crate::clock::{Clock, later, socket_now};
 use crate::dial::Dial;
 use crate::engine::{Engine, EngineParts};
-use crate::epoch::Shared;
+use crate::epoch::{self, Shared};
 use crate::error::{Error, KeyError, Result};
 use crate::events::Subscription;
 use crate::front::Front;
@@ -242,12 +242,15 @@ impl Registry {
     }
 
     async fn look<W: Want>(&self, tenant: &str, id: &str, want: &W) -> Result<W::Answer> {
-        let at_hand = |front: &Front| match resolve::at_hand(front, &*self.0.engine.clock, want, W::keep) {
-            Some(answer) => Ok(answer.map_err(Error::from)),
-            None => Err(front.provider()),
+        let (name, clock) = (NameRef(tenant, id), self.clock());
+        let asked = match epoch::enter() {
+            Some(guard) => self.0.providers.find(name, &guard).map(|front| {
+                resolve::at_hand_within(&guard, front, clock, want, W::keep).ok_or_else(|| front.provider())
+            }),
+            None => self.0.providers.provider(name).map(|provider| Err(Some(provider))),
         };
-        match self.0.providers.with(NameRef(tenant, id), at_hand) {
-            Some(Ok(answer)) => answer,
+        match asked {
+            Some(Ok(answer)) => answer.map_err(Error::from),
             Some(Err(Some(provider))) => resolve::waited(&provider, want).await,
             Some(Err(None)) | None => Err(not_registered(tenant, id)),
         }

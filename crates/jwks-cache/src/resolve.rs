@@ -13,7 +13,7 @@ use jwks_cache_core::{Algorithm, Moment};
 use tokio::time::{Instant, timeout_at};
 
 use crate::clock::{Clock, later, socket_now};
-use crate::epoch;
+use crate::epoch::{self, Guard};
 use crate::error::{Error, KeyError, Result};
 use crate::events::What;
 use crate::front::Front;
@@ -228,6 +228,18 @@ pub(crate) fn at_hand<W: Want, R>(
 ) -> Option<std::result::Result<R, KeyError>> {
     // No `Error` yet: that one is large, and would be moved with every answer.
     at_hand_if(front, clock, want, |answer| Some(answer.map(then)))
+}
+
+/// The same where a guard is held already.
+#[inline]
+pub(crate) fn at_hand_within<W: Want, R>(
+    guard: &Guard,
+    front: &Front,
+    clock: &dyn Clock,
+    want: &W,
+    then: impl FnOnce(W::Borrowed<'_>) -> R,
+) -> Option<std::result::Result<R, KeyError>> {
+    answer_from(front.slot.load(guard), front, clock, want, |answer| Some(answer.map(then)))
 }
 
 /// The same for who may look again: where `then` gives nothing, the lookup does not count.

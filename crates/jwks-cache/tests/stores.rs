@@ -467,6 +467,23 @@ async fn what_was_to_be_removed_is_removed_though_nothing_new_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_older_keys_come_back_where_the_newest_are_refused_by_another_registration() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store).with_keys(good()).await;
+    assert_eq!(stage.stored("saved").await, 1.0);
+    store.fail(StoreErrorKind::Unavailable);
+    stage.fetch(keys(&[("b", 2), ("c", 3), ("d", 4)], "max-age=300")).await;
+    stage.source.set(Answer::Refused);
+    stage.register(|it| it.max_keys = 2).await;
+    assert!(stage.kids().await.is_empty());
+    store.work();
+    tokio::time::sleep(secs(10)).await;
+    let next = with_store(&clock, &store);
+    next.register(|it| it.max_keys = 2).await;
+    assert!(next.kids().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_unregistered_while_all_is_persisted_is_not_written_back() {
     // How long saving takes that began before, and whose turn it was: its own, or that of others.
     for (saving, unregistered) in [(millis(300), "p00"), (millis(100), "p19")] {
