@@ -98,6 +98,9 @@ struct Seldom {
     trusts_from: Option<DateTime<Utc>>,
     /// What the metadata of a snapshot said that keys without `alg` may verify.
     without_alg: Option<AlgorithmSet>,
+    /// The source's newest document, which the settings of a registration refused, while nothing else is held. Stores keep
+    /// it all the same, and nothing older comes back: a store that had failed would bring what it replaced.
+    refused_here: Option<Arc<Held>>,
     /// Which document was last given to stores, or had of them, by when it was received, and its place in their order.
     kept: Option<(Moment, u64)>,
 }
@@ -437,6 +440,9 @@ impl Provider {
                 if !diff.is_empty() {
                     owner.missing.clear();
                 }
+                if let (Change::Adopted { .. }, Some(seldom)) = (change, &mut owner.seldom) {
+                    seldom.refused_here = None;
+                }
             }
             Change::Renewed { .. } => {}
             // Its metadata led to what is not held.
@@ -549,7 +555,7 @@ impl Provider {
         let (old, new) = (&owner.source.registration, &source.registration);
         let policy = self.engine.policy(new.policy());
         let fallback = owner.lifecycle.held().is_some_and(|held| held.serving != Serving::Primary);
-        let of_source = owner.lifecycle.held().is_some() && !fallback;
+        let newest = owner.to_be_kept();
         let keeps_keys = old.is_same_source(new)
             && (!fallback || old.fallbacks == new.fallbacks)
             && !old.is_tightened_by(new)
@@ -559,12 +565,16 @@ impl Provider {
             let rules = owner.key_rules(&source, &policy);
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
+            if let Some(newest) = newest.filter(|_| owner.lifecycle.held().is_none()) {
+                owner.seldom().refused_here = Some(newest);
+            }
         } else {
             owner.lifecycle.forget(policy, self.engine.now());
             owner.last_error = None;
             owner.discovered = None;
             owner.seldom().trusts_from = Some(self.engine.clock.wall());
             owner.seldom().without_alg = None;
+            owner.seldom().refused_here = None;
             // Denials outlive that.
             self.engine.stores.forget(&**self, SnapshotKind::Keys);
         }
@@ -584,10 +594,7 @@ impl Provider {
         self.ground(owner, &Ended::Superseded);
         self.publish(owner);
         self.rearm(owner);
-        if keeps_keys && of_source && owner.lifecycle.held().is_none() {
-            // Refused by the new rules. What stores have may be older, and is no better for being taken by them.
-            self.engine.stores.forget(&**self, SnapshotKind::Keys);
-        } else if keeps_keys {
+        if keeps_keys {
             // For another time, maybe, and trusted by another pin.
             self.keep(SnapshotKind::Keys);
         }

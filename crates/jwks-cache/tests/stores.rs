@@ -471,16 +471,30 @@ async fn no_older_keys_come_back_where_the_newest_are_refused_by_another_registr
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
     let stage = with_store(&clock, &store).with_keys(good()).await;
     assert_eq!(stage.stored("saved").await, 1.0);
+    let older = store.everything();
     store.fail(StoreErrorKind::Unavailable);
+    clock.advance(secs(1));
     stage.fetch(keys(&[("b", 2), ("c", 3), ("d", 4)], "max-age=300")).await;
     stage.source.set(Answer::Refused);
     stage.register(|it| it.max_keys = 2).await;
     assert!(stage.kids().await.is_empty());
     store.work();
     tokio::time::sleep(secs(10)).await;
+    // It has the newest, for whoever allows that.
     let next = with_store(&clock, &store);
     next.register(|it| it.max_keys = 2).await;
     assert!(next.kids().await.is_empty());
+    let next = with_store(&clock, &store);
+    next.register(|_| {}).await;
+    assert_eq!(next.kids().await, ["b", "c", "d"]);
+    // Nor does it come late.
+    older.iter().for_each(|(key, bytes)| store.put(key, bytes.clone()));
+    stage.registry.restore_from_persistence().await.unwrap();
+    assert!(stage.kids().await.is_empty());
+    stage.register(|_| {}).await;
+    stage.registry.persist_all().await.unwrap();
+    stage.registry.restore_from_persistence().await.unwrap();
+    assert_eq!(stage.kids().await, ["b", "c", "d"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -475,9 +475,10 @@ impl Stage {
         let (passed, now, wall) = (scene.clock.passed(), scene.now(), scene.clock.wall());
         let calm = self.calm_since.lock().expect("nobody panics with it");
         let state = scene.sites[slot].book.now().clone();
+        let stored = state.as_stored();
         // What landed while the other one asked was in the store too late for it.
         let caught_up = calm.is_some_and(|since| passed.saturating_sub(since) > CAUGHT_UP)
-            && state.held.as_ref().is_none_or(|held| held.at < asked);
+            && stored.held.as_ref().is_none_or(|held| held.at < asked);
         let shown = |wanted: &str| -> BTreeSet<Material> {
             let keys = status.keys.iter().filter(|key| key.state == wanted);
             let material = |print: &str| material_of_thumbprint(print).unwrap_or(Material::MAX);
@@ -485,8 +486,8 @@ impl Stage {
         };
         let (usable, retiring) = (shown("usable"), shown("retiring"));
         // All that it knows of time is the wall, which may have been set since the last answer.
-        let by_the_wall = state.held.as_ref().map_or(now, |held| held.at + age_by(wall, held.wall));
-        let honoured = state.retiring(by_the_wall);
+        let by_the_wall = stored.held.as_ref().map_or(now, |held| held.at + age_by(wall, held.wall));
+        let honoured = stored.retiring(by_the_wall);
         let ready = matches!(status.state, ProviderState::Ready | ProviderState::Refreshing);
         let age = status.last_refresh.map(|at| age_by(wall, at));
         let trust = registration.max_trust_age.unwrap_or_else(|| {
@@ -498,8 +499,8 @@ impl Stage {
             Some(format!("I5: another process shows a key of p{owner}"))
         } else if ready && age.is_some_and(|age| age >= trust) {
             Some(format!("I2: another process trusts keys of {age:?}"))
-        } else if caught_up && ready && usable != state.usable() {
-            Some(format!("I6: another process has {usable:?}, a store {:?}", state.usable()))
+        } else if caught_up && ready && usable != stored.usable() {
+            Some(format!("I6: another process has {usable:?}, a store {:?}", stored.usable()))
         } else if caught_up
             && !ready
             && self.must_be_served(slot, &state, (now, wall), calm.map(|since| passed.saturating_sub(since)))

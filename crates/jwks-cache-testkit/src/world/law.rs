@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) registration: Option<Arc<IdentityProviderRegistration>>,
     pub(super) held: Option<Held>,
     pub(super) left: Vec<Left>,
+    /// What was held and left until settings came that allow fewer keys than it lists.
+    dropped: Option<(Held, Vec<Left>)>,
     /// Denied kids and thumbprints, each with the material that it is known to name.
     pub(super) denied: BTreeMap<String, BTreeSet<Material>>,
 }
@@ -217,18 +219,18 @@ impl State {
             self.left = honoured.take(most_keys(&under)).collect();
         }
         self.learn(next.document.listed().copied().collect());
-        self.held = Some(next);
+        (self.held, self.dropped) = (Some(next), None);
         true
     }
 
     /// Goes on under another registration; `keeps`: it trusts the source no less.
     pub(super) fn register(&mut self, under: Arc<IdentityProviderRegistration>, keeps: bool) {
         let most = most_keys(&under);
-        let fits = |held: &Held| held.document.listed().count() <= most;
-        if !keeps || !self.held.as_ref().is_none_or(fits) {
-            // No store brings it back either.
-            self.held = None;
+        if !keeps {
+            (self.held, self.dropped) = (None, None);
             self.left.clear();
+        } else if let Some(held) = self.held.take_if(|held| held.document.listed().count() > most) {
+            self.dropped = Some((held, std::mem::take(&mut self.left)));
         }
         if self.registration.is_none() {
             self.denied.clear();
@@ -245,6 +247,21 @@ impl State {
             self.usable_in(&alone).next().is_some()
         };
         left.into_iter().filter(verifies).take(most).collect()
+    }
+
+    /// What a process that starts now may have from a store: also what had too many keys here, for settings of before.
+    pub(super) fn as_stored(&self) -> Self {
+        let mut stored = self.clone();
+        let (None, Some((held, left)), Some(under)) = (&self.held, &self.dropped, &self.registration) else {
+            return stored;
+        };
+        let most = most_keys(under);
+        if held.document.listed().count() <= most {
+            let left = self.honoured(left.clone(), most);
+            stored.learn(held.document.listed().copied().chain(left.iter().map(|old| old.key)).collect());
+            (stored.held, stored.left) = (Some(held.clone()), left);
+        }
+        stored
     }
 
     /// Takes a 304. `false` when there is nothing that it could confirm.

@@ -315,6 +315,11 @@ impl Provider {
         if owner.lifecycle.held().is_some_and(is_newer) {
             return Ok(());
         }
+        let replaced_it =
+            |held: &Arc<Held>| now - age < held.received_at && order < owner.order_of(held, newest);
+        if owner.refused_here().is_some_and(replaced_it) {
+            return Ok(());
+        }
         let held = owner.lifecycle.held().filter(|held| held.is_servable(now));
         if held.is_some_and(|held| held.set.usable().next().is_some()) && set.usable().next().is_none() {
             return Err(Error::validation("jwks_json", Refusal::NothingUsable.to_string()));
@@ -336,6 +341,7 @@ impl Provider {
         }
         let kept = owner.lifecycle.held().map(|held| (held.received_at, order));
         owner.seldom().kept = kept;
+        owner.seldom().refused_here = None;
         if stored_without_alg.is_some() {
             owner.seldom().without_alg = stored_without_alg;
         }
@@ -430,9 +436,13 @@ impl Kept for Provider {
 impl Owner {
     /// What is held of the source itself, where that is not at hand anyway. A fallback's keys are none of these: a
     /// snapshot would pass them off as the source's.
-    fn to_be_kept(&self) -> Option<Arc<Held>> {
-        let held = self.lifecycle.held().filter(|held| held.serving == Serving::Primary)?;
-        self.source.name().map(|_| held.clone())
+    pub(super) fn to_be_kept(&self) -> Option<Arc<Held>> {
+        let held = self.lifecycle.held().or(self.refused_here())?;
+        self.source.name().filter(|_| held.serving == Serving::Primary).map(|_| held.clone())
+    }
+
+    fn refused_here(&self) -> Option<&Arc<Held>> {
+        self.seldom.as_ref()?.refused_here.as_ref()
     }
 
     /// # Errors
