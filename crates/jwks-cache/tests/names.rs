@@ -17,7 +17,8 @@ type Name = (String, String);
 
 fn name(number: usize) -> Name {
     // Some are too long to stand in place.
-    (format!("{}{number}", "t".repeat(number % 61)), ["main", "other"][number % 2].to_owned())
+    let long = "o".repeat(40);
+    (format!("{}{number}", "t".repeat(number % 59)), ["main", long.as_str()][number % 2].to_owned())
 }
 
 async fn register(registry: &Registry, (tenant, id): &Name) {
@@ -53,6 +54,14 @@ async fn names_are_found_however_many_come_and_go() {
     assert_eq!(registry.names(), []);
 }
 
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
+
 #[test]
 fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
     let runtime = Runtime::new().unwrap();
@@ -73,7 +82,7 @@ fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
                 }
                 // Who comes and goes is found, or not; but nobody else in their place.
                 let newest = newest.load(SeqCst);
-                for (tenant, id) in (newest.saturating_sub(20)..newest + 20).map(name) {
+                for (tenant, id) in [newest, 20 + newest / 2].map(name) {
                     if let Ok(status) = at_once(registry.provider_status(&tenant, &id)) {
                         assert_eq!((status.tenant_id, status.provider_id), (tenant, id));
                     }
@@ -81,6 +90,8 @@ fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
             }
         };
         let readers = [scope.spawn(look), scope.spawn(look)];
+        // Also where this panics: the readers are waited for.
+        let done = Done(&done);
         runtime.block_on(async {
             // As long as it takes until readers were there for it; one that missed somebody is gone.
             let goes_on = |number: &usize| {
@@ -93,7 +104,7 @@ fn who_is_there_is_found_at_every_moment_while_others_come_and_go() {
                 registry.unregister(&tenant, &id).await.unwrap();
             }
         });
-        done.store(true, SeqCst);
+        drop(done);
         for reader in readers {
             reader.join().unwrap();
         }
