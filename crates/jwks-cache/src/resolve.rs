@@ -391,8 +391,7 @@ fn count(provider: &Arc<Provider>, found: bool, from: Via) {
     }
     provider.front.hits.mark();
     if from == Via::Stale && provider.front.slot.announces_stale() {
-        tracing::warn!(tenant = provider.tenant(), provider = provider.id(), "serving expired keys");
-        provider.engine.events.send(provider.tenant(), provider.id(), What::ServingStale);
+        announce_stale(&provider.front);
     }
 }
 
