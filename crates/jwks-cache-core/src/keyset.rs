@@ -11,7 +11,7 @@ mod reason;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest;
 use jsonwebtoken::jwk::JwkSet;
@@ -24,7 +24,7 @@ pub use reason::Reason;
 
 use crate::key::{Findings, Key, KeyRef, Place, Said, SharedKey, Thumbprint};
 use crate::published::Denials;
-use crate::select::{self, MoreTags, NoKey, Tagged, Tags};
+use crate::select::{self, FirstTags, NoKey, Tag, Tagged};
 use crate::{Algorithm, AlgorithmSet};
 use entry::{Judged, Text, Unfit};
 
@@ -56,20 +56,28 @@ impl Default for KeyRules {
     }
 }
 
-/// A judged document. Cloning shares it.
+/// A judged document. Cloning shares it. The default is one without entries.
 #[derive(Clone)]
 #[repr(C)] // what a lookup reads stands together, at the front
 pub struct KeySet {
-    first_tags: [Tags; 2],
+    first_tags: FirstTags,
     keys: Arc<[Key]>,
     jwks: Arc<JwkSet>,
     rest: Arc<Rest>,
 }
 
+impl Default for KeySet {
+    fn default() -> Self {
+        static EMPTY: LazyLock<KeySet> =
+            LazyLock::new(|| KeySet::of(Arc::default(), Arc::default(), Arc::default(), Arc::default()));
+        EMPTY.clone()
+    }
+}
+
 /// What lookups seldom read.
 struct Rest {
-    /// Those of all keys but the first eight.
-    more_tags: MoreTags,
+    /// Those of all keys but the first.
+    more_tags: Box<[Tag]>,
     text: Arc<str>,
     ledger: Arc<[LedgerEntry]>,
 }
@@ -164,13 +172,13 @@ impl KeySet {
 
     fn of(keys: Arc<[Key]>, jwks: Arc<JwkSet>, text: Arc<str>, ledger: Arc<[LedgerEntry]>) -> Self {
         let mut tags = select::tags(&keys);
-        let first_tags = [(); 2].map(|()| tags.next().unwrap_or_default());
-        let more_tags = MoreTags(tags.collect());
+        let first_tags = FirstTags::default().map(|none| tags.next().unwrap_or(none));
+        let more_tags = tags.collect();
         Self { first_tags, keys, jwks, rest: Arc::new(Rest { more_tags, text, ledger }) }
     }
 
-    fn tagged(&self) -> Tagged<'_> {
-        Tagged { keys: &self.keys, tags: (&self.first_tags, &self.rest.more_tags) }
+    fn tagged<'a>(&'a self) -> Tagged<'a, impl Fn() -> &'a [Tag]> {
+        Tagged { keys: &self.keys, first: &self.first_tags, more: || &*self.rest.more_tags }
     }
 
     /// The key for `kid` and `algorithm`, as [`select::select`] picks it.
@@ -182,7 +190,7 @@ impl KeySet {
         KeyRef::among(&self.keys, key, algorithm).ok_or(NoKey::NoMatch)
     }
 
-    /// Whether any well-formed key has exactly this kid, usable or not.
+    /// Whether any well-formed key has this kid, usable or not. It reads a hash of 64 bits of each kid.
     #[must_use]
     pub fn holds_kid(&self, kid: &str) -> bool {
         self.tagged().has_kid(kid)

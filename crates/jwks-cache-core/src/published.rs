@@ -2,7 +2,7 @@
 //! published; this room does not know how a set is fetched or when the next flight starts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -187,9 +187,9 @@ impl Denials {
 pub struct Published {
     /// A refresh is due from; the origin of time when nothing is held.
     pub refresh_at: Moment,
-    /// The published set without denied keys. By value, though cloning it shares it: a reader follows one
-    /// pointer less.
-    pub served: Option<KeySet>,
+    /// The published set without denied keys; an empty one when nothing is held. By value, though cloning it shares it: a
+    /// reader follows one pointer less.
+    pub served: KeySet,
     /// The held set, if any.
     pub held: Option<Arc<Held>>,
     /// The retiring keys without denied ones.
@@ -222,20 +222,19 @@ impl Published {
         };
         let retiring = of.retiring.iter().filter(kept).cloned().collect();
         let refresh_at = of.refresh_at;
-        Self { refresh_at, served: Some(served), held, retiring, denials, failed_at, backoff_until }
+        Self { refresh_at, served, held, retiring, denials, failed_at, backoff_until }
     }
 
     /// The well-formed keys without denied ones, in the document's order.
     #[must_use]
     pub fn keys(&self) -> &[Key] {
-        self.served.as_ref().map_or(&[], KeySet::keys)
+        self.served.keys()
     }
 
     /// The published set without denied keys; empty when nothing is held.
     #[must_use]
     pub fn jwks(&self) -> &Arc<JwkSet> {
-        static NONE: LazyLock<Arc<JwkSet>> = LazyLock::new(Arc::default);
-        self.served.as_ref().map_or(&NONE, |set| set.jwks())
+        self.served.jwks()
     }
 
     /// Whether `kid` is denied, or names a held key that is denied by its material.

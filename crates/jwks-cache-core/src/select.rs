@@ -2,6 +2,9 @@
 //! they came from, and it allocates nothing.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::quality::FixedState;
 
 use crate::Algorithm;
 use crate::key::Key;
@@ -72,31 +75,26 @@ pub fn select<'a>(
     }
 }
 
-/// The tags of the kids of four keys, the first in the lowest 16 bits.
-pub(crate) type Tags = u64;
+/// What stands for the kid of a key: equal kids have equal tags, and two that differ have them once in 2^64.
+pub(crate) type Tag = u64;
 
-/// How many keys a word tells of.
-const TAGGED: usize = 4;
-/// The lowest bit of each tag.
-const LOWEST: u64 = u64::MAX / 0xffff;
+/// The tags of the first keys of a set.
+pub(crate) type FirstTags = [Tag; 4];
 
-/// The tags of all keys.
-pub(crate) fn tags(keys: &[Key]) -> impl Iterator<Item = Tags> {
-    let of_key = |key: &Key| u64::from(key.kid().map_or(0, tag));
-    keys.chunks(TAGGED).map(move |keys| keys.iter().rev().fold(0, |tags, key| tags << 16 | of_key(key)))
+/// The tags of all keys; 0, which is nobody's, for one without kid.
+pub(crate) fn tags(keys: &[Key]) -> impl Iterator<Item = Tag> {
+    keys.iter().map(|key| key.kid().map_or(0, tag))
 }
-
-/// Those of all keys but the first eight. They stand elsewhere, and are read where the first do not tell.
-pub(crate) struct MoreTags(pub(crate) Box<[Tags]>);
 
 /// Keys with their tags, so that of most sets a lookup reads the one key that answers.
-pub(crate) struct Tagged<'a> {
+pub(crate) struct Tagged<'a, M> {
     pub(crate) keys: &'a [Key],
-    /// Those of the first eight keys, and of all others.
-    pub(crate) tags: (&'a [Tags; 2], &'a MoreTags),
+    pub(crate) first: &'a FirstTags,
+    /// Leads to the tags of all others. They stand elsewhere, and are read where the first do not tell.
+    pub(crate) more: M,
 }
 
-impl<'a> Tagged<'a> {
+impl<'a, M: Fn() -> &'a [Tag]> Tagged<'a, M> {
     /// The same choice as [`select`].
     pub(crate) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<&'a Key, NoKey> {
         let fits = |key: &Key| key.algorithms().contains(algorithm);
@@ -106,41 +104,59 @@ impl<'a> Tagged<'a> {
         }
     }
 
-    /// Whether a key has exactly this kid.
+    /// Whether a key has this kid, or one of the same tag: it reads no key.
     pub(crate) fn has_kid(&self, kid: &str) -> bool {
-        self.named(kid, |_| true).is_some()
+        let tag = tag(kid);
+        equal(self.first, tag) != 0 || (self.more)().contains(&tag)
     }
 
-    /// The first key that has this kid and fits.
+    /// The first key that has exactly this kid and fits.
     fn named(&self, kid: &str, fits: impl Fn(&Key) -> bool) -> Option<&'a Key> {
-        let tags = LOWEST * u64::from(tag(kid));
-        let of_four = |from: usize, of: Tags| {
-            // The highest bit of each tag that is equal, and of some that are not: all at once, as nobody can foretell
-            // which it is.
-            let differ = tags ^ of;
-            let mut maybe = differ.wrapping_sub(LOWEST) & !differ & (LOWEST << 15);
-            while maybe != 0 {
-                let at = from + maybe.trailing_zeros() as usize / 16;
-                match self.keys.get(at) {
-                    Some(key) if key.is_named(kid) && fits(key) => return Some(key),
-                    _ => maybe &= maybe - 1,
-                }
+        let tag = tag(kid);
+        let answers = |at: usize| self.keys.get(at).filter(|key| key.is_named(kid) && fits(key));
+        let mut maybe = equal(self.first, tag);
+        while maybe != 0 {
+            if let Some(key) = answers(maybe.trailing_zeros() as usize) {
+                return Some(key);
             }
-            None
-        };
-        let ([first, second], more) = self.tags;
-        let later = || (2..).zip(&more.0).find_map(|(four, tags)| of_four(four * TAGGED, *tags));
-        of_four(0, *first).or_else(|| of_four(TAGGED, *second)).or_else(later)
+            maybe &= maybe - 1;
+        }
+        let more = (self.first.len()..).zip((self.more)());
+        more.filter(|(_, of)| **of == tag).find_map(|(at, _)| answers(at))
     }
 }
 
-/// Equal kids have equal tags.
-fn tag(kid: &str) -> u16 {
-    let bytes = kid.as_bytes();
-    let mixed = match (bytes.first_chunk(), bytes.last_chunk()) {
-        (Some(first), Some(last)) => u64::from_le_bytes(*first) ^ u64::from_le_bytes(*last).rotate_left(29),
-        _ => bytes.iter().fold(0, |tag, byte| tag << 8 | u64::from(*byte)),
-    };
-    // The upper part of a product depends on every bit.
-    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16
+/// A bit for each that is equal: all at once, as nobody can foretell which it is.
+fn equal(tags: &FirstTags, tag: Tag) -> u32 {
+    (0..).zip(tags).fold(0, |equal, (at, of)| equal | u32::from(*of == tag) << at)
+}
+
+fn tag(kid: &str) -> Tag {
+    // The same in every process: who makes two kids of one tag gains nothing by it.
+    const HASH: FixedState = FixedState::with_seed(0);
+    let mut hasher = HASH.build_hasher();
+    hasher.write(kid.as_bytes());
+    hasher.finish().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keyset::{KeyRules, KeySet};
+
+    #[test]
+    fn kids_of_one_tag_are_told_apart_by_their_text() {
+        let key = |kid| {
+            let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","kid":"{kid}"}}"#)
+        };
+        let document = format!(r#"{{"keys":[{}]}}"#, ["a", "b", "c", "d", "e", "f"].map(key).join(","));
+        let set = KeySet::judge(document.as_bytes(), &KeyRules::default()).unwrap();
+        for kid in ["a", "b", "d", "e", "f"] {
+            let all = [tag(kid); 6];
+            let (first, more) = all.split_first_chunk().unwrap();
+            let found = Tagged { keys: set.keys(), first, more: || more }.find(Some(kid), Algorithm::EdDSA);
+            assert_eq!(found.unwrap().kid(), Some(kid));
+        }
+    }
 }

@@ -34,7 +34,7 @@ impl Document {
     /// A retiring key is in it on the terms of a lookup: under its kid, and only while no published key has that.
     #[must_use]
     pub fn of(published: &Published, now: Moment) -> Option<Self> {
-        let (held, served) = (published.held.as_ref()?, published.served.as_ref()?);
+        let (held, served) = (published.held.as_ref()?, &published.served);
         let (text, ledger) = (held.set.text(), held.set.ledger());
         let all: Vec<&LedgerEntry> = ledger.iter().filter(|entry| entry.place().is_some()).collect();
         let kept: Vec<&LedgerEntry> =

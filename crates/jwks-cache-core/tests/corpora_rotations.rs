@@ -93,8 +93,7 @@ fn moment(second: u64) -> Moment {
 
 /// Whether a token of `kid` finds its key: published, or still within its grace.
 fn finds(published: &Published, kid: &str, now: Moment) -> bool {
-    let served = |set: &KeySet| set.usable().any(|key| key.kid() == Some(kid));
-    published.served.as_ref().is_some_and(served)
+    published.served.usable().any(|key| key.kid() == Some(kid))
         || published.retiring.iter().any(|old| now < old.until && old.key.kid() == Some(kid))
 }
 

@@ -719,7 +719,7 @@ fn every_kid_of_a_large_set_is_found_in_its_place() {
     // As many as may be; the longest are too long to stand beside their key.
     let kid = |at: usize| format!("{at:0>width$}", width = at % 70);
     let keys: Vec<_> = (1..=512).map(|at| with(public("Ed25519"), json!({"kid": kid(at)}))).collect();
-    for count in [1, 7, 8, 9, 15, 16, 17, 512] {
+    for count in [1, 3, 4, 5, 16, 512] {
         let set = judged(&keys[..count]);
         for at in 1..=512 {
             let found = set.find(Some(&kid(at)), Algorithm::EdDSA);

@@ -130,11 +130,7 @@ impl Want for OneKey<'_> {
 
     fn pick<'v>(&self, view: &'v View, now: Moment) -> Picked<KeyRef<'v>> {
         let published = &view.published;
-        let found = match &published.served {
-            Some(set) => set.find(self.kid, self.algorithm),
-            None => Err(NoKey::NoKeys),
-        };
-        match found {
+        match published.served.find(self.kid, self.algorithm) {
             // A key that is served is not denied; only what is not served must be looked up there.
             Ok(key) => Picked::found(key),
             Err(no_key) => self.pick_unpublished(view, now, no_key),
@@ -204,7 +200,7 @@ impl OneKey<'_> {
 }
 
 fn holds(view: &View, kid: &str) -> bool {
-    view.published.served.as_ref().is_some_and(|set| set.holds_kid(kid))
+    view.published.served.holds_kid(kid)
 }
 
 fn key_error(no_key: NoKey) -> KeyError {

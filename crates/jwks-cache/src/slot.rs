@@ -23,9 +23,9 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct View {
+    pub(crate) published: Published,
     /// Whose tokens its keys verify: the issuer that the provider was registered under when this was published.
     pub(crate) issuer: Option<Arc<str>>,
-    pub(crate) published: Published,
     pub(crate) policy: Arc<Policy>,
     pub(crate) flight: Option<Arc<Flight>>,
     /// Why the last flight failed, if the last one did.

@@ -6,9 +6,9 @@ mod recorder;
 #[path = "telemetry/off.rs"]
 mod recorder;
 
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 #[cfg(feature = "metrics")]
@@ -30,8 +30,10 @@ const SHARED: usize = STRIPES - 1;
 /// What lookups count that were answered from what was held. It only grows.
 #[derive(Debug, Default)]
 pub(crate) struct Hits {
-    /// Written on every hit; allocated at the first.
-    stripes: OnceLock<Box<[Stripe; STRIPES]>>,
+    /// Written on every hit; had at the first.
+    stripes: OnceLock<Arc<Stripes>>,
+    /// Which tally in each of them is its own; known before they are.
+    tally: AtomicU8,
     /// Something was counted, here or elsewhere, that the recorder does not know yet.
     unflushed: AtomicBool,
 }
@@ -118,13 +120,24 @@ impl FlightStatus {
     }
 }
 
-/// One cache line's worth of hot counters.
+/// One for each thread.
+type Stripes = [Stripe; STRIPES];
+
+/// One line of memory, with tallies of as many providers as fit: of many providers, each line comes from far away.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Stripe {
+struct Stripe([Tally; TALLIES]);
+
+const TALLIES: usize = 4;
+
+#[derive(Debug, Default)]
+struct Tally {
     hits: AtomicU64,
     stale: AtomicU64,
 }
+
+/// Stripes with tallies for more providers, and the first of those.
+static FREE: Mutex<Option<(Arc<Stripes>, u8)>> = Mutex::new(None);
 
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,7 +164,8 @@ impl Hits {
     /// Counts an answer from what is held.
     pub(crate) fn hit(&self, stale: bool) {
         let seat = Seat::mine();
-        let stripe = &self.stripes.get_or_init(Box::default)[seat.min(SHARED)];
+        let stripes = self.stripes.get_or_init(|| self.take_tallies());
+        let tally = self.tally_in(&stripes[seat.min(SHARED)]);
         let count = |counter: &AtomicU64| {
             if seat < SHARED {
                 // Nobody else writes it: without a locked instruction, which costs more than all else here.
@@ -160,11 +174,27 @@ impl Hits {
                 counter.fetch_add(1, Relaxed);
             }
         };
-        count(&stripe.hits);
+        count(&tally.hits);
         if stale {
-            count(&stripe.stale);
+            count(&tally.stale);
         }
         self.mark();
+    }
+
+    /// Finds tallies that no other provider has.
+    #[cold]
+    fn take_tallies(&self) -> Arc<Stripes> {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let (stripes, tally) = free.take().unwrap_or_default();
+        self.tally.store(tally, Relaxed);
+        if usize::from(tally) + 1 < TALLIES {
+            *free = Some((stripes.clone(), tally + 1));
+        }
+        stripes
+    }
+
+    fn tally_in<'s>(&self, stripe: &'s Stripe) -> &'s Tally {
+        &stripe.0[usize::from(self.tally.load(Relaxed)) % TALLIES]
     }
 
     /// Has the tick tell what was counted. Written once a tick, so that readers share a line they only load.
@@ -176,12 +206,12 @@ impl Hits {
 
     /// Answers, and those of them that were stale.
     fn counts(&self) -> (u64, u64) {
-        let sum = |of: fn(&Stripe) -> &AtomicU64| {
-            self.stripes
-                .get()
-                .map_or(0, |stripes| stripes.iter().map(|stripe| of(stripe).load(Relaxed)).sum())
+        let sum = |of: fn(&Tally) -> &AtomicU64| {
+            self.stripes.get().map_or(0, |stripes| {
+                stripes.iter().map(|stripe| of(self.tally_in(stripe)).load(Relaxed)).sum()
+            })
         };
-        (sum(|stripe| &stripe.hits), sum(|stripe| &stripe.stale))
+        (sum(|tally| &tally.hits), sum(|tally| &tally.stale))
     }
 }
 
@@ -358,6 +388,16 @@ mod tests {
         }
         let all = 20 * 3 * STRIPES as u64 * 1_000;
         assert_eq!(hits.counts(), (all, all / 10));
+    }
+
+    #[test]
+    fn providers_that_share_a_line_count_apart() {
+        let all: [Hits; 3 * TALLIES] = Default::default();
+        for (times, hits) in (1..).zip(&all) {
+            (0..times).for_each(|_| hits.hit(true));
+        }
+        let counted: Vec<_> = all.iter().map(Hits::counts).collect();
+        assert_eq!(counted, (1..=all.len() as u64).map(|times| (times, times)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -453,8 +453,7 @@ impl Life {
         assert_eq!(retiring, contract.retiring(now).iter().map(expected).collect::<Vec<_>>(), "retiring");
         assert_eq!(published.has_usable_keys(now), contract.ready(now), "ready");
         for kid in KIDS.map(Some).into_iter().chain([None]) {
-            let Some(set) = &published.served else { continue };
-            let found = set.find(kid, Algorithm::ES256).map(|key| name(key.key()));
+            let found = published.served.find(kid, Algorithm::ES256).map(|key| name(key.key()));
             assert_eq!(found, contract.key(kid).map(|entry| expected(&entry)), "key({kid:?})");
         }
     }
