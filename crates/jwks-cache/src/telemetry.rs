@@ -123,12 +123,13 @@ impl FlightStatus {
 /// One for each thread.
 type Stripes = [Stripe; STRIPES];
 
-/// One line of memory, with tallies of as many providers as fit: of many providers, each line comes from far away.
+/// Two lines of memory, as processors fetch them in pairs, with tallies of as many providers as fit: of many providers, each
+/// line comes from far away.
 #[derive(Debug, Default)]
-#[repr(align(64))]
+#[repr(align(128))]
 struct Stripe([Tally; TALLIES]);
 
-const TALLIES: usize = 4;
+const TALLIES: usize = 8;
 
 #[derive(Debug, Default)]
 struct Tally {
