@@ -68,8 +68,9 @@ pub struct KeySet {
 
 impl Default for KeySet {
     fn default() -> Self {
-        static EMPTY: LazyLock<KeySet> =
-            LazyLock::new(|| KeySet::of(Arc::default(), Arc::default(), Arc::default(), Arc::default()));
+        static EMPTY: LazyLock<KeySet> = LazyLock::new(|| {
+            KeySet::of(Arc::default(), Arc::default(), r#"{"keys":[]}"#.into(), Arc::default())
+        });
         EMPTY.clone()
     }
 }

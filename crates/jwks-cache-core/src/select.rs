@@ -75,7 +75,8 @@ pub fn select<'a>(
     }
 }
 
-/// What stands for the kid of a key: equal kids have equal tags, and two that differ have them once in 2^64.
+/// What stands for the kid of a key: equal kids have equal tags, and two that differ, unless somebody looked for them, have
+/// them once in 2^64.
 pub(crate) type Tag = u64;
 
 /// The tags of the first keys of a set.

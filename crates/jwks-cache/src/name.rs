@@ -103,4 +103,22 @@ mod tests {
             assert_eq!(names.iter().filter(|of| name.is(**of)).collect::<Vec<_>>(), [of]);
         }
     }
+
+    #[test]
+    fn names_of_equal_length_are_told_apart_by_every_byte() {
+        for length in 1..2 * HERE {
+            let text = "x".repeat(length);
+            for split in [0, length / 2, length] {
+                let (tenant, id) = text.split_at(split);
+                let name = Name::new(NameRef(tenant, id));
+                assert!(name.is(NameRef(tenant, id)));
+                for at in 0..length {
+                    let mut other = text.clone();
+                    other.replace_range(at..=at, "y");
+                    let (tenant, id) = other.split_at(split);
+                    assert!(!name.is(NameRef(tenant, id)), "byte {at} of {length}");
+                }
+            }
+        }
+    }
 }

@@ -31,7 +31,7 @@ use url::Url;
 
 use self::discovery::Discovered;
 use self::flight::Crew;
-use self::keeping::order_of_held;
+use self::keeping::{came_before, order_of_held};
 use self::place::{Kind, Place};
 use crate::dial::{Dial, Pins};
 use crate::engine::{Engine, Given, finished};
@@ -98,9 +98,10 @@ struct Seldom {
     trusts_from: Option<DateTime<Utc>>,
     /// What the metadata of a snapshot said that keys without `alg` may verify.
     without_alg: Option<AlgorithmSet>,
-    /// The source's newest document, which the settings of a registration refused, while nothing else is held. Stores keep
-    /// it all the same, and nothing older comes back: a store that had failed would bring what it replaced.
-    refused_here: Option<Arc<Held>>,
+    /// The source's newest document, where it is not what is held: the settings of a registration refused it, or a fallback
+    /// serves in its place. Stores keep it all the same, and nothing older comes back: a store that had failed would bring
+    /// what it replaced.
+    newest_unheld: Option<Arc<Held>>,
     /// Which document was last given to stores, or had of them, by when it was received, and its place in their order.
     kept: Option<(Moment, u64)>,
 }
@@ -406,6 +407,7 @@ impl Provider {
         let memory = owner.source.shared.memory(self.serial()).filter(|memory| {
             owner.closed.is_none()
                 && owner.seldom.as_ref().is_none_or(|seldom| memory.number != seldom.refused)
+                && owner.newest_unheld().is_none_or(|newest| !came_before(&memory.timing, newest))
                 && owner.lifecycle.would_adopt(asker, &memory.headers, &memory.timing, now)
         });
         let Some(memory) = memory else { return Err(guard) };
@@ -441,7 +443,7 @@ impl Provider {
                     owner.missing.clear();
                 }
                 if let (Change::Adopted { .. }, Some(seldom)) = (change, &mut owner.seldom) {
-                    seldom.refused_here = None;
+                    seldom.newest_unheld = None;
                 }
             }
             Change::Renewed { .. } => {}
@@ -566,7 +568,7 @@ impl Provider {
             let judge = |set: &Arc<KeySet>| self.engine.judge(set.text().as_bytes(), &rules).ok();
             owner.lifecycle.reconfigure(policy, judge, self.engine.now(), &mut self.engine.dice());
             if let Some(newest) = newest.filter(|_| owner.lifecycle.held().is_none()) {
-                owner.seldom().refused_here = Some(newest);
+                owner.seldom().newest_unheld = Some(newest);
             }
         } else {
             owner.lifecycle.forget(policy, self.engine.now());
@@ -574,7 +576,7 @@ impl Provider {
             owner.discovered = None;
             owner.seldom().trusts_from = Some(self.engine.clock.wall());
             owner.seldom().without_alg = None;
-            owner.seldom().refused_here = None;
+            owner.seldom().newest_unheld = None;
             // Denials outlive that.
             self.engine.stores.forget(&**self, SnapshotKind::Keys);
         }

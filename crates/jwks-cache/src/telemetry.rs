@@ -7,7 +7,7 @@ mod recorder;
 mod recorder;
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(crate) const FLUSH_EVERY: Duration = Duration::from_secs(1);
 #[cfg(feature = "metrics")]
 pub(crate) const FLIGHT_SECONDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0];
 
-const STRIPES: usize = 8;
+const STRIPES: usize = 16;
 
 /// The last stripe is for all threads that found no stripe of their own.
 const SHARED: usize = STRIPES - 1;
@@ -334,7 +334,7 @@ pub(crate) fn ratio(part: u64, whole: u64) -> f64 {
 struct Seat(usize);
 
 /// Bit n is set while a thread has seat n.
-static SEATS: AtomicU8 = AtomicU8::new(0);
+static SEATS: AtomicU16 = AtomicU16::new(0);
 
 impl Seat {
     fn take() -> Self {

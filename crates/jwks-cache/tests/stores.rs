@@ -415,6 +415,32 @@ async fn what_a_fallback_serves_is_not_stored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_older_keys_come_back_where_a_fallback_serves_before_the_newest_were_stored() {
+    let (clock, store) = (ManualClock::new(), MemoryStore::new());
+    let stage = with_store(&clock, &store);
+    let text = json!({"keys": [jwk("spare", 5)]}).to_string();
+    stage.register(|it| it.fallbacks = vec![Fallback::inline(text)]).await;
+    stage.fetch(keys(&[("a", 1)], "max-age=3600")).await;
+    assert_eq!(stage.stored("saved").await, 1.0);
+    store.fail(StoreErrorKind::Unavailable);
+    clock.advance(secs(1));
+    stage.fetch(keys(&[("b", 2)], "max-age=300")).await;
+    stage.source.set(Answer::Refused);
+    stage.pass(301 + 61);
+    assert_eq!(stage.kids().await, ["spare"]);
+    store.work();
+    tokio::time::sleep(secs(10)).await;
+    assert!(kept(&store)["jwks_json"].as_str().unwrap().contains(r#""b""#));
+    let next = with_store(&clock, &store);
+    next.register(|_| {}).await;
+    assert!(next.kids().await.is_empty());
+    // The source's next is what counts again.
+    stage.fetch(keys(&[("c", 3)], "max-age=300")).await;
+    stage.registry.persist_all().await.unwrap();
+    assert!(kept(&store)["jwks_json"].as_str().unwrap().contains(r#""c""#));
+}
+
+#[tokio::test(start_paused = true)]
 async fn keys_that_another_tenants_exchange_brought_are_stored_too() {
     let (clock, store) = (ManualClock::new(), MemoryStore::new());
     let stage = with_store(&clock, &store);

@@ -95,7 +95,8 @@ impl CacheManager {
         CacheSnapshot { captured_at: instant, captured_at_wallclock: wall, state }
     }
 
-    /// What is held, to be stored. `None` when nothing is.
+    /// What the source brought last, to be stored, with the times it was granted: what is held, or what a fallback serves in
+    /// place of. `None` before it brought anything.
     ///
     /// # Errors
     /// [`Error::Cache`] when a time is beyond the calendar.

@@ -435,6 +435,7 @@ impl Aboard {
         let mut guard = lock(&provider.owner);
         let owner = &mut *guard;
         let now = provider.engine.now();
+        let newest = matches!(outcome, Outcome::FellBack { .. }).then(|| owner.to_be_kept()).flatten();
         let change = owner.lifecycle.land(plan.number, outcome, now, &mut provider.engine.dice());
         match &change {
             // The registration changed meanwhile; whoever changed it has told the waiters.
@@ -459,6 +460,9 @@ impl Aboard {
         }
         owner.running = None;
         let fell_back = matches!(change, Change::FellBack { .. });
+        if fell_back && newest.is_some() {
+            owner.seldom().newest_unheld = newest;
+        }
         // A fallback alone says nothing new of the source itself.
         if error.is_some() || !fell_back {
             owner.last_error.clone_from(&error);

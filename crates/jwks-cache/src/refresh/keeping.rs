@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use jwks_cache_core::AlgorithmSet;
-use jwks_cache_core::freshness::StoredHeaders;
+use jwks_cache_core::freshness::{StoredHeaders, Timing};
 use jwks_cache_core::keyset::{KeyRules, Refusal};
 use jwks_cache_core::lifecycle::{Change, Stored, StoredKey};
 use jwks_cache_core::published::{Held, Serving};
@@ -94,7 +94,7 @@ impl Provider {
         (!stores.is_empty()).then(|| stores.lag(self))
     }
 
-    /// What is held of the source, to be stored. `None` when nothing is, or the source is at hand.
+    /// What the source brought last, to be stored. `None` before it did, or when it is at hand.
     ///
     /// # Errors
     /// [`Error::Cache`] when a time is beyond the calendar.
@@ -317,7 +317,7 @@ impl Provider {
         }
         let replaced_it =
             |held: &Arc<Held>| now - age < held.received_at && order < owner.order_of(held, newest);
-        if owner.refused_here().is_some_and(replaced_it) {
+        if owner.newest_unheld().is_some_and(replaced_it) {
             return Ok(());
         }
         let held = owner.lifecycle.held().filter(|held| held.is_servable(now));
@@ -341,7 +341,7 @@ impl Provider {
         }
         let kept = owner.lifecycle.held().map(|held| (held.received_at, order));
         owner.seldom().kept = kept;
-        owner.seldom().refused_here = None;
+        owner.seldom().newest_unheld = None;
         if stored_without_alg.is_some() {
             owner.seldom().without_alg = stored_without_alg;
         }
@@ -434,15 +434,16 @@ impl Kept for Provider {
 }
 
 impl Owner {
-    /// What is held of the source itself, where that is not at hand anyway. A fallback's keys are none of these: a
+    /// What came last of the source itself, where that is not at hand anyway. A fallback's keys are none of these: a
     /// snapshot would pass them off as the source's.
     pub(super) fn to_be_kept(&self) -> Option<Arc<Held>> {
-        let held = self.lifecycle.held().or(self.refused_here())?;
-        self.source.name().filter(|_| held.serving == Serving::Primary).map(|_| held.clone())
+        let held = self.lifecycle.held().filter(|held| held.serving == Serving::Primary);
+        let newest = held.or(self.newest_unheld())?;
+        self.source.name().map(|_| newest.clone())
     }
 
-    fn refused_here(&self) -> Option<&Arc<Held>> {
-        self.seldom.as_ref()?.refused_here.as_ref()
+    pub(super) fn newest_unheld(&self) -> Option<&Arc<Held>> {
+        self.seldom.as_ref()?.newest_unheld.as_ref()
     }
 
     /// # Errors
@@ -474,6 +475,11 @@ fn apply(owner: &mut Owner, id: &str, word: &Word) -> bool {
     } else {
         owner.lifecycle.allow(id)
     }
+}
+
+/// Whether another document was asked for or came after it.
+pub(super) fn came_before(timing: &Timing, other: &Held) -> bool {
+    timing.received_at < other.received_at || timing.requested_at < other.requested_at
 }
 
 /// When the exchange began that brought it.
