@@ -26,10 +26,6 @@ const WHY: &[(&str, &str)] = &[
         "changes nothing: a backslash outside a string is no JSON, and is refused a line later",
     ),
     ("::expecting -> fmt::Result", "words for serde that nobody reads: a refusal has its own"),
-    (" in tag", "changes the speed alone: the text of the kid decides"),
-    ("replace tag -> u16", "changes the speed alone: the text of the kid decides"),
-    ("replace & with | in Tagged<'a>::named", "changes the speed alone: more texts are compared"),
-    ("replace & with ^ in Tagged<'a>::named", "changes the speed alone: more texts are compared"),
     ("| with ^ in small_number", "changes nothing: the bits on both sides are apart"),
     ("| with ^ in has_roca_fingerprint", "changes nothing: the bits on both sides are apart"),
     (
