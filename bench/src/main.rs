@@ -5,6 +5,7 @@
 
 mod by_hand;
 mod contender;
+mod cores;
 mod counting;
 mod limit;
 mod load;

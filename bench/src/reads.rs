@@ -10,6 +10,7 @@ use jsonwebtoken::DecodingKey;
 use jwks_cache_testkit::Algorithm;
 
 use crate::by_hand;
+use crate::cores;
 use crate::limit::{Clock, Limit, Whole};
 use crate::registries::{PROVIDER, Registry, add_all, fetch_all, tenant};
 use crate::upstream::{KEYS, Upstream, kid};
@@ -60,6 +61,12 @@ pub const LIMIT_INSTANT: &str = "limit, Arc out, Instant::now()";
 pub const LIMIT_BORROWED: &str = "limit, set known, key borrowed";
 pub const RESOLVE: &str = "ours: Registry::resolve";
 pub const WITH_KEY: &str = "ours: ProviderHandle::with_key";
+
+/// What scales by as much as there are cores: a "lookup" is arithmetic that fills one.
+pub fn arithmetic() -> Reader {
+    let run = |_from: usize, count: usize| -> Lookups { Box::pin(async move { cores::fill(4 * count) }) };
+    Reader { name: "control: arithmetic that fills a core", run: Arc::new(run) }
+}
 
 /// Everybody who can hold so many providers, with all keys fetched.
 pub async fn readers(upstream: &Upstream, providers: usize) -> Vec<Reader> {
