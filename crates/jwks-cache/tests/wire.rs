@@ -10,11 +10,16 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use jwks_cache::{Algorithm, CacheManager, CacheState, Error, ErrorKind, Material, SpkiFingerprint, reqwest};
-use jwks_cache_testkit::{BlackHole, Origin, Reply};
+use jwks_cache::{
+    Algorithm, CacheManager, CacheState, Error, ErrorKind, IdentityProviderRegistration, Material,
+    SpkiFingerprint, reqwest,
+};
+use jwks_cache_testkit::{BlackHole, Gate, Origin, Reply};
 use stage::names::{Lookup, Names, found};
 use stage::served::{HELD, JWKS, Stage, reason, registration, set, whole_text};
 use stage::{PROVIDER, TENANT, settle, soon};
+use tokio::task::JoinSet;
+use url::Url;
 
 /// One thing that goes wrong, and what is to be seen of it.
 struct Fault {
@@ -328,9 +333,9 @@ async fn the_requests_of_a_flight_that_is_ended_are_counted() {
 
 /// The bound of `dial::idle`.
 #[tokio::test]
-async fn however_many_providers_32_origins_keep_connections_and_the_others_close_theirs() {
+async fn however_many_providers_16_origins_keep_connections_and_the_others_close_theirs() {
     let stage = Stage::new();
-    let origins: Vec<_> = (0..38).map(|_| Origin::start()).collect();
+    let origins: Vec<_> = (0..22).map(|_| Origin::start()).collect();
     for (n, origin) in origins.iter().enumerate() {
         origin.set(JWKS, Reply::json(set(&HELD)));
         let mut registration = registration(origin.url(JWKS).as_str());
@@ -344,7 +349,41 @@ async fn however_many_providers_32_origins_keep_connections_and_the_others_close
         }
     }
     let connections: Vec<_> = origins.iter().map(Origin::connections).collect();
-    assert_eq!(connections, [vec![1; 32], vec![2; 6]].concat());
+    assert_eq!(connections, [vec![1; 16], vec![2; 6]].concat());
+}
+
+#[tokio::test]
+async fn as_many_as_may_fetch_from_an_origin_at_once_find_their_connections_again() {
+    let stage = Stage::new();
+    let (there, elsewhere) = (Origin::start(), Origin::start());
+    let provider = |n: usize| format!("provider-{n}");
+    let path = |n: usize| format!("/{n}");
+    let register = async |id: String, url: Url| {
+        stage.register(IdentityProviderRegistration { provider_id: id, ..registration(url.as_str()) }).await;
+    };
+    for n in 0..8 {
+        there.set(&path(n), Reply::json(set(&HELD)));
+        register(provider(n), there.url(&path(n))).await;
+    }
+    elsewhere.set(JWKS, Reply::json(set(&HELD)));
+    register("elsewhere".to_owned(), elsewhere.url(JWKS)).await;
+    for burst in 1..=3 {
+        stage.clock.advance(Duration::from_secs(1));
+        let held: Vec<_> = (0..8).map(|n| there.hold(&path(n))).collect();
+        let mut waiting = JoinSet::new();
+        for n in 0..8 {
+            let registry = stage.registry.clone();
+            waiting.spawn(async move { registry.refresh_and_wait(TENANT, &provider(n)).await });
+        }
+        for n in 0..8 {
+            soon(there.wait_for_hits(&path(n), burst)).await;
+        }
+        held.iter().for_each(Gate::release);
+        assert!(soon(waiting.join_all()).await.iter().all(Result::is_ok));
+        // The last of them has gone back by then.
+        soon(stage.registry.refresh_and_wait(TENANT, "elsewhere")).await.unwrap();
+        assert_eq!(there.connections(), 8, "burst {burst}");
+    }
 }
 
 fn names(headers: &[(String, String)]) -> Vec<&str> {

@@ -9,12 +9,15 @@ use url::Origin;
 
 use crate::sync::{Mutex, lock};
 
-/// Idle connections to one origin. Refreshes are minutes apart; retries and providers of one origin are not.
-pub(super) const PER_ORIGIN: usize = 4;
+/// Idle connections to one origin: as many as may fetch from it at once ([`Limits::per_origin`]), so that the many
+/// providers of one origin fetch one after the other without connecting anew.
+///
+/// [`Limits::per_origin`]: jwks_cache_core::admission::Limits::per_origin
+pub(super) const PER_ORIGIN: usize = 8;
 /// How long one is kept.
 pub(super) const FOR: Duration = Duration::from_secs(30);
 /// Origins with idle connections at once, of all identities together.
-const ORIGINS: usize = 32;
+const ORIGINS: usize = 16;
 /// When an origin's connections are gone for certain: [`FOR`] after the end of the longest usual exchange.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 
@@ -40,10 +43,16 @@ impl Idle {
 
 #[cfg(test)]
 mod tests {
+    use jwks_cache_core::admission::Limits;
     use url::Url;
 
     use super::*;
     use crate::clock::socket_now;
+
+    #[test]
+    fn every_connection_of_a_burst_at_one_origin_may_be_kept() {
+        assert_eq!(PER_ORIGIN, Limits::default().per_origin);
+    }
 
     #[test]
     fn so_many_origins_keep_connections_and_the_next_ones_when_theirs_are_gone() {
