@@ -258,11 +258,14 @@ fn rsa_weakness(n: &[u8], e: &[u8], bits: u32, min_bits: u32) -> Option<Reason> 
     }
 }
 
+/// Of the factors of `M` below, those modulo which not every number is a power of 65537. The fewer are, the earlier: a sound
+/// modulus mostly fails at the first.
+const TELLING_PRIMES: [u64; 17] = [97, 37, 79, 11, 61, 73, 127, 151, 13, 17, 19, 53, 71, 103, 107, 109, 157];
+
 /// The broken generator made primes `k * M + 65537^a mod M`, with `M` the product of the first primes. So its
-/// moduli are powers of 65537 modulo each of them; a sound modulus passes all 38 once in some 10^8 keys.
+/// moduli are powers of 65537 modulo each of them; a sound modulus passes all once in some 10^8 keys.
 fn has_roca_fingerprint(n: &[u8]) -> bool {
-    const LARGEST: u64 = 167;
-    (3..=LARGEST).step_by(2).filter(|p| (3..*p).step_by(2).all(|d| p % d != 0)).all(|prime| {
+    TELLING_PRIMES.iter().all(|prime| {
         // A residue is one byte, so seven more fit beside it: few divisions, for every RSA key comes by here.
         let residue = n.chunks(7).fold(0, |rest, bytes| {
             bytes.iter().fold(rest, |rest, byte| rest << 8 | u64::from(*byte)) % prime
@@ -362,5 +365,21 @@ mod tests {
         }
         assert!(!is_weak_edwards_point(&last_canonical));
         assert!(!is_weak_edwards_point(&[7; 32]));
+    }
+
+    #[test]
+    fn the_primes_that_tell_are_all_modulo_which_65537_generates_not_every_number() {
+        let prime = |n: &u64| (2..*n).all(|d| !n.is_multiple_of(d));
+        let powers = |p: u64| {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut power = 1;
+            while seen.insert(power) {
+                power = power * 65537 % p;
+            }
+            seen.len() as u64
+        };
+        let mut telling: Vec<_> = (3..=167).filter(prime).filter(|&p| powers(p) < p - 1).collect();
+        telling.sort_by_key(|&p| (1_000 * powers(p) / (p - 1), p));
+        assert_eq!(telling, TELLING_PRIMES);
     }
 }
