@@ -110,12 +110,12 @@ pub(crate) const GROUPS: &[Part] = &[
     },
     Part {
         name: "features",
-        shows: "every combination of the library's features builds",
+        shows: "every combination of the features that the library's code asks for builds",
         needs: &[CARGO_HACK],
         commands: |_| {
-            // The two backends of jsonwebtoken are alike, and pass nothing on to us.
+            // It asks for no backend of jsonwebtoken; `unit` builds with all features.
             let line = "cargo hack check -p jwks-cache --feature-powerset --exclude-features \
-                        default,jsonwebtoken-rust-crypto && echo 'test result: ok. 1 passed; 0 failed;'";
+                        default,jsonwebtoken-aws-lc-rs,jsonwebtoken-rust-crypto && echo 'test result: ok. 1 passed; 0 failed;'";
             Ok(vec![vec!["sh".to_owned(), "-c".to_owned(), line.to_owned()]])
         },
     },

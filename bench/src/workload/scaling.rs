@@ -21,10 +21,10 @@ const SAMPLE: Duration = Duration::from_millis(10);
 /// One thread and two follow each other so often, and the median of their ratios counts: the best times of each would be
 /// those of different moments.
 const ROUNDS: usize = 40;
-/// A round waits so often for two threads that have a core each.
-const TRIES: usize = 10;
-/// With fewer rounds in which they had, nothing is judged.
-const LEAST_WHOLE: usize = 10;
+/// So often a round looks whether two threads have a core each. Without, it does not count.
+const LOOKS: usize = 10;
+/// With fewer rounds that count, nothing is judged.
+const LEAST_ROUNDS: usize = 10;
 
 /// The goal is 1.8 where pure computation reaches 1.96.
 const GOAL: f64 = 1.8 / 1.96;
@@ -35,10 +35,11 @@ pub(super) fn run(_cap: Duration) -> Table {
     let upstream = Upstream::start();
     let home = runtime();
     let readers = home.block_on(readers(&upstream, 1));
-    let cores = cores::first_two();
-    let runtimes = Runtimes { one: cores.map(|core| on_cores(&[core])), two: on_cores(&cores) };
-    let all = [arithmetic()].into_iter().chain(readers);
-    let mut all: Vec<_> = all.map(|reader| Measured::new(reader, &runtimes)).collect();
+    let [first, second] = cores::first_two();
+    let runtimes =
+        Runtimes { one: [on_cores(&[first]), on_cores(&[second])], two: on_cores(&[first, second]) };
+    let readers = [arithmetic()].into_iter().chain(readers);
+    let mut all: Vec<_> = readers.map(|reader| Measured::new(reader, &runtimes)).collect();
     for _ in 0..ROUNDS {
         all.iter_mut().for_each(|measured| measured.round(&runtimes));
     }
@@ -48,11 +49,11 @@ pub(super) fn run(_cap: Duration) -> Table {
     let control = all[0].scaling();
     for measured in &all {
         let (name, scaling) = (measured.reader.name, measured.scaling());
-        let [one, two] = [0, 1].map(|threads| Cell::Nanos(measured.median(|nanos| nanos[threads])));
+        let [one, two] = [0, 1].map(|at| Cell::Nanos(measured.median(|nanos| nanos[at])));
         let cells = [one, two, Cell::Times(scaling), Cell::Times(scaling / control)];
         if name != WITH_KEY {
             table.tell(name, cells);
-        } else if measured.whole.len() < LEAST_WHOLE || all[0].whole.len() < LEAST_WHOLE {
+        } else if measured.rounds.len().min(all[0].rounds.len()) < LEAST_ROUNDS {
             table.tell(format!("{name}: not judged, two threads shared a core"), cells);
         } else {
             let goal = "≥ 1.8 where the control has 1.96: ≥ 0.92 of it";
@@ -87,25 +88,25 @@ struct Measured {
     reader: Reader,
     /// In a part.
     lookups: usize,
-    /// The rounds in which two threads had a core each.
-    whole: Vec<[f64; 2]>,
-    others: Vec<[f64; 2]>,
+    /// Those that count.
+    rounds: Vec<[f64; 2]>,
 }
 
 impl Measured {
     fn new(reader: Reader, runtimes: &Runtimes) -> Self {
-        let mut measured = Self { reader, lookups: 100, whole: Vec::new(), others: Vec::new() };
+        let mut measured = Self { reader, lookups: 100, rounds: Vec::new() };
         let nanos = measured.time(&runtimes.one[0]);
         measured.lookups = (SAMPLE.as_secs_f64() * 1e9 / nanos) as usize / (TASKS * PARTS) + 1;
         measured
     }
 
     fn round(&mut self, runtimes: &Runtimes) {
-        let (seen, whole) = cores::on_whole(TRIES, || {
-            let one = runtimes.one.each_ref().map(|runtime| self.time(runtime));
-            [one.iter().sum::<f64>() / 2.0, self.time(&runtimes.two)]
+        let seen = cores::on_whole(LOOKS, || {
+            let [one, other] = runtimes.one.each_ref().map(|runtime| self.time(runtime));
+            // The mean of their speeds: two that differ share the tasks by their speeds as well.
+            [2.0 / (1.0 / one + 1.0 / other), self.time(&runtimes.two)]
         });
-        if whole { &mut self.whole } else { &mut self.others }.push(seen);
+        self.rounds.extend(seen);
     }
 
     fn time(&self, runtime: &Runtime) -> f64 {
@@ -131,10 +132,10 @@ impl Measured {
         self.median(|[one, two]| one / two)
     }
 
+    /// Not a number where no round counts.
     fn median(&self, of: impl Fn([f64; 2]) -> f64) -> f64 {
-        let rounds = if self.whole.is_empty() { &self.others } else { &self.whole };
-        let mut all: Vec<f64> = rounds.iter().map(|&round| of(round)).collect();
+        let mut all: Vec<f64> = self.rounds.iter().map(|&round| of(round)).collect();
         all.sort_unstable_by(f64::total_cmp);
-        all[all.len() / 2]
+        all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
     }
 }

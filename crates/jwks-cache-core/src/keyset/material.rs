@@ -258,7 +258,7 @@ fn rsa_weakness(n: &[u8], e: &[u8], bits: u32, min_bits: u32) -> Option<Reason> 
     }
 }
 
-/// Of the factors of `M` below, those modulo which not every number is a power of 65537. The fewer are, the earlier: a sound
+/// Of the factors of `M` below, those modulo which some number beside 0 is no power of 65537. The fewer are, the earlier: a sound
 /// modulus mostly fails at the first.
 const TELLING_PRIMES: [u64; 17] = [97, 37, 79, 11, 61, 73, 127, 151, 13, 17, 19, 53, 71, 103, 107, 109, 157];
 
